@@ -1,0 +1,114 @@
+//! Rows that die, with why and where: nothing disappears.
+
+use crate::codec::{CodecError, Reader, Writer};
+
+/// Why a row died. The names are the `reason` label of the metrics and the header of the dead-letter topic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum DeadReason {
+    /// The payload is not what the format says: bad JSON, bad UTF-8, no value at all.
+    Undecodable,
+    /// Well-formed, but a field is missing, null where it must not be, or of the wrong type or range.
+    Schema,
+    /// The row carries no device, or one that is empty.
+    NoDevice,
+    /// Every window the row belongs to is closed already.
+    Late,
+    /// Event time is further ahead of the record's broker timestamp than `max_future`.
+    Future,
+    /// The SQL of a step failed on this row.
+    Sql,
+    /// The record is larger than `max_record_bytes`.
+    TooLarge,
+}
+
+impl DeadReason {
+    /// Every reason, in a fixed order.
+    pub const ALL: [DeadReason; 7] = [
+        DeadReason::Undecodable,
+        DeadReason::Schema,
+        DeadReason::NoDevice,
+        DeadReason::Late,
+        DeadReason::Future,
+        DeadReason::Sql,
+        DeadReason::TooLarge,
+    ];
+
+    /// The stable name.
+    pub fn name(self) -> &'static str {
+        match self {
+            DeadReason::Undecodable => "undecodable",
+            DeadReason::Schema => "schema",
+            DeadReason::NoDevice => "no_device",
+            DeadReason::Late => "late",
+            DeadReason::Future => "future",
+            DeadReason::Sql => "sql",
+            DeadReason::TooLarge => "too_large",
+        }
+    }
+
+    /// Its place in [`DeadReason::ALL`], for counters.
+    pub fn index(self) -> usize {
+        self as usize
+    }
+}
+
+/// A row that died.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeadLetter {
+    /// Why.
+    pub reason: DeadReason,
+    /// What exactly is wrong, for a person: names the field or the column and byte.
+    pub detail: String,
+    /// Offset in the source partition.
+    pub offset: i64,
+    /// The record's broker timestamp, milliseconds since the epoch.
+    pub timestamp: i64,
+    /// The record's key, if it had one.
+    pub key: Option<Vec<u8>>,
+    /// The record's raw value, if it had one.
+    pub value: Option<Vec<u8>>,
+}
+
+impl DeadLetter {
+    /// The canonical bytes (see [`crate::codec`]).
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut w = Writer::new();
+        w.u8(self.reason.index() as u8);
+        w.str(&self.detail);
+        w.i64(self.offset);
+        w.i64(self.timestamp);
+        for part in [&self.key, &self.value] {
+            match part {
+                None => w.u8(0),
+                Some(b) => {
+                    w.u8(1);
+                    w.bytes(b);
+                }
+            }
+        }
+        w.bytes
+    }
+
+    /// Reads what [`DeadLetter::to_bytes`] wrote.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, CodecError> {
+        let mut r = Reader::new("dead letter", bytes);
+        let code = r.u8()? as usize;
+        let Some(&reason) = DeadReason::ALL.get(code) else {
+            return Err(r.invalid(format!("unknown reason code {code}")));
+        };
+        let detail = r.str()?.to_owned();
+        let offset = r.i64()?;
+        let timestamp = r.i64()?;
+        let mut parts = [None, None];
+        for part in &mut parts {
+            *part = match r.u8()? {
+                0 => None,
+                1 => Some(r.bytes()?.to_vec()),
+                other => return Err(r.invalid(format!("presence flag {other}"))),
+            };
+        }
+        r.finish()?;
+        let [key, value] = parts;
+        Ok(Self { reason, detail, offset, timestamp, key, value })
+    }
+}

@@ -1,0 +1,160 @@
+//! What a lane is made of, as plain data: the pipeline language builds it, the engine plans it.
+
+use std::sync::Arc;
+
+use crate::model::Scorer;
+use crate::verdict::Hash32;
+
+/// The type of a reading's field.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum FieldType {
+    /// UTF-8 text.
+    Utf8,
+    /// true or false.
+    Bool,
+    /// 64-bit signed integer.
+    I64,
+    /// 64-bit float; always finite in a reading.
+    F64,
+    /// Milliseconds since the Unix epoch, UTC. In JSON an integer of milliseconds, or a string in RFC 3339 or
+    /// `YYYY-MM-DD HH:MM:SS[.fff]` (taken as UTC).
+    TimestampMs,
+}
+
+impl FieldType {
+    /// All, with their names in TOML.
+    pub const ALL: [(&'static str, FieldType); 5] = [
+        ("utf8", FieldType::Utf8),
+        ("bool", FieldType::Bool),
+        ("i64", FieldType::I64),
+        ("f64", FieldType::F64),
+        ("timestamp_ms", FieldType::TimestampMs),
+    ];
+
+    /// The name in TOML.
+    pub fn name(self) -> &'static str {
+        Self::ALL.iter().find(|(_, t)| *t == self).map_or("?", |(n, _)| n)
+    }
+
+    /// The type of a name in TOML.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.iter().find(|(n, _)| *n == name).map(|(_, t)| *t)
+    }
+}
+
+/// One field of a reading.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FieldSpec {
+    /// Name, in the payload and in SQL.
+    pub name: String,
+    /// Type.
+    pub ty: FieldType,
+    /// Whether a row without it dies (`!` in TOML).
+    pub required: bool,
+}
+
+/// Where readings come from and how they are admitted.
+#[derive(Debug, Clone)]
+pub struct SourceSpec {
+    /// The source's name, which is its table name in SQL.
+    pub name: String,
+    /// Topic, as it goes into evidence and input digests.
+    pub topic: String,
+    /// Fields in declaration order.
+    pub fields: Vec<FieldSpec>,
+    /// The field that names the device. Must be `utf8!`.
+    pub key: String,
+    /// The field that carries event time. Must be `timestamp_ms!`.
+    pub time: String,
+    /// How far rows may be out of order, milliseconds: the watermark is the highest event time minus this.
+    pub max_disorder_ms: i64,
+    /// How far event time may be ahead of the record's broker timestamp, milliseconds.
+    pub max_future_ms: i64,
+    /// Records with a larger value die undecoded.
+    pub max_record_bytes: usize,
+}
+
+/// Event-time windows, aligned to the epoch, `[start, end)`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WindowSpec {
+    /// Back to back.
+    Tumbling {
+        /// Length in milliseconds.
+        size_ms: i64,
+    },
+    /// Overlapping.
+    Sliding {
+        /// Length in milliseconds.
+        size_ms: i64,
+        /// Distance between starts in milliseconds; divides into `size_ms` or not.
+        every_ms: i64,
+    },
+}
+
+impl WindowSpec {
+    /// Length in milliseconds.
+    pub fn size_ms(self) -> i64 {
+        match self {
+            WindowSpec::Tumbling { size_ms } | WindowSpec::Sliding { size_ms, .. } => size_ms,
+        }
+    }
+    /// Distance between starts in milliseconds.
+    pub fn every_ms(self) -> i64 {
+        match self {
+            WindowSpec::Tumbling { size_ms } => size_ms,
+            WindowSpec::Sliding { every_ms, .. } => every_ms,
+        }
+    }
+}
+
+/// A SQL step. Without a window it maps and filters rows; with one it aggregates per device and window.
+#[derive(Debug, Clone)]
+pub struct SqlStepSpec {
+    /// The step's name, which is its table name for the steps after it.
+    pub name: String,
+    /// The source or step it reads.
+    pub from: String,
+    /// The query.
+    pub sql: String,
+    /// The window, if it aggregates.
+    pub window: Option<WindowSpec>,
+}
+
+/// p-values at or below which a verdict is a warning or critical.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct DecideSpec {
+    /// Threshold of a warning.
+    pub warning: Option<f64>,
+    /// Threshold of a critical verdict.
+    pub critical: Option<f64>,
+}
+
+/// A model step: one verdict a window and device.
+#[derive(Debug, Clone)]
+pub struct ScoreStepSpec {
+    /// The step's name.
+    pub name: String,
+    /// The windowed step it reads.
+    pub from: String,
+    /// The features given to the model, in the model's order.
+    pub features: Vec<String>,
+    /// The model.
+    pub model: Arc<dyn Scorer>,
+    /// How a p-value becomes a severity.
+    pub decide: DecideSpec,
+}
+
+/// A whole lane.
+#[derive(Debug, Clone)]
+pub struct LaneSpec {
+    /// The pipeline's name.
+    pub pipeline: String,
+    /// SHA-256 of the canonical pipeline file.
+    pub config_hash: Hash32,
+    /// Where readings come from.
+    pub source: SourceSpec,
+    /// SQL steps in any order; each reads the source or another step.
+    pub sql: Vec<SqlStepSpec>,
+    /// Model steps.
+    pub scores: Vec<ScoreStepSpec>,
+}

@@ -1,0 +1,107 @@
+//! What a verdict rests on, bound to it by `evidenceHash`.
+
+use sha2::{Digest, Sha256};
+
+use super::Hash32;
+use crate::codec::{CodecError, Reader, Writer};
+
+const MAGIC: &[u8; 8] = b"avouchE1";
+
+/// The readable side of a verdict: where its rows came from, the features the model saw, and what each contributed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Evidence {
+    /// The device's name, as in the readings.
+    pub device: String,
+    /// The pipeline step that judged.
+    pub step: String,
+    /// Source topic.
+    pub topic: String,
+    /// Source partition, which is the lane.
+    pub partition: i32,
+    /// Offset of the first row used.
+    pub first_offset: i64,
+    /// Offset of the last row used.
+    pub last_offset: i64,
+    /// How many rows were used.
+    pub rows: u64,
+    /// The score before scaling (NaN when there is none).
+    pub score: f64,
+    /// The calibrated p-value of the score (NaN when there is none).
+    pub p_value: f64,
+    /// The score's parts that add up to it, and the features they belong to, in the model's order:
+    /// (feature, value seen, value expected, contribution).
+    pub features: Vec<FeatureEvidence>,
+}
+
+/// One feature's part in a verdict.
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct FeatureEvidence {
+    /// Feature name.
+    pub name: String,
+    /// Value the model saw.
+    pub value: f64,
+    /// Value the model expected.
+    pub expected: f64,
+    /// What it adds to the score; contributions sum to the score.
+    pub contribution: f64,
+}
+
+impl Evidence {
+    /// The canonical bytes (see [`crate::codec`]).
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut w = Writer::new();
+        w.raw(MAGIC);
+        w.str(&self.device);
+        w.str(&self.step);
+        w.str(&self.topic);
+        w.u32(self.partition as u32);
+        w.i64(self.first_offset);
+        w.i64(self.last_offset);
+        w.u64(self.rows);
+        w.f64(self.score);
+        w.f64(self.p_value);
+        w.u32(self.features.len() as u32);
+        for f in &self.features {
+            w.str(&f.name);
+            w.f64(f.value);
+            w.f64(f.expected);
+            w.f64(f.contribution);
+        }
+        w.bytes
+    }
+
+    /// Reads what [`Evidence::to_bytes`] wrote.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, CodecError> {
+        let mut r = Reader::new("evidence", bytes);
+        let magic: [u8; 8] = r.array()?;
+        if &magic != MAGIC {
+            return Err(r.invalid("these bytes are not evidence of version 1"));
+        }
+        let device = r.str()?.to_owned();
+        let step = r.str()?.to_owned();
+        let topic = r.str()?.to_owned();
+        let partition = r.u32()? as i32;
+        let first_offset = r.i64()?;
+        let last_offset = r.i64()?;
+        let rows = r.u64()?;
+        let score = r.f64()?;
+        let p_value = r.f64()?;
+        let n = r.count(28)?;
+        let mut features = Vec::with_capacity(n);
+        for _ in 0..n {
+            features.push(FeatureEvidence {
+                name: r.str()?.to_owned(),
+                value: r.f64()?,
+                expected: r.f64()?,
+                contribution: r.f64()?,
+            });
+        }
+        r.finish()?;
+        Ok(Self { device, step, topic, partition, first_offset, last_offset, rows, score, p_value, features })
+    }
+
+    /// SHA-256 of the canonical bytes: the verdict's `evidenceHash`.
+    pub fn hash(&self) -> Hash32 {
+        Sha256::digest(self.to_bytes()).into()
+    }
+}
