@@ -1,0 +1,30 @@
+# Everything a developer runs. Built and downloaded things live outside the clone: see tests/setup/environment.
+export AVOUCH_CACHE ?= $(HOME)/.cache/avouch
+export CARGO_TARGET_DIR ?= $(AVOUCH_CACHE)/target
+
+.PHONY: help setup test demo bench fmt clean
+
+help: ## show this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+setup: ## bring what the tests need: Kafka's jars, anvil and forge, Prometheus
+	@tests/setup/install
+
+test: ## everything CI runs: format, lints, contracts, unit, property and whole-system tests
+	@tests/setup/run-all
+
+demo: ## the whole path in two minutes: a simulated fleet, judged, anchored, verified
+	@tests/setup/install contracts
+	cargo build --locked --release --bin avouch
+	@"$(CARGO_TARGET_DIR)/release/avouch" demo
+
+bench: ## rows per CPU-second, beside DuckDB on the same file
+	@tests/setup/install kafka duckdb
+	@tests/bench/run
+
+fmt: ## format the sources
+	cargo fmt
+
+clean: ## remove everything built and downloaded, for a cold start
+	cargo clean
+	rm -rf $(addprefix $(AVOUCH_CACHE)/,kafka prometheus bench bench-venv system-tests) connectors/ethereum/contracts/node_modules
