@@ -1,0 +1,108 @@
+//! Event time: which rows are admitted, and how far time has come.
+//!
+//! The watermark is a property of the row, not of the batch: after each admitted row it is the highest event time so
+//! far minus `max_disorder`. However the input is cut, the same rows are late. A row whose event time is more than
+//! `max_future` ahead of the record's own broker timestamp is refused before it can move the watermark, so that one
+//! fast clock never makes the other devices late.
+
+use crate::codec::{CodecError, Reader, Writer};
+use crate::dead_letter::DeadReason;
+use crate::decode::{RowError, format_timestamp};
+use crate::spec::WindowSpec;
+
+/// Event-time admission of one lane.
+#[derive(Debug, Clone)]
+pub struct Admission {
+    max_disorder: i64,
+    max_future: i64,
+    windows: Vec<WindowSpec>,
+    max_event_time: Option<i64>,
+}
+
+impl Admission {
+    /// `windows` are those of all windowed steps: a row is late when in every one of them its last window has closed.
+    /// With no windows no row is late.
+    pub fn new(max_disorder_ms: i64, max_future_ms: i64, windows: Vec<WindowSpec>) -> Self {
+        Self { max_disorder: max_disorder_ms, max_future: max_future_ms, windows, max_event_time: None }
+    }
+
+    /// The watermark after the rows so far: no window that ends at or before it will change any more.
+    #[inline]
+    pub fn watermark(&self) -> Option<i64> {
+        self.max_event_time.map(|t| t - self.max_disorder)
+    }
+
+    /// Admits a row or says why not. Only an admitted row advances the watermark.
+    #[inline]
+    pub fn admit(&mut self, event_time: i64, broker_time: i64) -> Result<i64, RowError> {
+        if event_time > broker_time.saturating_add(self.max_future) {
+            return Err(self.future(event_time, broker_time));
+        }
+        match self.max_event_time {
+            Some(max) if event_time <= max => {
+                let watermark = max - self.max_disorder;
+                // A row at or above the watermark is never late: its windows end after it.
+                if event_time < watermark && self.is_late(event_time, watermark) {
+                    return Err(self.late(event_time, watermark));
+                }
+                Ok(watermark)
+            }
+            _ => {
+                self.max_event_time = Some(event_time);
+                Ok(event_time - self.max_disorder)
+            }
+        }
+    }
+
+    fn is_late(&self, event_time: i64, watermark: i64) -> bool {
+        !self.windows.is_empty()
+            && self
+                .windows
+                .iter()
+                .all(|w| event_time.div_euclid(w.every_ms()) * w.every_ms() + w.size_ms() <= watermark)
+    }
+
+    #[cold]
+    fn late(&self, event_time: i64, watermark: i64) -> RowError {
+        RowError {
+            reason: DeadReason::Late,
+            detail: format!(
+                "event time {} is behind the watermark {} and all its windows are closed",
+                format_timestamp(event_time),
+                format_timestamp(watermark)
+            ),
+        }
+    }
+
+    #[cold]
+    fn future(&self, event_time: i64, broker_time: i64) -> RowError {
+        RowError {
+            reason: DeadReason::Future,
+            detail: format!(
+                "event time {} is {} ms ahead of the record's timestamp {}, more than the allowed {} ms",
+                format_timestamp(event_time),
+                event_time - broker_time,
+                format_timestamp(broker_time),
+                self.max_future
+            ),
+        }
+    }
+
+    /// Writes the state into a snapshot.
+    pub fn snapshot(&self, w: &mut Writer) {
+        w.u8(u8::from(self.max_event_time.is_some()));
+        w.i64(self.max_event_time.unwrap_or(0));
+    }
+
+    /// Reads what [`Admission::snapshot`] wrote.
+    pub fn restore(&mut self, r: &mut Reader<'_>) -> Result<(), CodecError> {
+        let present = r.u8()?;
+        let time = r.i64()?;
+        self.max_event_time = match present {
+            0 => None,
+            1 => Some(time),
+            other => return Err(r.invalid(format!("presence flag {other}"))),
+        };
+        Ok(())
+    }
+}

@@ -1,0 +1,451 @@
+//! The lane: one partition's readings in, verdicts and dead letters out.
+//!
+//! ```text
+//!  records ─ decode ─ admit ─ SQL ─ window ─ score ─ decide ─► verdicts
+//!               └───────┴──────┴─────────────────────────────► dead letters
+//! ```
+//!
+//! A lane is a pure state machine. Its verdicts are a function of the records (offset, timestamp, key, value), the plan,
+//! the model files and the secret: byte for byte the same however the records are cut into calls of [`Lane::step`] and
+//! wherever it was [`Lane::snapshot`]ted and [`Lane::restore`]d in between.
+
+use std::sync::Arc;
+
+use arrow::array::{Array, Float64Array};
+use arrow::compute::cast;
+use arrow::datatypes::DataType;
+use thiserror::Error;
+
+use crate::admit::Admission;
+use crate::codec::{CodecError, Reader, Writer};
+use crate::dead_letter::{DeadLetter, DeadReason};
+use crate::decode::RawRecord;
+use crate::device::DeviceTable;
+use crate::ingest::{Ingest, Rows};
+use crate::plan::{Input, LanePlan, ScoreStep};
+use crate::spec::DecideSpec;
+use crate::sql::Selection;
+use crate::verdict::{
+    Evidence, FeatureEvidence, Hash32, LogOrigin, Secret, Severity, Verdict, VerdictRecord, class, score_e6,
+};
+use crate::window::{FiredWindow, WindowOperator};
+
+const SNAPSHOT_VERSION: u16 = 1;
+
+/// Why a lane cannot go on. None of these comes from the contents of a record: bad records become dead letters.
+#[derive(Debug, Error)]
+pub enum LaneError {
+    /// A snapshot could not be read.
+    #[error("lane state: {0}")]
+    Snapshot(#[from] CodecError),
+    /// The snapshot was made by a pipeline with another definition.
+    #[error(
+        "the checkpoint was written by another version of this pipeline (configHash {found} there, {expected} here); \
+         restore the pipeline file, or start with an empty checkpoint store"
+    )]
+    OtherPipeline {
+        /// Hex of the snapshot's configHash.
+        found: String,
+        /// Hex of this pipeline's.
+        expected: String,
+    },
+    /// DataFusion or Arrow failed where no row is to blame.
+    #[error("step \"{step}\": {message}")]
+    Step {
+        /// The step.
+        step: String,
+        /// What happened.
+        message: String,
+    },
+}
+
+/// Rows counted since the lane began, over all restarts. `rows_in` = `rows_used` + the sum of `dead`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Counters {
+    /// Records taken.
+    pub rows_in: u64,
+    /// Rows admitted whose SQL did not fail; a row that a WHERE drops is used, since dropping it is what the SQL decided.
+    pub rows_used: u64,
+    /// Dead letters by [`DeadReason::index`].
+    pub dead: [u64; DeadReason::ALL.len()],
+    /// Verdicts by severity.
+    pub verdicts: [u64; Severity::ALL.len()],
+}
+
+impl Counters {
+    /// The conservation of rows, checked after every step.
+    pub fn balanced(&self) -> bool {
+        self.rows_in == self.rows_used + self.dead.iter().sum::<u64>()
+    }
+
+    fn snapshot(&self, w: &mut Writer) {
+        w.u64(self.rows_in);
+        w.u64(self.rows_used);
+        for n in self.dead.iter().chain(&self.verdicts) {
+            w.u64(*n);
+        }
+    }
+
+    fn restore(r: &mut Reader<'_>) -> Result<Self, CodecError> {
+        let mut c = Self { rows_in: r.u64()?, rows_used: r.u64()?, ..Self::default() };
+        for n in c.dead.iter_mut().chain(&mut c.verdicts) {
+            *n = r.u64()?;
+        }
+        Ok(c)
+    }
+}
+
+/// What a step gives.
+#[derive(Debug, Default)]
+pub struct Output {
+    /// In log order; indices go on where the last step's ended.
+    pub verdicts: Vec<VerdictRecord>,
+    /// In offset order.
+    pub dead: Vec<DeadLetter>,
+}
+
+/// A table of features, as training sees them: one row a device and window.
+#[derive(Debug)]
+pub struct FeatureRows {
+    /// The columns of the windowed step.
+    pub batch: arrow::array::RecordBatch,
+    /// Window ends, milliseconds, one a row.
+    pub window_ends: Vec<i64>,
+    /// Devices, one a row.
+    pub devices: Vec<String>,
+}
+
+/// One lane of a pipeline.
+#[derive(Debug)]
+pub struct Lane {
+    plan: Arc<LanePlan>,
+    partition: i32,
+    secret: Secret,
+    log_id: Hash32,
+    next_index: u64,
+    ingest: Ingest,
+    admission: Admission,
+    devices: DeviceTable,
+    windows: Vec<WindowOperator>,
+    counters: Counters,
+}
+
+impl Lane {
+    /// A lane at the beginning of its partition.
+    pub fn new(plan: Arc<LanePlan>, partition: i32, secret: Secret) -> Self {
+        let source = &plan.source;
+        let ingest = Ingest::new(source, plan.key, plan.time);
+        let windows = plan.windows.iter().map(|w| w.window).collect();
+        let admission = Admission::new(source.max_disorder_ms, source.max_future_ms, windows);
+        let operators = plan
+            .windows
+            .iter()
+            .map(|w| {
+                let aggregates = w.query.aggregates().to_vec();
+                WindowOperator::new(w.window, w.query.layouts(), aggregates, &source.topic, partition)
+            })
+            .collect();
+        let log_id = LogOrigin::new(&plan.pipeline, partition).log_id();
+        Self {
+            ingest,
+            admission,
+            devices: DeviceTable::new(secret.clone()),
+            windows: operators,
+            counters: Counters::default(),
+            next_index: 0,
+            log_id,
+            partition,
+            secret,
+            plan,
+        }
+    }
+
+    /// The counters.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// The watermark, milliseconds, once a row was admitted.
+    pub fn watermark(&self) -> Option<i64> {
+        self.admission.watermark()
+    }
+
+    /// How many devices the lane has seen.
+    pub fn devices(&self) -> usize {
+        self.devices.len()
+    }
+
+    /// The index the next verdict will have, which is the size of the log.
+    pub fn next_index(&self) -> u64 {
+        self.next_index
+    }
+
+    /// Takes records in offset order.
+    pub fn step(&mut self, records: &[RawRecord<'_>], out: &mut Output) -> Result<(), LaneError> {
+        let (verdicts, dead) = (out.verdicts.len(), out.dead.len());
+        let fired = self.advance(records, &mut out.dead)?;
+        for (step, window) in &fired {
+            self.judge(*step, window, &mut out.verdicts)?;
+        }
+        for letter in &out.dead[dead..] {
+            self.counters.dead[letter.reason.index()] += 1;
+        }
+        for v in &out.verdicts[verdicts..] {
+            self.counters.verdicts[v.verdict.severity as usize] += 1;
+        }
+        self.counters.rows_in += records.len() as u64;
+        self.counters.rows_used += (records.len() - (out.dead.len() - dead)) as u64;
+        Ok(())
+    }
+
+    /// Takes records as [`Lane::step`] does, but gives the features of the windowed step `step` instead of verdicts: this is
+    /// how models are trained, on features from the same code that serves them.
+    pub fn step_features(
+        &mut self,
+        records: &[RawRecord<'_>],
+        step: usize,
+        dead: &mut Vec<DeadLetter>,
+    ) -> Result<Vec<FeatureRows>, LaneError> {
+        let fired = self.advance(records, dead)?;
+        let mut out = Vec::new();
+        for (i, window) in &fired {
+            if *i == step {
+                let features = self.features(step, window)?;
+                out.push(FeatureRows {
+                    window_ends: vec![window.end; features.rows.len()],
+                    devices: features
+                        .rows
+                        .iter()
+                        .map(|&r| self.devices.name(window.devices[r as usize].device).to_owned())
+                        .collect(),
+                    batch: features.batch,
+                });
+            }
+        }
+        Ok(out)
+    }
+
+    /// Decodes, admits, runs SQL and windows; the windows that closed, in the order in which rows closed them.
+    fn advance(
+        &mut self,
+        records: &[RawRecord<'_>],
+        dead: &mut Vec<DeadLetter>,
+    ) -> Result<Vec<(usize, FiredWindow)>, LaneError> {
+        let before = dead.len();
+        let rows = self
+            .ingest
+            .run(records, &mut self.admission, &mut self.devices, dead)
+            .map_err(|e| LaneError::Step { step: self.plan.source.name.clone(), message: e.to_string() })?;
+        let mut failed: Vec<(u32, String)> = Vec::new();
+        let fired = self.windows(&rows, &mut failed)?;
+        // A row may fail in several steps; it dies once, with the first reason in step order.
+        failed.sort_by_key(|(row, _)| *row);
+        failed.dedup_by_key(|(row, _)| *row);
+        for (row, detail) in failed {
+            let record = &records[rows.records[row as usize] as usize];
+            dead.push(DeadLetter {
+                reason: DeadReason::Sql,
+                detail,
+                offset: record.offset,
+                timestamp: record.timestamp,
+                key: record.key.map(<[u8]>::to_vec),
+                value: record.value.map(<[u8]>::to_vec),
+            });
+        }
+        dead[before..].sort_by_key(|d| d.offset);
+        Ok(fired)
+    }
+
+    fn windows(
+        &mut self,
+        rows: &Rows,
+        failed: &mut Vec<(u32, String)>,
+    ) -> Result<Vec<(usize, FiredWindow)>, LaneError> {
+        let plan = self.plan.clone();
+        let source = Selection { batch: rows.batch.clone(), rows: (0..rows.len() as u32).collect() };
+        let mut steps: Vec<Selection> = Vec::with_capacity(plan.rows.len());
+        for step in &plan.rows {
+            let mut errors = Vec::new();
+            let input = match step.input {
+                Input::Source => &source,
+                Input::Step(i) => &steps[i],
+            };
+            let selection = step.query.run(input, &mut errors).map_err(|e| step_error(&step.name, &e))?;
+            failed.extend(errors.into_iter().map(|(row, why)| (row, format!("step \"{}\": {why}", step.name))));
+            steps.push(selection);
+        }
+        let mut fired: Vec<(usize, FiredWindow)> = Vec::new();
+        for (i, (step, operator)) in plan.windows.iter().zip(&mut self.windows).enumerate() {
+            let input = match step.input {
+                Input::Source => &source,
+                Input::Step(i) => &steps[i],
+            };
+            let mut errors = Vec::new();
+            let mut closed = Vec::new();
+            let devices = &self.devices;
+            step.query
+                .channels(input, &mut errors, |selected, values| {
+                    operator.run(rows, selected, values, devices, &mut closed);
+                })
+                .map_err(|e| step_error(&step.name, &e))?;
+            failed.extend(errors.into_iter().map(|(row, why)| (row, format!("step \"{}\": {why}", step.name))));
+            fired.extend(closed.into_iter().map(|w| (i, w)));
+        }
+        // By the row that closed them, then by step: independent of how the rows were cut into batches.
+        fired.sort_by_key(|(step, w)| (w.at, *step));
+        Ok(fired)
+    }
+
+    fn features(&self, step: usize, window: &FiredWindow) -> Result<Selection, LaneError> {
+        let step = &self.plan.windows[step];
+        step.query.features(window, &self.devices).map_err(|e| step_error(&step.name, &e))
+    }
+
+    fn judge(&mut self, step: usize, window: &FiredWindow, out: &mut Vec<VerdictRecord>) -> Result<(), LaneError> {
+        let plan = self.plan.clone();
+        if plan.scores.iter().all(|s| s.input != step) {
+            return Ok(());
+        }
+        let features = self.features(step, window)?;
+        for score in plan.scores.iter().filter(|s| s.input == step) {
+            let columns = columns(score, &features)?;
+            let n = columns.len();
+            let (mut x, mut expected, mut parts) = (vec![0.0; n], vec![0.0; n], vec![0.0; n]);
+            for (k, &row) in features.rows.iter().enumerate() {
+                for (x, c) in x.iter_mut().zip(&columns) {
+                    *x = if c.is_null(k) { f64::NAN } else { c.value(k) };
+                }
+                let fired = &window.devices[row as usize];
+                let name = self.devices.name(fired.device);
+                let s = score.model.score(name, &x, &mut expected, &mut parts);
+                let (class, severity) = decide(&score.decide, s.value, s.p_value);
+                let evidence = Evidence {
+                    device: name.to_owned(),
+                    step: score.name.clone(),
+                    topic: plan.source.topic.clone(),
+                    partition: self.partition,
+                    first_offset: fired.first_offset,
+                    last_offset: fired.last_offset,
+                    rows: fired.rows,
+                    score: s.value,
+                    p_value: s.p_value,
+                    features: score
+                        .model
+                        .features()
+                        .iter()
+                        .enumerate()
+                        .map(|(i, name)| FeatureEvidence {
+                            name: name.clone(),
+                            value: x[i],
+                            expected: expected[i],
+                            contribution: parts[i],
+                        })
+                        .collect(),
+                };
+                let index = self.next_index;
+                self.next_index += 1;
+                out.push(VerdictRecord {
+                    index,
+                    verdict: Verdict {
+                        device_id: *self.devices.id(fired.device),
+                        seq: self.devices.take_seq(fired.device),
+                        // Admitted times are not negative, so a window can begin before 1970 only by its alignment.
+                        window_start: window.start.max(0) as u64,
+                        window_end: window.end.max(0) as u64,
+                        model_hash: score.model.hash(),
+                        config_hash: plan.config_hash,
+                        input_digest: fired.digest,
+                        score_e6: score_e6(s.value),
+                        severity: severity.code(),
+                        class,
+                        evidence_hash: evidence.hash(),
+                        salt: self.secret.salt(&self.log_id, index),
+                    },
+                    evidence,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// The whole state. Two lanes that took the same records have equal snapshots.
+    pub fn snapshot(&self) -> Vec<u8> {
+        let mut w = Writer::new();
+        w.u16(SNAPSHOT_VERSION);
+        w.raw(&self.plan.config_hash);
+        w.u64(self.next_index);
+        self.counters.snapshot(&mut w);
+        self.admission.snapshot(&mut w);
+        self.devices.snapshot(&mut w);
+        w.u32(self.windows.len() as u32);
+        for o in &self.windows {
+            o.snapshot(&mut w);
+        }
+        w.bytes
+    }
+
+    /// A lane in the state of a snapshot of the same pipeline.
+    pub fn restore(plan: Arc<LanePlan>, partition: i32, secret: Secret, snapshot: &[u8]) -> Result<Self, LaneError> {
+        let mut r = Reader::new("lane state", snapshot);
+        let version = r.u16()?;
+        if version != SNAPSHOT_VERSION {
+            return Err(r.invalid(format!("version {version}; this program reads version {SNAPSHOT_VERSION}")).into());
+        }
+        let found: Hash32 = r.array()?;
+        if found != plan.config_hash {
+            return Err(LaneError::OtherPipeline { found: hex(&found), expected: hex(&plan.config_hash) });
+        }
+        let mut lane = Self::new(plan, partition, secret.clone());
+        lane.next_index = r.u64()?;
+        lane.counters = Counters::restore(&mut r)?;
+        lane.admission.restore(&mut r)?;
+        lane.devices = DeviceTable::restore(secret, &mut r)?;
+        let windows = r.u32()? as usize;
+        if windows != lane.windows.len() {
+            return Err(r
+                .invalid(format!("{windows} windowed steps, this pipeline has {}", lane.windows.len()))
+                .into());
+        }
+        for o in &mut lane.windows {
+            o.restore(lane.devices.len(), &mut r)?;
+        }
+        r.finish()?;
+        Ok(lane)
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+fn step_error(step: &str, e: &datafusion::error::DataFusionError) -> LaneError {
+    LaneError::Step { step: step.to_owned(), message: crate::sql::message(e) }
+}
+
+fn columns(score: &ScoreStep, features: &Selection) -> Result<Vec<Float64Array>, LaneError> {
+    let fail = |message: String| LaneError::Step { step: score.name.clone(), message };
+    score
+        .columns
+        .iter()
+        .map(|&c| {
+            let as_f64 = cast(features.batch.column(c), &DataType::Float64).map_err(|e| fail(e.to_string()))?;
+            match as_f64.as_any().downcast_ref::<Float64Array>() {
+                Some(a) => Ok(a.clone()),
+                None => Err(fail("a feature is not a number".into())),
+            }
+        })
+        .collect()
+}
+
+fn decide(spec: &DecideSpec, score: f64, p: f64) -> (u16, Severity) {
+    if score.is_nan() || p.is_nan() {
+        return (class::NOT_A_NUMBER, Severity::Normal);
+    }
+    if spec.critical.is_some_and(|t| p <= t) {
+        return (class::ANOMALY, Severity::Critical);
+    }
+    if spec.warning.is_some_and(|t| p <= t) {
+        return (class::ANOMALY, Severity::Warning);
+    }
+    (class::NORMAL, Severity::Normal)
+}

@@ -1,0 +1,297 @@
+//! From a [`LaneSpec`] to something that runs: names resolved, SQL planned, every column and type checked.
+
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, SchemaRef};
+use thiserror::Error;
+
+use crate::ingest::arrow_schema;
+use crate::model::Scorer;
+use crate::spec::{DecideSpec, FieldType, LaneSpec, SourceSpec, SqlStepSpec, WindowSpec};
+use crate::sql::{RowPipeline, WindowedQuery, message};
+use crate::verdict::Hash32;
+
+/// What is wrong with a pipeline, and in which step.
+#[derive(Debug, Error, Clone, PartialEq, Eq)]
+#[error("step \"{step}\": {message}")]
+pub struct PlanError {
+    /// The source or step.
+    pub step: String,
+    /// What is wrong and what to do.
+    pub message: String,
+}
+
+impl PlanError {
+    fn new(step: &str, message: impl Into<String>) -> Self {
+        Self { step: step.to_owned(), message: message.into() }
+    }
+}
+
+/// A SQL step without a window.
+#[derive(Debug)]
+pub struct RowStep {
+    /// Its name.
+    pub name: String,
+    /// What it reads.
+    pub input: Input,
+    /// The query.
+    pub query: RowPipeline,
+}
+
+/// A SQL step with a window.
+#[derive(Debug)]
+pub struct WindowStep {
+    /// Its name.
+    pub name: String,
+    /// What it reads.
+    pub input: Input,
+    /// The window.
+    pub window: WindowSpec,
+    /// The query.
+    pub query: WindowedQuery,
+}
+
+/// A model step.
+#[derive(Debug)]
+pub struct ScoreStep {
+    /// Its name.
+    pub name: String,
+    /// Index of the windowed step it reads.
+    pub input: usize,
+    /// The columns of that step, in the model's order.
+    pub columns: Vec<usize>,
+    /// The model.
+    pub model: Arc<dyn Scorer>,
+    /// How a p-value becomes a severity.
+    pub decide: DecideSpec,
+}
+
+/// What a step without a model reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Input {
+    /// The source's readings.
+    Source,
+    /// The row step with this index.
+    Step(usize),
+}
+
+/// A planned lane: immutable, shared by all lanes of a pipeline.
+#[derive(Debug)]
+pub struct LanePlan {
+    /// The pipeline's name.
+    pub pipeline: String,
+    /// SHA-256 of the canonical pipeline.
+    pub config_hash: Hash32,
+    /// The source.
+    pub source: SourceSpec,
+    /// Index of the key field.
+    pub key: usize,
+    /// Index of the time field.
+    pub time: usize,
+    /// Row steps; each reads the source or an earlier one.
+    pub rows: Vec<RowStep>,
+    /// Windowed steps.
+    pub windows: Vec<WindowStep>,
+    /// Model steps.
+    pub scores: Vec<ScoreStep>,
+}
+
+impl LanePlan {
+    /// Plans a lane. All errors are returned, not only the first.
+    pub fn new(spec: &LaneSpec) -> Result<Self, Vec<PlanError>> {
+        let mut errors = Vec::new();
+        let source = &spec.source;
+        let key = field(source, &source.key, FieldType::Utf8, "key", &mut errors);
+        let time = field(source, &source.time, FieldType::TimestampMs, "time column", &mut errors);
+        let (Some(key), Some(time)) = (key, time) else { return Err(errors) };
+        let mut plan = Self {
+            pipeline: spec.pipeline.clone(),
+            config_hash: spec.config_hash,
+            source: source.clone(),
+            key,
+            time,
+            rows: Vec::new(),
+            windows: Vec::new(),
+            scores: Vec::new(),
+        };
+        // Steps come in any order: plan those whose input is planned until nothing moves.
+        let mut waiting: Vec<&SqlStepSpec> = spec.sql.iter().collect();
+        loop {
+            let before = waiting.len();
+            waiting.retain(|step| match plan.input(step) {
+                Some(input) => {
+                    if let Err(e) = plan.add(step, input) {
+                        errors.push(e);
+                    }
+                    false
+                }
+                None => true,
+            });
+            if waiting.is_empty() || waiting.len() == before {
+                break;
+            }
+        }
+        for step in waiting {
+            let failed = errors.iter().any(|e| e.step == step.from);
+            if plan.windows.iter().any(|w| w.name == step.from) {
+                errors.push(PlanError::new(
+                    &step.name,
+                    format!("\"{}\" is a windowed step; only model steps read windowed steps", step.from),
+                ));
+            } else if !failed {
+                errors.push(PlanError::new(
+                    &step.name,
+                    format!("there is no source or step \"{}\" it can read", step.from),
+                ));
+            }
+        }
+        for score in &spec.scores {
+            match plan.windows.iter().position(|w| w.name == score.from) {
+                Some(input) => match columns(
+                    &score.name,
+                    &score.features,
+                    score.model.features(),
+                    plan.windows[input].query.schema(),
+                ) {
+                    Ok(columns) => plan.scores.push(ScoreStep {
+                        name: score.name.clone(),
+                        input,
+                        columns,
+                        model: score.model.clone(),
+                        decide: score.decide,
+                    }),
+                    Err(mut e) => errors.append(&mut e),
+                },
+                None if errors.iter().any(|e| e.step == score.from) => {}
+                None => errors.push(PlanError::new(
+                    &score.name,
+                    format!("\"{}\" is not a windowed step; a model step reads one", score.from),
+                )),
+            }
+        }
+        if errors.is_empty() { Ok(plan) } else { Err(errors) }
+    }
+
+    fn input(&self, step: &SqlStepSpec) -> Option<Input> {
+        if step.from == self.source.name {
+            return Some(Input::Source);
+        }
+        self.rows.iter().position(|r| r.name == step.from).map(Input::Step)
+    }
+
+    /// The columns that an input has.
+    pub fn input_schema(&self, input: Input) -> SchemaRef {
+        match input {
+            Input::Source => arrow_schema(&self.source.fields),
+            Input::Step(i) => self.rows[i].query.schema().clone(),
+        }
+    }
+
+    /// The source column that an input's column is a plain copy of.
+    fn lineage(&self, input: Input, column: usize) -> Option<usize> {
+        match input {
+            Input::Source => Some(column),
+            Input::Step(i) => self.lineage(self.rows[i].input, self.rows[i].query.lineage(column)?),
+        }
+    }
+
+    fn add(&mut self, step: &SqlStepSpec, input: Input) -> Result<(), PlanError> {
+        let schema = self.input_schema(input);
+        let fail = |e: datafusion::error::DataFusionError| PlanError::new(&step.name, message(&e));
+        let Some(window) = step.window else {
+            let query = RowPipeline::plan(&step.sql, &step.from, schema).map_err(fail)?;
+            self.rows.push(RowStep { name: step.name.clone(), input, query });
+            return Ok(());
+        };
+        let (size, every) = (window.size_ms(), window.every_ms());
+        if size <= 0 || every <= 0 {
+            return Err(PlanError::new(&step.name, "a window's size and every are longer than zero"));
+        }
+        if every > size {
+            return Err(PlanError::new(
+                &step.name,
+                format!(
+                    "every = {every} ms is longer than size = {size} ms, so some rows would be in no window; make it at most the size"
+                ),
+            ));
+        }
+        let find = |source_column: usize, what: &str, name: &str| {
+            (0..schema.fields().len()).find(|&i| self.lineage(input, i) == Some(source_column)).ok_or_else(|| {
+                PlanError::new(
+                    &step.name,
+                    format!("its input \"{}\" no longer has the {what} \"{name}\"; SELECT it there", step.from),
+                )
+            })
+        };
+        let key = find(self.key, "key column", &self.source.key)?;
+        // The time column is needed only by slope(); its absence is the query's to report.
+        let time = find(self.time, "time column", &self.source.time).unwrap_or(usize::MAX);
+        let query = WindowedQuery::plan(&step.sql, &step.from, schema, key, time).map_err(fail)?;
+        self.windows.push(WindowStep { name: step.name.clone(), input, window, query });
+        Ok(())
+    }
+}
+
+fn field(source: &SourceSpec, name: &str, ty: FieldType, what: &str, errors: &mut Vec<PlanError>) -> Option<usize> {
+    let Some(i) = source.fields.iter().position(|f| f.name == name) else {
+        errors.push(PlanError::new(&source.name, format!("the {what} \"{name}\" is not in the schema")));
+        return None;
+    };
+    let f = &source.fields[i];
+    if f.ty != ty || !f.required {
+        errors.push(PlanError::new(
+            &source.name,
+            format!(
+                "the {what} \"{name}\" is {}{}; declare it \"{}!\"",
+                f.ty.name(),
+                if f.required { "!" } else { "" },
+                ty.name()
+            ),
+        ));
+        return None;
+    }
+    Some(i)
+}
+
+/// Where a model's features stand among a step's columns.
+fn columns(
+    step: &str,
+    features: &[String],
+    model: &[String],
+    schema: &SchemaRef,
+) -> Result<Vec<usize>, Vec<PlanError>> {
+    let mut errors = Vec::new();
+    if features != model {
+        errors.push(PlanError::new(
+            step,
+            format!(
+                "features = [{}] are not the model's, which are [{}] in this order; train the model again or correct the list",
+                features.join(", "),
+                model.join(", ")
+            ),
+        ));
+        return Err(errors);
+    }
+    let mut out = Vec::new();
+    for name in features {
+        match schema.fields().iter().position(|f| f.name() == name) {
+            Some(i) if numeric(schema.field(i).data_type()) => out.push(i),
+            Some(i) => errors.push(PlanError::new(
+                step,
+                format!("feature \"{name}\" is {}, not a number", schema.field(i).data_type()),
+            )),
+            None => errors.push(PlanError::new(
+                step,
+                format!(
+                    "feature \"{name}\" is not a column of its input; there are {}",
+                    schema.fields().iter().map(|f| f.name().as_str()).collect::<Vec<_>>().join(", ")
+                ),
+            )),
+        }
+    }
+    if errors.is_empty() { Ok(out) } else { Err(errors) }
+}
+
+fn numeric(ty: &DataType) -> bool {
+    ty.is_numeric() && !matches!(ty, DataType::Decimal128(..) | DataType::Decimal256(..))
+}

@@ -1,0 +1,173 @@
+//! What a step's SQL may name: one table, and functions that give the same bits everywhere.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, OnceLock};
+
+use arrow::datatypes::{DataType, SchemaRef};
+use datafusion::common::config::ConfigOptions;
+use datafusion::common::{Result, TableReference, plan_err};
+use datafusion::execution::SessionStateDefaults;
+use datafusion::logical_expr::logical_plan::builder::LogicalTableSource;
+use datafusion::logical_expr::planner::{ContextProvider, ExprPlanner};
+use datafusion::logical_expr::{
+    AggregateUDF, HigherOrderUDF, LogicalPlan, ScalarUDF, TableSource, Volatility, WindowUDF,
+};
+use datafusion::optimizer::Analyzer;
+use datafusion::sql::parser::{DFParser, Statement};
+use datafusion::sql::planner::{ParserOptions, SqlToRel};
+
+use super::functions;
+
+/// DataFusion's scalar functions that are exact or correctly rounded, so that every machine gives the same bits.
+/// Transcendental ones are ours ([`functions::scalar`]), from one library.
+const SCALARS: &[&str] = &[
+    "abs",
+    "arrow_cast",
+    "ascii",
+    "bit_length",
+    "btrim",
+    "ceil",
+    "chr",
+    "coalesce",
+    "concat",
+    "concat_ws",
+    "contains",
+    "date_bin",
+    "date_part",
+    "date_trunc",
+    "ends_with",
+    "floor",
+    "from_unixtime",
+    "gcd",
+    "greatest",
+    "isnan",
+    "iszero",
+    "lcm",
+    "least",
+    "lower",
+    "ltrim",
+    "nanvl",
+    "nullif",
+    "nvl",
+    "nvl2",
+    "octet_length",
+    "pi",
+    "repeat",
+    "replace",
+    "round",
+    "rtrim",
+    "signum",
+    "split_part",
+    "sqrt",
+    "starts_with",
+    "to_timestamp",
+    "to_timestamp_millis",
+    "to_timestamp_seconds",
+    "trunc",
+    "upper",
+];
+
+/// DataFusion's aggregates that windows compute.
+const AGGREGATES: &[&str] = &["avg", "count", "max", "min", "stddev", "stddev_pop", "sum", "var", "var_pop"];
+
+struct Functions {
+    scalars: BTreeMap<String, Arc<ScalarUDF>>,
+    aggregates: BTreeMap<String, Arc<AggregateUDF>>,
+    planners: Vec<Arc<dyn ExprPlanner>>,
+}
+
+fn functions_available() -> &'static Functions {
+    static ALL: OnceLock<Functions> = OnceLock::new();
+    ALL.get_or_init(|| {
+        let mut scalars = BTreeMap::new();
+        for f in SessionStateDefaults::default_scalar_functions() {
+            if SCALARS.contains(&f.name()) && f.signature().volatility == Volatility::Immutable {
+                for name in std::iter::once(f.name().to_owned()).chain(f.aliases().iter().cloned()) {
+                    scalars.insert(name, f.clone());
+                }
+            }
+        }
+        for f in functions::scalar() {
+            scalars.insert(f.name().to_owned(), Arc::new(f));
+        }
+        let mut aggregates = BTreeMap::new();
+        for f in SessionStateDefaults::default_aggregate_functions() {
+            if AGGREGATES.contains(&f.name()) {
+                for name in std::iter::once(f.name().to_owned()).chain(f.aliases().iter().cloned()) {
+                    aggregates.insert(name, f.clone());
+                }
+            }
+        }
+        for f in functions::aggregate() {
+            aggregates.insert(f.name().to_owned(), Arc::new(f));
+        }
+        Functions { scalars, aggregates, planners: SessionStateDefaults::default_expr_planners() }
+    })
+}
+
+struct OneTable {
+    name: String,
+    source: Arc<dyn TableSource>,
+    options: ConfigOptions,
+}
+
+impl ContextProvider for OneTable {
+    fn get_table_source(&self, name: TableReference) -> Result<Arc<dyn TableSource>> {
+        if name.table() == self.name && name.schema().is_none() {
+            return Ok(self.source.clone());
+        }
+        plan_err!("table \"{name}\" is not this step's input; FROM {} is", self.name)
+    }
+    fn get_expr_planners(&self) -> &[Arc<dyn ExprPlanner>] {
+        &functions_available().planners
+    }
+    fn get_function_meta(&self, name: &str) -> Option<Arc<ScalarUDF>> {
+        functions_available().scalars.get(name).cloned()
+    }
+    fn get_higher_order_meta(&self, _name: &str) -> Option<Arc<HigherOrderUDF>> {
+        None
+    }
+    fn get_aggregate_meta(&self, name: &str) -> Option<Arc<AggregateUDF>> {
+        functions_available().aggregates.get(name).cloned()
+    }
+    fn get_window_meta(&self, _name: &str) -> Option<Arc<WindowUDF>> {
+        None
+    }
+    fn get_variable_type(&self, _variable_names: &[String]) -> Option<DataType> {
+        None
+    }
+    fn options(&self) -> &ConfigOptions {
+        &self.options
+    }
+    fn udf_names(&self) -> Vec<String> {
+        functions_available().scalars.keys().cloned().collect()
+    }
+    fn higher_order_function_names(&self) -> Vec<String> {
+        Vec::new()
+    }
+    fn udaf_names(&self) -> Vec<String> {
+        functions_available().aggregates.keys().cloned().collect()
+    }
+    fn udwf_names(&self) -> Vec<String> {
+        Vec::new()
+    }
+}
+
+/// Plans one query over one table and coerces its types. Pure: no catalogue, no session, no files.
+pub(super) fn plan(sql: &str, table: &str, schema: SchemaRef) -> Result<LogicalPlan> {
+    let mut statements = DFParser::parse_sql(sql)?;
+    let statement = match (statements.pop_front(), statements.is_empty()) {
+        (Some(s @ Statement::Statement(_)), true) => s,
+        (None, _) => return plan_err!("there is no query here; write SELECT … FROM {table}"),
+        _ => return plan_err!("a step is exactly one SELECT"),
+    };
+    let provider = OneTable {
+        name: table.to_owned(),
+        source: Arc::new(LogicalTableSource::new(schema)),
+        options: ConfigOptions::new(),
+    };
+    // Text is Utf8 in our batches; Utf8View literals would need casts at every comparison.
+    let options = ParserOptions { map_string_types_to_utf8view: false, ..ParserOptions::default() };
+    let plan = SqlToRel::new_with_options(&provider, options).statement_to_plan(statement)?;
+    Analyzer::new().execute_and_check(plan, &provider.options, |_, _| {})
+}
