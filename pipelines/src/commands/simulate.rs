@@ -1,0 +1,304 @@
+//! `avouch simulate`: writes what a fleet would have sent, and the truth about it.
+
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use avouch_engine::decode::{format_timestamp, parse_timestamp};
+use clap::{Args, Subcommand};
+use serde_json::json;
+use thiserror::Error;
+
+use crate::lang::parse_duration;
+use crate::simulator::bench::BenchWorkload;
+use crate::simulator::{FaultMix, Fleet, FleetConfig, GroundTruth, SimulatorError};
+
+/// Write readings of a simulated fleet to a file. Event time only: no clock, the same seed gives the same bytes.
+#[derive(Debug, Clone, Args)]
+pub struct SimulateArgs {
+    /// What to simulate
+    #[command(subcommand)]
+    pub what: Simulation,
+
+    /// Print one JSON object instead of text
+    #[arg(long, global = true)]
+    pub json: bool,
+}
+
+/// What to simulate.
+#[derive(Debug, Clone, Subcommand)]
+pub enum Simulation {
+    /// A fleet of pumps with faults, late and bad rows; the truth goes to a file of its own
+    Pumps(PumpArgs),
+    /// The plain workload of the benchmark: 129-byte rows, one a second and device
+    Bench(BenchArgs),
+}
+
+/// Options of the pump fleet.
+#[derive(Debug, Clone, Args)]
+pub struct PumpArgs {
+    /// NDJSON file to write, in the order of arrival
+    #[arg(long, short, value_name = "FILE")]
+    pub out: PathBuf,
+
+    /// JSON file for the truth: faults per device and counts of bad, late and future rows
+    #[arg(long, value_name = "FILE")]
+    pub truth: Option<PathBuf>,
+
+    /// Pumps
+    #[arg(long, default_value_t = 40, value_name = "N")]
+    pub devices: u32,
+
+    /// First event time, RFC 3339
+    #[arg(long, default_value = "2026-01-06T08:00:00Z", value_parser = time, value_name = "TIME")]
+    pub start: i64,
+
+    /// Event time covered, such as 2h
+    #[arg(long, default_value = "2h", value_parser = duration, value_name = "DURATION")]
+    pub duration: i64,
+
+    /// Time between two readings of a pump
+    #[arg(long, default_value = "1s", value_parser = duration, value_name = "DURATION")]
+    pub cadence: i64,
+
+    /// Decides everything random; the same seed on another day is the same pumps
+    #[arg(long, default_value_t = 7, value_name = "N")]
+    pub seed: u64,
+
+    /// No faults, no bad rows, no late rows: what a model is trained on
+    #[arg(long, conflicts_with_all = ["wear", "cavitation", "stuck", "fast_clock", "bad_share", "late_share"])]
+    pub healthy: bool,
+
+    /// Pumps with a worn bearing; by default a tenth of the fleet
+    #[arg(long, value_name = "N")]
+    pub wear: Option<u32>,
+
+    /// Pumps that cavitate; by default one in thirteen
+    #[arg(long, value_name = "N")]
+    pub cavitation: Option<u32>,
+
+    /// Pumps with a stuck sensor; by default one in twenty
+    #[arg(long, value_name = "N")]
+    pub stuck: Option<u32>,
+
+    /// Pumps whose clock runs fast; by default one in forty
+    #[arg(long, value_name = "N")]
+    pub fast_clock: Option<u32>,
+
+    /// Share of rows cut off in the middle; 0.0005 by default
+    #[arg(long, value_name = "SHARE")]
+    pub bad_share: Option<f64>,
+
+    /// Share of rows that come minutes late; 0.0005 by default
+    #[arg(long, value_name = "SHARE")]
+    pub late_share: Option<f64>,
+
+    /// Adds a first field of this name with the time of arrival, for `avouch produce --arrival`
+    #[arg(long, value_name = "FIELD")]
+    pub arrival: Option<String>,
+}
+
+/// Options of the benchmark workload.
+#[derive(Debug, Clone, Args)]
+pub struct BenchArgs {
+    /// NDJSON file to write
+    #[arg(long, short, value_name = "FILE")]
+    pub out: PathBuf,
+
+    /// Rows
+    #[arg(long, default_value_t = 2_000_000, value_name = "N")]
+    pub rows: u64,
+
+    /// Devices
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..), value_name = "N")]
+    pub devices: u32,
+
+    /// Decides the values
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    pub seed: u64,
+}
+
+/// Why nothing was simulated.
+#[derive(Debug, Error)]
+pub enum SimulateError {
+    /// A configuration that makes no sense.
+    #[error(transparent)]
+    Config(#[from] SimulatorError),
+    /// A file could not be written.
+    #[error("{}: {source}", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// Simulates, writes the files and prints a summary on standard output.
+pub fn run(args: &SimulateArgs) -> Result<(), SimulateError> {
+    let started = Instant::now();
+    let (text, mut json) = match &args.what {
+        Simulation::Pumps(pumps) => {
+            let truth = simulate_pumps(pumps)?;
+            if let Some(path) = &pumps.truth {
+                write(path, |out| out.write_all(truth.to_json()?.as_bytes()))?;
+            }
+            summary(&pumps.out, &truth)
+        }
+        Simulation::Bench(bench) => {
+            let workload =
+                BenchWorkload { rows: bench.rows, devices: bench.devices, seed: bench.seed, ..Default::default() };
+            let mut bytes = 0;
+            write(&bench.out, |out| {
+                bytes = workload.write(out)?;
+                Ok(())
+            })?;
+            (
+                format!("{}: {} rows of {} devices, {bytes} bytes", bench.out.display(), bench.rows, bench.devices),
+                json!({ "out": bench.out, "rows": bench.rows, "devices": bench.devices, "bytes": bytes }),
+            )
+        }
+    };
+    let seconds = started.elapsed().as_secs_f64();
+    json["seconds"] = seconds.into();
+    let line = if args.json { json.to_string() } else { format!("{text}, in {seconds:.2} s") };
+    // A closed pipe is the reader's choice, not an error of ours.
+    let _ = writeln!(io::stdout(), "{line}");
+    Ok(())
+}
+
+fn simulate_pumps(args: &PumpArgs) -> Result<GroundTruth, SimulateError> {
+    let mut config = if args.healthy {
+        FleetConfig::healthy(args.seed, args.devices, args.start, args.duration)
+    } else {
+        let usual = FleetConfig::troubled(args.seed, args.devices, args.start, args.duration);
+        FleetConfig {
+            faults: FaultMix {
+                bearing_wear: args.wear.unwrap_or(usual.faults.bearing_wear),
+                cavitation: args.cavitation.unwrap_or(usual.faults.cavitation),
+                stuck_sensor: args.stuck.unwrap_or(usual.faults.stuck_sensor),
+                fast_clock: args.fast_clock.unwrap_or(usual.faults.fast_clock),
+            },
+            bad_share: args.bad_share.unwrap_or(usual.bad_share),
+            late_share: args.late_share.unwrap_or(usual.late_share),
+            ..usual
+        }
+    };
+    config.cadence_ms = args.cadence;
+    let mut fleet = Fleet::new(config)?;
+    let arrival = args.arrival.as_ref().map(|name| serde_json::Value::from(name.as_str()).to_string());
+    write(&args.out, |out| {
+        for reading in fleet.by_ref() {
+            match &arrival {
+                None => out.write_all(&reading.payload)?,
+                Some(name) => {
+                    // Every payload begins with the brace, also one that is cut off; what follows it may be nothing.
+                    let rest = reading.payload.get(1..).unwrap_or_default();
+                    write!(out, "{{{name}:{},", reading.broker_time_ms)?;
+                    out.write_all(rest)?;
+                }
+            }
+            out.write_all(b"\n")?;
+        }
+        Ok(())
+    })?;
+    Ok(fleet.truth())
+}
+
+fn summary(out: &Path, truth: &GroundTruth) -> (String, serde_json::Value) {
+    let faulty = truth.devices.iter().filter(|d| d.fault.is_some()).count();
+    let text = format!(
+        "{}: {} rows of {} pumps from {} to {}; {faulty} pumps faulty; {} rows bad, {} late, {} dated ahead",
+        out.display(),
+        truth.rows,
+        truth.devices.len(),
+        format_timestamp(truth.start_ms),
+        format_timestamp(truth.end_ms),
+        truth.bad_rows,
+        truth.late_rows,
+        truth.future_rows
+    );
+    let json = json!({
+        "out": out, "rows": truth.rows, "devices": truth.devices.len(), "faulty": faulty,
+        "bad_rows": truth.bad_rows, "late_rows": truth.late_rows, "future_rows": truth.future_rows,
+    });
+    (text, json)
+}
+
+fn write(path: &Path, fill: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>) -> Result<(), SimulateError> {
+    let attempt = || -> io::Result<()> {
+        let mut out = BufWriter::with_capacity(1 << 20, File::create(path)?);
+        fill(&mut out)?;
+        out.flush()
+    };
+    attempt().map_err(|source| SimulateError::Write { path: path.to_path_buf(), source })
+}
+
+fn time(text: &str) -> Result<i64, String> {
+    parse_timestamp(text.as_bytes()).ok_or_else(|| "write RFC 3339, such as 2026-01-06T08:00:00Z".into())
+}
+
+fn duration(text: &str) -> Result<i64, String> {
+    parse_duration(text).map_err(|e| format!("{e}; write a number and a unit, such as 90s or 2h"))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Cli {
+        #[command(flatten)]
+        args: SimulateArgs,
+    }
+
+    fn simulate(words: &[&str]) -> Result<(), SimulateError> {
+        run(&Cli::try_parse_from(std::iter::once("simulate").chain(words.iter().copied())).unwrap().args)
+    }
+
+    #[test]
+    fn files_hold_the_fleet_and_the_truth_counts_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+        let (out, truth) = (path("fleet.ndjson"), path("truth.json"));
+        simulate(&[
+            "pumps",
+            "--out",
+            &out,
+            "--truth",
+            &truth,
+            "--duration",
+            "20m",
+            "--bad-share",
+            "0.01",
+            "--arrival",
+            "arrived",
+        ])
+        .unwrap();
+        let truth: GroundTruth = serde_json::from_str(&std::fs::read_to_string(truth).unwrap()).unwrap();
+        let text = std::fs::read_to_string(&out).unwrap();
+        assert_eq!(text.lines().count() as u64, truth.rows);
+        assert_eq!(truth.rows, 40 * 1200);
+        let rows: Vec<serde_json::Value> = text.lines().filter_map(|l| serde_json::from_str(l).ok()).collect();
+        assert_eq!(rows.len() as u64, truth.rows - truth.bad_rows);
+        assert!(rows.windows(2).all(|w| w[0]["arrived"].as_i64() <= w[1]["arrived"].as_i64()));
+
+        simulate(&["bench", "--out", &out, "--rows", "1000", "--devices", "10", "--json"]).unwrap();
+        assert_eq!(std::fs::metadata(&out).unwrap().len(), 129_000);
+    }
+
+    #[test]
+    fn what_cannot_work_says_so() {
+        let error = simulate(&["bench", "--out", "/nowhere/at/all"]).unwrap_err().to_string();
+        assert!(error.starts_with("/nowhere/at/all: "), "{error}");
+        let error =
+            simulate(&["pumps", "--out", "/dev/null", "--devices", "1", "--wear", "2"]).unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "the fleet cannot be simulated: 2 faulty pumps in a fleet of 1: each pump has one fault at most"
+        );
+    }
+}
