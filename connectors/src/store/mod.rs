@@ -1,0 +1,88 @@
+//! The durable store of one lane: its verdict log, its dead letters, its checkpoints, its sinks' cursors.
+//!
+//! ```text
+//! <state>/<pipeline>/<partition>/
+//!   lock                    held by the one writer; its generation and process
+//!   checkpoint-<seq>        the last five checkpoints; each ends in the SHA-256 of what is before
+//!   records-<n>, offsets-<n>            verdict records in frames, and where each ends
+//!   entries-<n>, hashes-<n>             the log: 32 bytes an entry, and its stored hashes (avouch_engine::log)
+//!   dead-<n>, dead-offsets-<n>          dead letters in frames, and where each ends
+//!   history-<n>             for every size a checkpoint gave the log: the offset it had read up to, and the root
+//!   cursor-<sink>           how far a sink has got
+//!   high-water              only after a fall-back: what readers had been shown (see below)
+//!   public/checkpoint, public/tile/…    the log as tlog-tiles publishes it; this directory may be served as it is
+//! ```
+//!
+//! A numbered file is a 64 MiB segment of one long run of bytes; all but `checkpoint-`, `cursor-` and `high-water` are
+//! only ever appended to.
+//!
+//! # Invariants
+//!
+//! 1. **Only what a durable checkpoint covers is ever returned by a reader or published.** A checkpoint is written
+//!    (to a temporary name, fsynced, renamed, directory fsynced) after the data it covers is fsynced, and readers look
+//!    no further than the newest one.
+//! 2. **`kill -9` at any write leaves a recoverable store.** What lies beyond the newest checkpoint is cut off when the
+//!    store is opened; the lane reads those rows again and, being deterministic, appends the same bytes.
+//! 3. **A log never forks.** If the newest checkpoint or the data it covers is damaged, an earlier one is used and
+//!    the damage reported (log at level error, [`Recovery`]); since readers may have been shown more, `high-water` and
+//!    `public/checkpoint` keep what they were shown, and a commit that would contradict it fails before it is durable.
+//!    Until the log has regrown that far, nothing is published.
+//! 4. **Nothing starts from scratch silently.** The first act in an empty directory is checkpoint 0 of the empty log,
+//!    so files without a checkpoint mean that checkpoints were lost, and that is an error.
+//! 5. **One writer a lane.** An exclusive file lock, and a generation that grows with every opening and is looked up
+//!    again at every commit.
+//! 6. **What can be derived is mended.** `entries`, `hashes`, `offsets` and `public/` follow from `records`; on opening
+//!    they are compared against the checkpoint's root and rebuilt where they differ, which is reported.
+//! 7. After any failed write the store refuses to go on: what the disk holds is then known only by opening it again.
+
+mod checkpoint;
+mod cursor;
+mod error;
+mod frame;
+mod history;
+mod io;
+mod lane;
+mod lock;
+mod note_key;
+mod publish;
+mod reader;
+mod recover;
+mod stream;
+
+#[cfg(test)]
+mod tests;
+
+pub use checkpoint::{Checkpoint, Commit, Committed};
+pub use cursor::Cursor;
+pub use error::StoreError;
+pub use history::HistoryRow;
+pub use lane::LaneStore;
+pub use note_key::load_or_create_note_signer;
+pub use reader::LaneReader;
+pub use recover::{Damage, Recovery};
+
+use std::path::{Path, PathBuf};
+
+use avouch_engine::log::NoteSigner;
+
+/// How a lane's store behaves.
+#[derive(Debug, Clone)]
+pub struct StoreOptions {
+    /// Signs the published checkpoint note. Without one, nothing is published under `public/`.
+    pub signer: Option<NoteSigner>,
+    /// How many checkpoints are kept (at least 1).
+    pub keep_checkpoints: usize,
+    /// Bytes of a segment. Only a new store takes it; afterwards the one it was made with stands.
+    pub segment_bytes: u64,
+}
+
+impl Default for StoreOptions {
+    fn default() -> Self {
+        Self { signer: None, keep_checkpoints: 5, segment_bytes: 64 << 20 }
+    }
+}
+
+/// Where a lane's store lies: `<state>/<pipeline>/<partition>`.
+pub fn lane_dir(state: &Path, pipeline: &str, partition: i32) -> PathBuf {
+    state.join(pipeline).join(partition.to_string())
+}

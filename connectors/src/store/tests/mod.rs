@@ -1,0 +1,6 @@
+#![allow(clippy::unwrap_used)]
+
+mod crash;
+mod damage;
+mod fixture;
+mod use_cases;
