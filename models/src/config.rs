@@ -1,0 +1,109 @@
+//! What a `[train.<name>]` table says, as plain data. The pipeline language fills these structs; training checks them.
+
+use serde::{Deserialize, Serialize};
+
+use crate::ModelError;
+use crate::t2q::T2qConfig;
+
+/// Which algorithm to train, with its options: `algorithm = { kind = "...", ... }`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind")]
+pub enum AlgorithmConfig {
+    /// Hotelling T² and Q charts, see [`crate::t2q`].
+    #[serde(rename = "t2-q")]
+    T2q(T2qConfig),
+}
+
+impl AlgorithmConfig {
+    /// Every kind, for messages and editors.
+    pub const KINDS: [&'static str; 1] = [crate::t2q::KIND];
+
+    /// The name in TOML and in the model file.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            AlgorithmConfig::T2q(_) => crate::t2q::KIND,
+        }
+    }
+
+    /// The seed given, recorded in the card also where the algorithm draws nothing at random.
+    pub fn seed(&self) -> u64 {
+        match self {
+            AlgorithmConfig::T2q(c) => c.seed,
+        }
+    }
+}
+
+/// How rows are kept out of the fit, for calibration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SplitBy {
+    /// Whole devices are held back, drawn with the seed: shows how the model does on machines it never saw.
+    Device,
+    /// The last rows of every device are held back: shows how the model does on the days after the training data.
+    Time,
+}
+
+/// Which rows are held back: `split = { by = "time", hold_back = 0.2, seed = 7 }`.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SplitConfig {
+    /// What is held back.
+    pub by: SplitBy,
+    /// Share held back, above 0 and at most 0.9.
+    #[serde(default = "SplitConfig::default_hold_back")]
+    pub hold_back: f64,
+    /// Seed of the draw; `by = "time"` draws nothing.
+    #[serde(default)]
+    pub seed: u64,
+}
+
+impl SplitConfig {
+    fn default_hold_back() -> f64 {
+        0.2
+    }
+
+    /// Refuses a share that leaves nothing to fit or nothing to calibrate on.
+    pub fn check(&self) -> Result<(), ModelError> {
+        if self.hold_back > 0.0 && self.hold_back <= 0.9 {
+            Ok(())
+        } else {
+            Err(ModelError::config(
+                "split.hold_back",
+                format!("{} is not a share above 0 and at most 0.9, such as 0.2", self.hold_back),
+            ))
+        }
+    }
+}
+
+impl Default for SplitConfig {
+    fn default() -> Self {
+        Self { by: SplitBy::Time, hold_back: Self::default_hold_back(), seed: 0 }
+    }
+}
+
+/// Where a model comes from, as its card tells it. Nothing here changes how the model scores, but everything here is
+/// in the file and so in its hash.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Provenance {
+    /// The pipeline's name.
+    pub pipeline: String,
+    /// The model step's name.
+    pub step: String,
+    /// SHA-256 of the canonical pipeline file, hexadecimal.
+    pub pipeline_digest: String,
+    /// Creation time as given by the caller (RFC 3339); training never asks the clock.
+    pub created: String,
+    /// Where the training rows came from, for a reader: a path or glob as the pipeline file gives it.
+    pub data: String,
+}
+
+/// Everything `train` needs besides the rows.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TrainConfig {
+    /// Algorithm and its options.
+    pub algorithm: AlgorithmConfig,
+    /// What is held back for calibration.
+    pub split: SplitConfig,
+    /// What the card says of the model's origin.
+    pub provenance: Provenance,
+}
