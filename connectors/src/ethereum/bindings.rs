@@ -1,0 +1,83 @@
+//! The contract as Rust sees it. Private: the room's public types are plain, see [`super::checkpoint`].
+//!
+//! A test holds this interface against the ABI of the committed artifact, selector by selector.
+#![allow(missing_docs)]
+
+use alloy::sol;
+
+sol! {
+    #[derive(Debug, PartialEq, Eq)]
+    struct Checkpoint {
+        bytes32 logId;
+        uint64 oldSize;
+        uint64 newSize;
+        bytes32 oldRoot;
+        bytes32 newRoot;
+        bytes32 dataCommitment;
+        uint64 issuedAt;
+    }
+
+    #[derive(Debug, PartialEq, Eq)]
+    struct Anchored {
+        uint64 size;
+        bytes32 root;
+        uint64 issuedAt;
+        uint64 anchoredAt;
+        uint64 blockNumber;
+    }
+
+    #[derive(Debug, PartialEq, Eq)]
+    interface VerdictLog {
+        error UnknownLog(bytes32 logId);
+        error AlreadyRegistered(bytes32 logId);
+        error LogClosed(bytes32 logId, address successor);
+        error ZeroAddress();
+        error NotAuthorized(bytes32 logId, address caller);
+        error StaleCheckpoint(bytes32 logId, uint64 headSize, bytes32 headRoot);
+        error NotLonger(uint64 oldSize, uint64 newSize);
+        error InvalidSignature(bytes32 logId, address signer);
+        error InconsistentLog(bytes32 logId, uint64 oldSize, uint64 newSize);
+        error UnknownCheckpoint(bytes32 logId, uint64 size);
+
+        event LogRegistered(bytes32 indexed logId, address indexed owner, bytes32 indexed name, address signer);
+        event SignerChanged(bytes32 indexed logId, address indexed previous, address indexed current);
+        event LogSucceeded(bytes32 indexed logId, address indexed successor);
+        event CheckpointAdvanced(
+            bytes32 indexed logId,
+            uint64 indexed newSize,
+            uint64 oldSize,
+            bytes32 newRoot,
+            bytes32 dataCommitment,
+            uint64 issuedAt
+        );
+
+        function register(bytes32 name, address signer) external returns (bytes32 logId);
+        function setSigner(bytes32 logId, address signer) external;
+        function setSuccessor(bytes32 logId, address successor) external;
+        function advance(Checkpoint calldata checkpoint, bytes32[] calldata proof, bytes calldata signature) external;
+        function logIdOf(address owner, bytes32 name) external pure returns (bytes32);
+        function head(bytes32 logId) external view returns (Anchored memory);
+        function checkpointOf(bytes32 logId, uint64 size) external view returns (Anchored memory);
+        function verifyInclusion(bytes32 logId, bytes32 entry, uint64 index, uint64 size, bytes32[] calldata proof)
+            external
+            view
+            returns (bool);
+        function ownerOf(bytes32 logId) external view returns (address);
+        function signerOf(bytes32 logId) external view returns (address);
+        function successorOf(bytes32 logId) external view returns (address);
+        function digestOf(Checkpoint calldata checkpoint) external view returns (bytes32);
+        function supportsInterface(bytes4 interfaceId) external view returns (bool);
+        function eip712Domain()
+            external
+            view
+            returns (
+                bytes1 fields,
+                string memory name,
+                string memory version,
+                uint256 chainId,
+                address verifyingContract,
+                bytes32 salt,
+                uint256[] memory extensions
+            );
+    }
+}

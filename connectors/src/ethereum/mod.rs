@@ -1,0 +1,37 @@
+//! Ethereum: the verdict log's witness on chain.
+//!
+//! | part | what it is |
+//! | --- | --- |
+//! | [`checkpoint`] | what is hashed and signed; offline verification |
+//! | [`AnchorWriter`] | one key, one writer: brings checkpoints onto the chain through crashes and reorgs |
+//! | [`ChainReader`] | what an auditor asks the chain: heads, inclusion, the transaction of a checkpoint |
+//! | [`deploy_verdict_log`], [`register_log`] | done once, by a person |
+//! | [`OperatorKey`] | an encrypted keystore file, or an environment variable for development |
+//!
+//! The contract and its tests are in `connectors/ethereum/contracts`; its compiled artifact is part of this program, and
+//! whatever code is found at a configured address is compared with it byte by byte before anything is sent.
+
+mod artifact;
+mod bindings;
+pub mod checkpoint;
+mod deploy;
+mod error;
+mod journal;
+mod reader;
+mod rpc;
+mod signer;
+#[cfg(test)]
+mod tests;
+mod transact;
+mod writer;
+
+pub use alloy::primitives::Address;
+
+pub use artifact::verdict_log_code_hash;
+pub use checkpoint::{Checkpoint, Domain, log_id};
+pub use deploy::{Deployed, Registered, deploy_verdict_log, register_log, set_signer, set_successor};
+pub use error::EthereumError;
+pub use reader::{Anchor, ChainCheckpoint, ChainReader, Heads};
+pub use rpc::{At, Endpoint, RpcOptions};
+pub use signer::OperatorKey;
+pub use writer::{AnchorWriter, Anchored, WriterConfig, WriterOptions};

@@ -1,0 +1,9 @@
+//! The writer and the reader against a real chain: anvil.
+
+mod audit;
+mod chain;
+mod faults;
+mod flow;
+mod merkle;
+mod proxy;
+mod restarts;
