@@ -1,0 +1,114 @@
+//! `avouch check`: says what is wrong with a pipeline before it runs. Needs no network.
+
+use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+
+use crate::lang::{self, Canonical, Delivery, Diagnostics, Level, Pipeline, format_duration, hex, plural};
+
+/// Check pipeline files: keys, names, guarantees, SQL, features and models. Needs no network.
+#[derive(Debug, Clone, Args)]
+pub struct CheckArgs {
+    /// The pipeline files
+    #[arg(required = true, value_name = "PIPELINE.toml")]
+    pub files: Vec<PathBuf>,
+
+    /// Print one JSON object for each file instead of text
+    #[arg(long)]
+    pub json: bool,
+
+    /// Print the canonical form whose SHA-256 stands in every verdict as configHash, and check nothing else
+    #[arg(long, conflicts_with = "json")]
+    pub canonical: bool,
+}
+
+/// Checks the files and prints what was found: errors and warnings on standard error (with `--json`, everything on
+/// standard output). Exit code 0 if every file can run, 1 if not.
+pub fn run(args: &CheckArgs) -> ExitCode {
+    let mut good = true;
+    for path in &args.files {
+        let report = if args.canonical { canonical(path) } else { check(path) };
+        good &= report.ok;
+        let out = if args.json { report.json } else { report.out };
+        // A closed pipe is the reader's choice, not an error of ours.
+        let _ = std::io::stdout().write_all(out.as_bytes());
+        if !args.json {
+            let _ = std::io::stderr().write_all(report.err.as_bytes());
+        }
+    }
+    if good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+struct Report {
+    ok: bool,
+    out: String,
+    err: String,
+    json: String,
+}
+
+fn check(path: &PathBuf) -> Report {
+    let (pipeline, diags) = match Pipeline::load(path) {
+        Ok(p) => {
+            let diags = lang::check(&p);
+            (Some(p), diags)
+        }
+        Err(diags) => (None, diags),
+    };
+    let mut json = diags.to_json();
+    let mut out = String::new();
+    if let (Some(p), Some(map)) = (&pipeline, json.as_object_mut()) {
+        map.insert("pipeline".into(), p.name.value.clone().into());
+        map.insert("config_hash".into(), hex(&p.config_hash()).into());
+        if !diags.has_errors() {
+            out = summary(p, &diags);
+        }
+    }
+    Report { ok: !diags.has_errors(), out, err: diags.render_text(colour()), json: format!("{json}\n") }
+}
+
+fn canonical(path: &PathBuf) -> Report {
+    match lang::read_file(path).and_then(|file| Canonical::of(&file)) {
+        // No newline: what is printed is what is hashed, `avouch check --canonical p.toml | sha256sum`.
+        Ok(c) => Report { ok: true, out: c.json, err: String::new(), json: String::new() },
+        Err(diags) => Report { ok: false, out: String::new(), err: diags.render_text(colour()), json: String::new() },
+    }
+}
+
+pub(crate) fn colour() -> bool {
+    std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty())
+}
+
+fn summary(p: &Pipeline, diags: &Diagnostics) -> String {
+    let models: Vec<&str> = p.model_steps.iter().map(|s| s.name.value.as_str()).collect();
+    let topics: Vec<&str> = p.sinks.iter().map(|s| s.topic.raw()).collect();
+    let anchor = match &p.anchor {
+        None => "none".to_owned(),
+        Some(a) => format!("chain {}, within {}", a.chain_id, format_duration(a.max_merge_delay_ms)),
+    };
+    let delivery = match p.delivery.value {
+        Delivery::ExactlyOnce => "exactly-once",
+        Delivery::AtLeastOnce => "at-least-once",
+    };
+    let warnings = match diags.count(Level::Warning) {
+        0 => String::new(),
+        n => format!(", with {}", plural(n, "warning")),
+    };
+    let rows = [
+        (
+            "pipeline",
+            format!("{}, {delivery}, a checkpoint every {}", p.name.value, format_duration(p.checkpoint.every_ms)),
+        ),
+        ("reads", format!("{} ({})", p.source.topic.raw(), plural(p.source.fields.len(), "field"))),
+        ("steps", format!("{} of SQL; models: {}", p.sql_steps.len(), models.join(", "))),
+        ("writes", if topics.is_empty() { "the verdict log only".to_owned() } else { topics.join(", ") }),
+        ("anchor", anchor),
+        ("configHash", hex(&p.config_hash())),
+    ];
+    let mut out = format!("{}: ready to run{warnings}\n", p.file.path().display());
+    for (what, value) in rows {
+        out.push_str(&format!("  {what:<10}  {value}\n"));
+    }
+    out
+}

@@ -1,0 +1,280 @@
+//! A pipeline as the rest of the program sees it: typed, checked, durations in milliseconds, paths resolved.
+//!
+//! Places are kept where something can still go wrong after the file was read: SQL, features, thresholds, paths,
+//! endpoints. Fields and steps stand in the order of their names, not of the file, because the hash of the file does
+//! not cover its order (see [`super::canonical`]) and the order of fields and steps decides bytes downstream.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use avouch_engine::spec::{FieldSpec, WindowSpec};
+use avouch_engine::verdict::Hash32;
+use avouch_models::{AlgorithmConfig, SplitConfig};
+
+use super::canonical::Canonical;
+use super::diagnostics::Diagnostics;
+use super::interpolate::{SecretString, Text};
+use super::span::{SourceFile, Span, Spanned};
+
+/// What a pipeline promises about every reading.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Delivery {
+    /// No verdict is lost and none is seen twice by who reads committed messages.
+    ExactlyOnce,
+    /// No verdict is lost; after a crash some may be seen twice.
+    AtLeastOnce,
+}
+
+impl Delivery {
+    /// Its name in TOML.
+    pub fn name(self) -> &'static str {
+        match self {
+            Delivery::ExactlyOnce => "exactly-once",
+            Delivery::AtLeastOnce => "at-least-once",
+        }
+    }
+}
+
+/// A whole pipeline file.
+#[derive(Debug, Clone)]
+pub struct Pipeline {
+    /// The file, for messages about places in it.
+    pub file: Arc<SourceFile>,
+    /// The canonical form and its hash, which is `configHash` in every verdict.
+    pub canonical: Canonical,
+    /// What is allowed but probably not meant. Never holds an error.
+    pub warnings: Diagnostics,
+    /// `pipeline.name`.
+    pub name: Spanned<String>,
+    /// `pipeline.description`, empty if there is none.
+    pub description: String,
+    /// `pipeline.delivery`; `exactly-once` if not given.
+    pub delivery: Spanned<Delivery>,
+    /// `pipeline.checkpoint`.
+    pub checkpoint: Checkpoint,
+    /// `pipeline.secret`: the key of device pseudonyms and salts. When absent, a random one is kept beside the
+    /// checkpoints.
+    pub secret: Option<Spanned<SecretString>>,
+    /// The one `[sources.*]`.
+    pub source: KafkaSource,
+    /// The `[steps.*]` with `sql`, by name.
+    pub sql_steps: Vec<SqlStep>,
+    /// The `[steps.*]` with `model`, by name.
+    pub model_steps: Vec<ModelStep>,
+    /// The `[sinks.*]`, by name.
+    pub sinks: Vec<KafkaSink>,
+    /// `[dead_letter]`.
+    pub dead_letter: DeadLetterTopic,
+    /// `[anchor]`, if verdicts are anchored.
+    pub anchor: Option<Anchor>,
+    /// The `[train.*]`, by name.
+    pub train: Vec<Train>,
+    /// `http.listen`; 127.0.0.1:9464 if not given.
+    pub http_listen: SocketAddr,
+}
+
+impl Pipeline {
+    /// `configHash`: SHA-256 of the canonical form.
+    pub fn config_hash(&self) -> Hash32 {
+        self.canonical.hash
+    }
+
+    /// An error about a place in this file, for what is found wrong only later (an endpoint refuses, a model file is
+    /// damaged).
+    pub fn error_at(
+        &self,
+        code: &'static str,
+        span: Span,
+        message: impl Into<String>,
+        help: impl Into<String>,
+    ) -> Diagnostics {
+        let mut diags = self.no_findings();
+        diags.error(code, span, message, help);
+        diags
+    }
+
+    /// No findings, with the masks of this file's literal secrets.
+    pub(super) fn no_findings(&self) -> Diagnostics {
+        self.warnings.emptied()
+    }
+
+    /// The model step of a name.
+    pub fn model_step(&self, name: &str) -> Option<&ModelStep> {
+        self.model_steps.iter().find(|s| s.name.value == name)
+    }
+
+    /// The SQL step of a name.
+    pub fn sql_step(&self, name: &str) -> Option<&SqlStep> {
+        self.sql_steps.iter().find(|s| s.name.value == name)
+    }
+}
+
+/// When and where the pipeline's state is made durable.
+#[derive(Debug, Clone)]
+pub struct Checkpoint {
+    /// Milliseconds between checkpoints; 10 s if not given.
+    pub every_ms: i64,
+    /// The directory of a `file://` store, resolved; `./state` beside the pipeline file if not given.
+    pub dir: PathBuf,
+    /// Where the store is named, or the pipeline's name if it is not.
+    pub span: Span,
+}
+
+/// A Kafka source.
+#[derive(Debug, Clone)]
+pub struct KafkaSource {
+    /// Its name, which is its table name in SQL.
+    pub name: Spanned<String>,
+    /// Comma-separated `host:port`.
+    pub brokers: Text,
+    /// Topic.
+    pub topic: Text,
+    /// Consumer group; the pipeline's name if not given.
+    pub group: Text,
+    /// The fields of a reading, by name.
+    pub fields: Vec<Spanned<FieldSpec>>,
+    /// The field that names the device; `utf8!`.
+    pub key: Spanned<String>,
+    /// Event time.
+    pub time: Time,
+    /// Records with a larger value die undecoded; 1 MiB if not given.
+    pub max_record_bytes: usize,
+}
+
+/// How readings are placed in time.
+#[derive(Debug, Clone)]
+pub struct Time {
+    /// The field with event time; `timestamp_ms!`.
+    pub column: Spanned<String>,
+    /// How far rows may be out of order, milliseconds.
+    pub max_disorder_ms: Spanned<i64>,
+    /// How far event time may be ahead of the broker's timestamp, milliseconds; 5 min if not given.
+    pub max_future_ms: i64,
+}
+
+/// A step with SQL; with a window it makes features.
+#[derive(Debug, Clone)]
+pub struct SqlStep {
+    /// Its name, which is its table name for later steps.
+    pub name: Spanned<String>,
+    /// The source or step it reads.
+    pub from: Spanned<String>,
+    /// The query; its span is the text between the quotes.
+    pub sql: Spanned<String>,
+    /// The window, if it aggregates.
+    pub window: Option<Spanned<WindowSpec>>,
+}
+
+/// A step with a model.
+#[derive(Debug, Clone)]
+pub struct ModelStep {
+    /// Its name.
+    pub name: Spanned<String>,
+    /// The windowed step it reads.
+    pub from: Spanned<String>,
+    /// The model file, resolved.
+    pub model_file: Spanned<PathBuf>,
+    /// The SHA-256 the model file must have, if it is pinned.
+    pub model_sha256: Option<Spanned<Hash32>>,
+    /// The features given to the model, in its order.
+    pub features: Vec<Spanned<String>>,
+    /// p-value at or below which a verdict is a warning.
+    pub warning: Option<Spanned<f64>>,
+    /// p-value at or below which a verdict is critical.
+    pub critical: Option<Spanned<f64>>,
+}
+
+/// A Kafka topic verdicts go to. Its brokers are the source's: a transaction does not span clusters.
+#[derive(Debug, Clone)]
+pub struct KafkaSink {
+    /// Its name.
+    pub name: Spanned<String>,
+    /// The model steps whose verdicts it takes.
+    pub from: Vec<Spanned<String>>,
+    /// Topic.
+    pub topic: Text,
+}
+
+/// The topic dead rows go to, on the source's brokers.
+#[derive(Debug, Clone)]
+pub struct DeadLetterTopic {
+    /// Topic.
+    pub topic: Text,
+}
+
+/// Where and when checkpoints of the verdict log are anchored.
+#[derive(Debug, Clone)]
+pub struct Anchor {
+    /// JSON-RPC endpoint, http or https. May carry a key in its path, so show it with [`Text::raw`].
+    pub rpc: Text,
+    /// EIP-155 chain id.
+    pub chain_id: u64,
+    /// Address of the VerdictLog contract.
+    pub contract: Spanned<[u8; 20]>,
+    /// Who signs and pays.
+    pub signer: Signer,
+    /// Anchor at the latest when so many verdicts wait; `None` if only time counts.
+    pub every_verdicts: Option<u64>,
+    /// Anchor at the latest when a verdict has waited so long, milliseconds; `None` if only verdicts count.
+    pub every_ms: Option<i64>,
+    /// The promise watched: no verdict waits longer than this for its anchor, milliseconds; 5 min if not given.
+    pub max_merge_delay_ms: i64,
+    /// Where the table begins.
+    pub span: Span,
+}
+
+/// The key that signs checkpoints.
+#[derive(Debug, Clone)]
+pub enum Signer {
+    /// An encrypted keystore file, resolved, and its password.
+    Keystore {
+        /// The file.
+        file: Spanned<PathBuf>,
+        /// Its password.
+        password: Spanned<SecretString>,
+    },
+    /// 32 bytes in hexadecimal with or without `0x`; for development.
+    Key(Spanned<SecretString>),
+}
+
+/// How a model is made.
+#[derive(Debug, Clone)]
+pub struct Train {
+    /// Its name.
+    pub name: Spanned<String>,
+    /// The model step whose model it makes.
+    pub step: Spanned<String>,
+    /// The rows to train on.
+    pub data: TrainData,
+    /// The algorithm and its options. Options that contradict each other are found by training.
+    pub algorithm: Spanned<AlgorithmConfig>,
+    /// What is held back for calibration.
+    pub split: SplitConfig,
+}
+
+/// Rows to train on.
+#[derive(Debug, Clone)]
+pub struct TrainData {
+    /// A glob pattern as it stands in the file; see [`TrainData::pattern`].
+    pub files: Text,
+    /// The pattern resolved against the pipeline file's directory.
+    pub pattern: String,
+    /// Field delimiter of CSV files; `,` if not given.
+    pub delimiter: u8,
+    /// How a row's device is named.
+    pub device: TrainDevice,
+    /// Only the first so many rows of each device.
+    pub first: Option<u64>,
+}
+
+/// How a training row's device is named.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TrainDevice {
+    /// By the source's key column, as in a reading.
+    Key,
+    /// By the path of the file the row is in, without its extension and relative to the pattern's fixed directory.
+    Path,
+    /// By another column.
+    Column(Spanned<String>),
+}

@@ -1,0 +1,395 @@
+//! Planning: from a [`Pipeline`] to the engine's lane, and the engine's findings back to places in the file.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use avouch_engine::model::Scorer;
+use avouch_engine::plan::{LanePlan, PlanError};
+use avouch_engine::spec::{DecideSpec, FieldSpec, LaneSpec, ScoreStepSpec, SourceSpec, SqlStepSpec};
+
+use super::canonical::hex;
+use super::diagnostics::Diagnostics;
+use super::fields::{closest, list};
+use super::pipeline::{ModelStep, Pipeline, SqlStep};
+use super::span::{Span, Spanned};
+
+/// Loaded models by the name of their model step.
+pub type Models = BTreeMap<String, Arc<dyn Scorer>>;
+
+/// The lane a pipeline describes, with the models it was given. A model step without a model in `models` is left out,
+/// which is how training and checking plan the features before there is a model. A pure function of the arguments.
+pub fn lane_spec(pipeline: &Pipeline, models: &Models) -> LaneSpec {
+    let source = &pipeline.source;
+    LaneSpec {
+        pipeline: pipeline.name.value.clone(),
+        config_hash: pipeline.config_hash(),
+        source: SourceSpec {
+            name: source.name.value.clone(),
+            topic: source.topic.as_str().to_owned(),
+            fields: source.fields.iter().map(|f| f.value.clone()).collect::<Vec<FieldSpec>>(),
+            key: source.key.value.clone(),
+            time: source.time.column.value.clone(),
+            max_disorder_ms: source.time.max_disorder_ms.value,
+            max_future_ms: source.time.max_future_ms,
+            max_record_bytes: source.max_record_bytes,
+        },
+        sql: pipeline
+            .sql_steps
+            .iter()
+            .map(|s| SqlStepSpec {
+                name: s.name.value.clone(),
+                from: s.from.value.clone(),
+                sql: s.sql.value.clone(),
+                window: s.window.as_ref().map(|w| w.value),
+            })
+            .collect(),
+        scores: pipeline
+            .model_steps
+            .iter()
+            .filter_map(|s| {
+                Some(ScoreStepSpec {
+                    name: s.name.value.clone(),
+                    from: s.from.value.clone(),
+                    features: s.features.iter().map(|f| f.value.clone()).collect(),
+                    model: models.get(&s.name.value)?.clone(),
+                    decide: DecideSpec {
+                        warning: s.warning.as_ref().map(|w| w.value),
+                        critical: s.critical.as_ref().map(|c| c.value),
+                    },
+                })
+            })
+            .collect(),
+    }
+}
+
+/// Loads the model files of all model steps and checks them against the pipeline: pinned hash, features, thresholds.
+/// All mistakes are returned, each at its place in the pipeline file; warnings come with the models.
+pub fn load_models(pipeline: &Pipeline) -> Result<(Models, Diagnostics), Diagnostics> {
+    let mut diags = pipeline.no_findings();
+    let mut models = Models::new();
+    for step in &pipeline.model_steps {
+        if let Some(model) = load_model(pipeline, step, true, &mut diags) {
+            models.insert(step.name.value.clone(), model);
+        }
+    }
+    if diags.has_errors() { Err(diags) } else { Ok((models, diags)) }
+}
+
+/// Plans the pipeline: SQL with its columns, types and functions, features against the steps that make them, and
+/// models against both. Returns the plan, ready to run lanes.
+pub fn plan(pipeline: &Pipeline, models: &Models) -> Result<LanePlan, Diagnostics> {
+    let mut diags = pipeline.no_findings();
+    let found = plan_features(pipeline, &mut diags).is_some();
+    if found && !diags.has_errors() {
+        match LanePlan::new(&lane_spec(pipeline, models)) {
+            Ok(plan) => return Ok(plan),
+            Err(errors) => report(pipeline, &errors, &mut diags),
+        }
+    }
+    Err(diags)
+}
+
+/// Everything `avouch check` does beyond the file itself: plans the SQL, checks features, and checks those models
+/// that exist. A model that is still to be trained is a warning.
+pub fn check(pipeline: &Pipeline) -> Diagnostics {
+    let mut diags = pipeline.warnings.clone();
+    let planned = plan_features(pipeline, &mut diags).is_some();
+    let mut models = Models::new();
+    for step in &pipeline.model_steps {
+        let trained_here = pipeline.train.iter().any(|t| t.step.value == step.name.value);
+        if let Some(model) = load_model(pipeline, step, !trained_here, &mut diags) {
+            models.insert(step.name.value.clone(), model);
+        }
+    }
+    // With the models in place: what is still wrong now is between model and features.
+    if planned
+        && !diags.has_errors()
+        && let Err(errors) = LanePlan::new(&lane_spec(pipeline, &models))
+    {
+        report(pipeline, &errors, &mut diags);
+    }
+    diags
+}
+
+/// Plans SQL without models, and checks that every feature is a number its step computes.
+fn plan_features(pipeline: &Pipeline, diags: &mut Diagnostics) -> Option<LanePlan> {
+    let plan = match LanePlan::new(&lane_spec(pipeline, &Models::new())) {
+        Ok(plan) => plan,
+        Err(errors) => {
+            report(pipeline, &errors, diags);
+            return None;
+        }
+    };
+    for step in &pipeline.model_steps {
+        let Some(window) = plan.windows.iter().find(|w| w.name == step.from.value) else { continue };
+        let schema = window.query.schema();
+        let columns: Vec<&str> = schema.fields().iter().map(|f| f.name().as_str()).collect();
+        for feature in &step.features {
+            match schema.fields().iter().find(|f| *f.name() == feature.value) {
+                Some(f) if f.data_type().is_numeric() => {}
+                Some(f) => diags.error(
+                    "wrong-type",
+                    feature.span,
+                    format!("the feature `{}` is {}, not a number", feature.value, f.data_type()),
+                    format!("remove it, or compute a number in the step `{}`", step.from.value),
+                ),
+                None => {
+                    let help = match closest(&feature.value, columns.iter().copied()) {
+                        Some(near) => format!("did you mean `{near}`?"),
+                        None => format!("`{}` computes {}", step.from.value, list(&columns)),
+                    };
+                    diags.error(
+                        "unknown-feature",
+                        feature.span,
+                        format!("the step `{}` has no column `{}`", step.from.value, feature.value.escape_debug()),
+                        help,
+                    );
+                }
+            }
+        }
+    }
+    Some(plan)
+}
+
+fn load_model(pipeline: &Pipeline, step: &ModelStep, must: bool, diags: &mut Diagnostics) -> Option<Arc<dyn Scorer>> {
+    let at = step.model_file.span;
+    let shown = pipeline.file.slice(at).to_owned();
+    let bytes = match std::fs::read(&step.model_file.value) {
+        Ok(bytes) => bytes,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound && !must => {
+            // Nobody trains a pipeline that is broken otherwise.
+            if !diags.has_errors() {
+                diags.warning(
+                    "no-model-yet",
+                    at,
+                    format!("the model `{shown}` is not there yet"),
+                    format!("make it with `avouch train {}`", pipeline.file.path().display()),
+                );
+            }
+            return None;
+        }
+        Err(e) => {
+            let help = match pipeline.train.iter().find(|t| t.step.value == step.name.value) {
+                Some(_) => format!("make it with `avouch train {}`", pipeline.file.path().display()),
+                None => format!("correct the path, or add a `[train.{}]` that makes the model", step.name.value),
+            };
+            diags.error("missing-file", at, format!("the model `{shown}` cannot be read ({})", e.kind()), help);
+            return None;
+        }
+    };
+    let model = match avouch_models::load(&bytes) {
+        Ok(model) => model,
+        Err(e) => {
+            diags.error(
+                "bad-model",
+                at,
+                format!("`{shown}`: {e}"),
+                "use the file as `avouch train` wrote it, or train the model again",
+            );
+            return None;
+        }
+    };
+    if let Some(pinned) = &step.model_sha256
+        && pinned.value != model.hash()
+    {
+        diags.error(
+            "wrong-model",
+            pinned.span,
+            format!("the model file hashes to {}, not to {}", hex(&model.hash()), hex(&pinned.value)),
+            "use the model that was approved, or approve this one by writing its hash here",
+        );
+        return None;
+    }
+    check_against(step, model.as_ref(), diags);
+    Some(model)
+}
+
+fn check_against(step: &ModelStep, model: &dyn Scorer, diags: &mut Diagnostics) {
+    let given: Vec<&str> = step.features.iter().map(|f| f.value.as_str()).collect();
+    let wanted: Vec<&str> = model.features().iter().map(String::as_str).collect();
+    if given != wanted
+        && let (Some(first), Some(last)) = (step.features.first(), step.features.last())
+    {
+        diags.error(
+            "wrong-features",
+            Span::new(first.span.start, last.span.end),
+            format!("the model of `{}` was trained on other features, or in another order", step.name.value),
+            format!("train it again, or write `features = {wanted:?}`"),
+        );
+    }
+    let smallest = model.smallest_p_value();
+    for (name, threshold) in [("warning", &step.warning), ("critical", &step.critical)] {
+        if let Some(t) = threshold
+            && t.value < smallest
+        {
+            diags.warning(
+                "threshold-cannot-fire",
+                t.span,
+                format!("`{name} = {}` can never fire: the model's smallest p-value is {smallest:.3e}", t.value),
+                "raise the threshold, or calibrate the model on more held-back windows",
+            );
+        }
+    }
+}
+
+fn report(pipeline: &Pipeline, errors: &[PlanError], diags: &mut Diagnostics) {
+    for e in errors {
+        if let Some(step) = pipeline.sql_step(&e.step) {
+            let span = locate(pipeline, step, &e.message);
+            let (message, help) = advice(&e.message, step);
+            diags.error("sql", span, format!("step `{}`: {message}", e.step), help);
+        } else {
+            let span = pipeline
+                .model_step(&e.step)
+                .map(|s| &s.name)
+                .or((pipeline.source.name.value == e.step).then_some(&pipeline.source.name))
+                .map_or(pipeline.name.span, |n| n.span);
+            let help = "correct the step, then run `avouch check` again";
+            diags.error("plan", span, format!("`{}`: {}", e.step, e.message), help);
+        }
+    }
+}
+
+/// The planner's message without what only its authors need, and what to do about it.
+fn advice(message: &str, step: &SqlStep) -> (String, String) {
+    let message = message
+        .trim_start_matches("SQL error: ")
+        .trim_start_matches("Schema error: ")
+        .trim_start_matches("Error during planning: ");
+    // A parser's error is wrapped as `ParserError("…")`.
+    let message = match message.strip_prefix("ParserError(\"") {
+        Some(inner) => inner.trim_end_matches("\")").replace("\\\"", "\""),
+        None => message.to_owned(),
+    };
+    let message = message.trim_end_matches('.').to_owned();
+    if let Some((message, near)) = message.split_once("\nDid you mean ") {
+        let near = near.trim_end_matches('?').replace('\'', "`");
+        return (message.trim_end_matches('.').replace('\'', "`"), format!("did you mean {near}?"));
+    }
+    let message = message.replace('\n', " ");
+    if let Some((wrong, valid)) = unknown_name(&message) {
+        let help = match closest(&wrong, valid.iter().map(String::as_str)) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None if valid.is_empty() => format!("correct the name; `{}` has no columns", step.from.value),
+            None => format!("`{}` has the columns {}", step.from.value, list(&valid)),
+        };
+        return (format!("there is no column `{wrong}`"), help);
+    }
+    (message, format!("correct the SQL; it reads the one table `{}`", step.from.value))
+}
+
+/// DataFusion's "No field named x. Valid fields are t.a, t.b": the name and the columns.
+fn unknown_name(message: &str) -> Option<(String, Vec<String>)> {
+    let rest = message.strip_prefix("No field named ")?;
+    let (wrong, rest) = rest.split_once(". ").unwrap_or((rest.trim_end_matches('.'), ""));
+    let bare = |name: &str| name.rsplit('.').next().unwrap_or(name).trim_matches('"').to_owned();
+    let valid = rest
+        .split_once("Valid fields are ")
+        .map(|(_, names)| names.trim_end_matches('.').split(", ").map(bare).collect())
+        .unwrap_or_default();
+    Some((bare(wrong), valid))
+}
+
+/// The place in the SQL a planner's message is about: a line and column it names, or a name it quotes; else all of it.
+fn locate(pipeline: &Pipeline, step: &SqlStep, message: &str) -> Span {
+    let whole = first_line(&step.sql);
+    // Offsets in the SQL are offsets in the file only where TOML did not unescape anything.
+    if pipeline.file.slice(step.sql.span) != step.sql.value {
+        return whole;
+    }
+    let sql = &step.sql.value;
+    let at = line_and_column(message).and_then(|(line, column)| offset(sql, line, column));
+    if let Some(at) = at {
+        let len = word(&sql[at..]).max(sql[at..].chars().next().map_or(0, char::len_utf8));
+        return Span::new(step.sql.span.start + at, step.sql.span.start + at + len);
+    }
+    for name in names(message) {
+        if let Some(at) = find_word(sql, name) {
+            return Span::new(step.sql.span.start + at, step.sql.span.start + at + name.len());
+        }
+    }
+    whole
+}
+
+fn first_line(sql: &Spanned<String>) -> Span {
+    let start = sql.value.len() - sql.value.trim_start().len();
+    if start > 0 && sql.span.start + start <= sql.span.end {
+        return Span::new(sql.span.start + start, sql.span.end);
+    }
+    sql.span
+}
+
+/// `… at Line: 3, Column: 14`.
+fn line_and_column(message: &str) -> Option<(usize, usize)> {
+    let number = |after: &str| {
+        let rest = &message[message.rfind(after)? + after.len()..];
+        rest[..rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len())].parse::<usize>().ok()
+    };
+    Some((number("Line: ")?, number("Column: ")?)).filter(|(l, c)| *l > 0 && *c > 0)
+}
+
+fn offset(sql: &str, line: usize, column: usize) -> Option<usize> {
+    let start = std::iter::once(0).chain(sql.match_indices('\n').map(|(i, _)| i + 1)).nth(line - 1)?;
+    let end = sql[start..].find('\n').map_or(sql.len(), |i| start + i);
+    let at = sql[start..end].char_indices().nth(column - 1).map(|(i, _)| start + i)?;
+    (at < sql.len()).then_some(at)
+}
+
+fn is_word(c: char) -> bool {
+    c.is_alphanumeric() || c == '_'
+}
+
+fn word(text: &str) -> usize {
+    text.find(|c: char| !is_word(c)).unwrap_or(text.len())
+}
+
+/// Names a message quotes, then the one after "field named", in this order.
+fn names(message: &str) -> Vec<&str> {
+    let mut out: Vec<&str> = Vec::new();
+    if let Some((_, rest)) = message.split_once("No field named ") {
+        let name = rest.split([' ', ',']).next().unwrap_or_default().trim_end_matches('.');
+        out.push(name.rsplit('.').next().unwrap_or(name).trim_matches('"'));
+    }
+    for quote in ['\'', '"', '`'] {
+        out.extend(message.split(quote).skip(1).step_by(2).filter(|n| n.len() < 64));
+    }
+    out.retain(|n| !n.is_empty() && n.chars().all(is_word));
+    out
+}
+
+fn find_word(text: &str, name: &str) -> Option<usize> {
+    let lower = text.to_ascii_lowercase();
+    let name = name.to_ascii_lowercase();
+    lower.match_indices(&name).map(|(i, _)| i).find(|&i| {
+        let before = lower[..i].chars().next_back().is_none_or(|c| !is_word(c));
+        before && lower[i + name.len()..].chars().next().is_none_or(|c| !is_word(c))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_in_sql() {
+        let sql = "SELECT device,\n  avg(tmp) AS m\nFROM readings";
+        assert_eq!(offset(sql, 2, 7), Some(21));
+        assert_eq!(&sql[21..21 + word(&sql[21..])], "tmp");
+        assert_eq!(offset(sql, 9, 1), None);
+        assert_eq!(offset(sql, 1, 99), None);
+        assert_eq!(line_and_column("Expected: x, found: y at Line: 12, Column: 3"), Some((12, 3)));
+        assert_eq!(line_and_column("nothing"), None);
+        assert_eq!(find_word("tmps + tmp", "tmp"), Some(7));
+        assert_eq!(find_word("TMP", "tmp"), Some(0));
+        assert_eq!(names("Invalid function 'avgg' here"), ["avgg"]);
+    }
+
+    #[test]
+    fn what_datafusion_says_of_columns() {
+        let (name, valid) = unknown_name("No field named tmp. Valid fields are readings.device, readings.\"Temp\".")
+            .unwrap_or_default();
+        assert_eq!(name, "tmp");
+        assert_eq!(valid, ["device", "Temp"]);
+        assert_eq!(unknown_name("something else"), None);
+    }
+}

@@ -1,0 +1,177 @@
+//! Structure: from the tree to typed parts, table by table. What is broken is reported and left out, so that the
+//! phases after it can still check the rest.
+
+mod anchor;
+mod head;
+mod outputs;
+mod source;
+mod steps;
+mod train;
+
+use std::net::SocketAddr;
+
+use super::fields::{Fields, Keys, Need, Reading, list};
+use super::interpolate::Text;
+use super::pipeline::{Anchor, DeadLetterTopic, KafkaSource, ModelStep, SqlStep, Train};
+use super::span::{Span, Spanned};
+use super::tree::{Entry, Node};
+
+pub(super) use head::Head;
+pub(super) use outputs::{SinkDraft, SinkState};
+
+/// The parts that could be read. Names are kept also of parts that are broken otherwise, so that references to them
+/// are not reported as well.
+#[derive(Default)]
+pub(super) struct Draft {
+    pub head: Option<Head>,
+    pub sources: Vec<SourceDraft>,
+    pub steps: Vec<StepDraft>,
+    pub sinks: Vec<SinkDraft>,
+    pub dead_letter: Section<DeadLetterTopic>,
+    pub anchor: Section<Anchor>,
+    pub train: Vec<TrainDraft>,
+    pub http_listen: Option<SocketAddr>,
+}
+
+/// A table that may be absent, or there but broken.
+#[derive(Default)]
+pub(super) enum Section<T> {
+    #[default]
+    Absent,
+    Broken,
+    Read(T),
+}
+
+pub(super) struct SourceDraft {
+    pub name: Spanned<String>,
+    pub body: Option<KafkaSource>,
+}
+
+/// What a step is, as far as its keys tell.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Role {
+    Rows,
+    Window,
+    Model,
+    Unclear,
+}
+
+pub(super) struct StepDraft {
+    pub name: Spanned<String>,
+    pub role: Role,
+    pub from: Option<Spanned<String>>,
+    pub body: Option<StepBody>,
+}
+
+pub(super) enum StepBody {
+    Sql(SqlStep),
+    Model(ModelStep),
+}
+
+pub(super) struct TrainDraft {
+    pub step: Option<Spanned<String>>,
+    pub body: Option<Train>,
+}
+
+const FILE: Keys = Keys {
+    known: &["version", "pipeline", "sources", "steps", "sinks", "dead_letter", "anchor", "train", "http"],
+    planned: &[("tests", "remove the table; try the pipeline on recorded readings with `avouch produce`")],
+};
+
+/// Reads the whole tree.
+pub(super) fn read(cx: &mut Reading<'_>, root: &Node) -> Draft {
+    let mut draft = Draft::default();
+    let Some(file) = Fields::open(cx, root, "", Span::default(), &FILE, "") else {
+        return draft;
+    };
+    let version = file.int(cx, Need::Must, "version", (i64::MIN, i64::MAX), "version = 1");
+    if let Some(v) = version.filter(|v| v.value != 1) {
+        cx.diags.error(
+            "unknown-version",
+            v.span,
+            format!("the file is written in version {} of the pipeline language, this avouch reads version 1", v.value),
+            "write `version = 1`, or use the avouch the file was written for",
+        );
+    }
+    draft.head = head::read(cx, &file);
+    let group = draft.head.as_ref().map(|h| Text::new(&h.name.value, &h.name.value, h.name.span));
+    for e in named(cx, &file, Need::Must, "sources", "[sources.readings]") {
+        draft.sources.push(source::read(cx, e, group.clone()));
+    }
+    if let Some([first, rest @ ..]) = draft.sources.get(..)
+        && let Some(second) = rest.first()
+    {
+        let all: Vec<&str> = draft.sources.iter().map(|s| s.name.value.as_str()).collect();
+        cx.diags.error(
+            "one-source",
+            second.name.span,
+            format!("a pipeline has exactly one source, but here are {}", list(&all)),
+            "keep one; write one pipeline file for each topic",
+        );
+        cx.diags.relate(second.name.span, first.name.span, "the first one stands");
+    }
+    for e in named(cx, &file, Need::Must, "steps", "[steps.features]") {
+        draft.steps.push(steps::read(cx, e));
+    }
+    for e in named(cx, &file, Need::May, "sinks", "[sinks.verdicts]") {
+        draft.sinks.push(outputs::read_sink(cx, e));
+    }
+    draft.dead_letter = outputs::read_dead_letter(cx, &file);
+    draft.anchor = anchor::read(cx, &file);
+    for e in named(cx, &file, Need::May, "train", "[train.anomaly]") {
+        draft.train.push(train::read(cx, e));
+    }
+    draft.http_listen = outputs::read_http(cx, &file);
+    draft
+}
+
+/// The entries of a table whose keys are names, such as `[sources.*]`; each with a name that SQL can use.
+fn named<'t>(cx: &mut Reading<'_>, file: &Fields<'t>, need: Need, key: &str, example: &str) -> Vec<&'t Entry> {
+    let Some(entry) = file.entry(cx, need, key, example) else {
+        return Vec::new();
+    };
+    let Some(table) = Fields::open_any(cx, &entry.node, key, entry.key_span, example) else {
+        return Vec::new();
+    };
+    if table.entries().is_empty() && need == Need::Must {
+        cx.diags.error("missing-key", entry.key_span, format!("`{key}` names nothing"), format!("add `{example}`"));
+    }
+    for e in table.entries() {
+        if !is_identifier(&e.key) {
+            cx.diags.error(
+                "bad-name",
+                e.key_span,
+                format!("`{}` cannot be a name in `{key}`", e.key.escape_debug()),
+                "use lower-case letters, digits and _, beginning with a letter, at most 63: it is a table name in SQL",
+            );
+        }
+    }
+    table.entries().iter().collect()
+}
+
+fn is_identifier(name: &str) -> bool {
+    name.len() <= 63
+        && name.starts_with(|c: char| c.is_ascii_lowercase())
+        && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
+}
+
+fn name_of(e: &Entry) -> Spanned<String> {
+    Spanned::new(e.key.clone(), e.key_span)
+}
+
+/// Reports a topic Kafka would refuse. The value is not shown when it came from outside.
+fn check_topic(cx: &mut Reading<'_>, topic: &Text) {
+    let t = topic.as_str();
+    let fits = t.len() <= 249
+        && t != "."
+        && t != ".."
+        && t.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-'));
+    if !fits {
+        cx.diags.error(
+            "bad-topic",
+            topic.span,
+            format!("`{}` is not a name Kafka allows for a topic", topic.raw().escape_debug()),
+            "use letters, digits, `.`, `_` and `-`, at most 249 of them",
+        );
+    }
+}

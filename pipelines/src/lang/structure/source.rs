@@ -1,0 +1,205 @@
+//! `[sources.*]`: where readings come from and how they are admitted.
+
+use avouch_engine::spec::{FieldSpec, FieldType};
+
+use super::super::fields::{Choices, Fields, Keys, Need, Reading, closest, list, value_span};
+use super::super::interpolate::Text;
+use super::super::pipeline::{KafkaSource, Time};
+use super::super::span::Spanned;
+use super::super::tree::{Entry, NodeValue};
+use super::{SourceDraft, check_topic, name_of};
+
+const SOURCE: Keys = Keys {
+    known: &["kind", "brokers", "topic", "group", "format", "schema", "key", "time", "max_record_bytes"],
+    planned: &[
+        ("security", "remove it and connect to a plaintext listener on a network you trust"),
+        ("identity", "remove it; until then, let Kafka's access control say who may write to the topic"),
+        ("registry", "remove it and send JSON"),
+    ],
+};
+const TIME: Keys = Keys {
+    known: &["column", "max_disorder", "max_future"],
+    planned: &[("idle_after", "remove it; a partition's windows close when later readings arrive in it")],
+};
+const KIND: Choices = Choices { what: "source kind", known: &["kafka"], planned: &["files", "mqtt", "ethereum"] };
+const FORMAT: Choices = Choices { what: "format", known: &["json"], planned: &["avro", "protobuf", "arrow"] };
+const SCHEMA_EXAMPLE: &str = "schema = { device = \"utf8!\", ts = \"timestamp_ms!\", temperature = \"f64\" }";
+const DEFAULT_MAX_FUTURE_MS: i64 = 300_000;
+const DEFAULT_MAX_RECORD_BYTES: i64 = 1 << 20;
+
+pub(super) fn read(cx: &mut Reading<'_>, e: &Entry, default_group: Option<Text>) -> SourceDraft {
+    SourceDraft { name: name_of(e), body: read_body(cx, e, default_group) }
+}
+
+fn read_body(cx: &mut Reading<'_>, e: &Entry, default_group: Option<Text>) -> Option<KafkaSource> {
+    let path = format!("sources.{}", e.key);
+    let f = Fields::open(cx, &e.node, &path, e.key_span, &SOURCE, "[sources.readings]")?;
+    let kind = f.choice(cx, Need::Must, "kind", &KIND, "kind = \"kafka\"");
+    if kind.is_none() && f.get("kind").is_some() {
+        // Another kind has other keys: what is missing for Kafka says nothing about it.
+        return None;
+    }
+    let brokers = f.text(cx, Need::Must, "brokers", "brokers = \"${env:KAFKA_BROKERS:-localhost:9092}\"");
+    if let Some(b) = &brokers {
+        check_brokers(cx, b);
+    }
+    let topic = f.text(cx, Need::Must, "topic", "topic = \"pumps.telemetry\"");
+    if let Some(t) = &topic {
+        check_topic(cx, t);
+    }
+    let group = match f.get("group") {
+        None => default_group,
+        Some(_) => f.text(cx, Need::May, "group", "group = \"pump-health\""),
+    };
+    let format = f.choice(cx, Need::Must, "format", &FORMAT, "format = \"json\"");
+    let fields = read_schema(cx, &f);
+    let key = f.literal(cx, Need::Must, "key", "key = \"device\"");
+    if let (Some(fields), Some(key)) = (&fields, &key) {
+        check_column(cx, fields, key, FieldType::Utf8, "names the device");
+    }
+    let time = read_time(cx, &f);
+    if let (Some(fields), Some(time)) = (&fields, &time) {
+        check_column(cx, fields, &time.column, FieldType::TimestampMs, "carries event time");
+    }
+    let max_record = match f.get("max_record_bytes") {
+        None => Some(DEFAULT_MAX_RECORD_BYTES),
+        Some(_) => {
+            let range = (1, i64::from(i32::MAX));
+            f.size(cx, Need::May, "max_record_bytes", range, "max_record_bytes = \"1MiB\"").map(|s| s.value)
+        }
+    };
+    let (_, _) = (kind?, format?);
+    Some(KafkaSource {
+        name: name_of(e),
+        brokers: brokers?,
+        topic: topic?,
+        group: group?,
+        fields: fields?,
+        key: key?,
+        time: time?,
+        max_record_bytes: usize::try_from(max_record?).ok()?,
+    })
+}
+
+fn check_brokers(cx: &mut Reading<'_>, brokers: &Text) {
+    let good = brokers.as_str().split(',').all(|b| {
+        b.trim()
+            .rsplit_once(':')
+            .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok_and(|p| p > 0))
+    });
+    if !good {
+        cx.diags.error(
+            "bad-brokers",
+            brokers.span,
+            format!("`{}` is not a list of brokers", brokers.raw().escape_debug()),
+            "write `host:port`, several with commas: `brokers = \"kafka-1:9092,kafka-2:9092\"`",
+        );
+    }
+}
+
+fn read_time(cx: &mut Reading<'_>, f: &Fields<'_>) -> Option<Time> {
+    let t = f.table(cx, Need::Must, "time", &TIME, "time = { column = \"ts\", max_disorder = \"30s\" }")?;
+    let column = t.literal(cx, Need::Must, "column", "column = \"ts\"");
+    let max_disorder_ms = t.literal_duration(cx, Need::Must, "max_disorder", 0, "max_disorder = \"30s\"");
+    let max_future_ms = match t.get("max_future") {
+        None => Some(DEFAULT_MAX_FUTURE_MS),
+        Some(_) => t.literal_duration(cx, Need::May, "max_future", 0, "max_future = \"5m\"").map(|d| d.value),
+    };
+    Some(Time { column: column?, max_disorder_ms: max_disorder_ms?, max_future_ms: max_future_ms? })
+}
+
+fn read_schema(cx: &mut Reading<'_>, f: &Fields<'_>) -> Option<Vec<Spanned<FieldSpec>>> {
+    let entry = f.entry(cx, Need::Must, "schema", SCHEMA_EXAMPLE)?;
+    let table = Fields::open_any(cx, &entry.node, &f.name("schema"), entry.key_span, SCHEMA_EXAMPLE)?;
+    let mut fields = Vec::new();
+    let mut whole = true;
+    for e in table.entries() {
+        match read_field(cx, &table, e) {
+            Some(field) => fields.push(Spanned::new(field, e.key_span)),
+            None => whole = false,
+        }
+    }
+    if table.entries().is_empty() {
+        cx.diags.error("empty", value_span(entry), "the schema names no field", format!("write `{SCHEMA_EXAMPLE}`"));
+        return None;
+    }
+    fields.sort_by(|a, b| a.value.name.cmp(&b.value.name));
+    whole.then_some(fields)
+}
+
+fn read_field(cx: &mut Reading<'_>, table: &Fields<'_>, e: &Entry) -> Option<FieldSpec> {
+    if e.key.is_empty() || e.key.contains(|c: char| c.is_control() || c == '"') {
+        cx.diags.error(
+            "bad-name",
+            e.key_span,
+            format!("`{}` cannot be the name of a field", e.key.escape_debug()),
+            "give the field a name without quotes and control characters",
+        );
+        return None;
+    }
+    let NodeValue::Str(text) = &e.node.value else {
+        table.wrong_type(cx, e, "the name of a type", &format!("{} = \"f64\"", e.key));
+        return None;
+    };
+    let (name, required) = match text.strip_suffix('!') {
+        Some(name) => (name, true),
+        None => (text.as_str(), false),
+    };
+    let Some(ty) = FieldType::from_name(name) else {
+        let names = FieldType::ALL.map(|(n, _)| n);
+        let help = match alias(name).or_else(|| closest(name, names.into_iter())) {
+            Some(near) => format!("did you mean `{near}{}`?", if required { "!" } else { "" }),
+            None => format!("the types are {}; `!` behind one means that the field must be there", list(&names)),
+        };
+        cx.diags.error(
+            "unknown-type",
+            value_span(e),
+            format!("`{}` is not a type (field `{}`)", name.escape_debug(), e.key),
+            help,
+        );
+        return None;
+    };
+    Some(FieldSpec { name: e.key.clone(), ty, required })
+}
+
+/// What other systems call our types.
+fn alias(name: &str) -> Option<&'static str> {
+    match name.to_ascii_lowercase().as_str() {
+        "string" | "str" | "text" | "varchar" => Some("utf8"),
+        "boolean" => Some("bool"),
+        "int" | "integer" | "long" | "bigint" | "int64" | "i32" | "int32" => Some("i64"),
+        "float" | "double" | "real" | "number" | "float64" | "f32" | "float32" => Some("f64"),
+        "timestamp" | "datetime" | "time" | "date" => Some("timestamp_ms"),
+        _ => None,
+    }
+}
+
+fn check_column(
+    cx: &mut Reading<'_>,
+    fields: &[Spanned<FieldSpec>],
+    column: &Spanned<String>,
+    ty: FieldType,
+    does: &str,
+) {
+    let wanted = format!("{}!", ty.name());
+    match fields.iter().find(|f| f.value.name == column.value) {
+        Some(f) if f.value.ty == ty && f.value.required => {}
+        Some(f) => {
+            let found = format!("{}{}", f.value.ty.name(), if f.value.required { "!" } else { "" });
+            cx.diags.error(
+                "wrong-column",
+                column.span,
+                format!("the field `{}` {does} and must be `{wanted}`, but the schema says `{found}`", column.value),
+                format!("write `{} = \"{wanted}\"` in the schema", column.value),
+            );
+            cx.diags.relate(column.span, f.span, "the field stands");
+        }
+        None => {
+            let help = match closest(&column.value, fields.iter().map(|f| f.value.name.as_str())) {
+                Some(near) => format!("did you mean `{near}`?"),
+                None => format!("add `{} = \"{wanted}\"` to the schema", column.value),
+            };
+            cx.diags.error("unknown-column", column.span, format!("the schema has no field `{}`", column.value), help);
+        }
+    }
+}

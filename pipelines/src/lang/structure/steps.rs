@@ -1,0 +1,291 @@
+//! `[steps.*]`: SQL over rows, SQL over windows, and models.
+
+use avouch_engine::spec::WindowSpec;
+use avouch_engine::verdict::Hash32;
+
+use super::super::fields::{Choices, Fields, Keys, Need, Reading, unsupported, value_span};
+use super::super::interpolate::Text;
+use super::super::pipeline::{ModelStep, SqlStep};
+use super::super::span::Spanned;
+use super::super::tree::{Entry, NodeValue};
+use super::super::units::format_duration;
+use super::{Role, StepBody, StepDraft, name_of};
+
+const SQL_STEP: Keys = Keys { known: &["from", "sql", "window"], planned: &[] };
+const MODEL_STEP: Keys = Keys { known: &["from", "model", "features", "decide"], planned: &[] };
+const ANY_STEP: Keys = Keys { known: &["from", "sql", "window", "model", "features", "decide"], planned: &[] };
+const WINDOW: Keys = Keys { known: &["kind", "size", "every"], planned: &[] };
+/// With the key of session windows, so that one is one error.
+const ANY_WINDOW: Keys = Keys { known: &["kind", "size", "every", "gap"], planned: &[] };
+const WINDOW_KIND: Choices = Choices { what: "window kind", known: &["tumbling", "sliding"], planned: &["session"] };
+const MODEL: Keys = Keys { known: &["file", "sha256"], planned: &[] };
+const DECIDE: Keys = Keys {
+    known: &["severity"],
+    planned: &[
+        ("false_alarms", "give p-values: `severity = { warning = 0.01, critical = 0.001 }`"),
+        ("unit", "remaining life is not judged yet; remove the step"),
+        ("coverage", "remaining life is not judged yet; remove the step"),
+    ],
+};
+const SEVERITY: Keys = Keys { known: &["warning", "critical"], planned: &[] };
+const WINDOW_EXAMPLE: &str = "window = { kind = \"sliding\", size = \"1m\", every = \"10s\" }";
+const DECIDE_EXAMPLE: &str = "decide = { severity = { warning = 0.01, critical = 0.001 } }";
+
+pub(super) fn read(cx: &mut Reading<'_>, e: &Entry) -> StepDraft {
+    let mut draft = StepDraft { name: name_of(e), role: Role::Unclear, from: None, body: None };
+    let path = format!("steps.{}", e.key);
+    let has = |key: &str| matches!(&e.node.value, NodeValue::Table(t) if t.iter().any(|x| x.key == key));
+    draft.role = match (has("sql"), has("model"), has("window")) {
+        (true, false, false) => Role::Rows,
+        (true, false, true) => Role::Window,
+        (false, true, _) => Role::Model,
+        _ => Role::Unclear,
+    };
+    let keys = match draft.role {
+        Role::Rows | Role::Window => &SQL_STEP,
+        Role::Model => &MODEL_STEP,
+        Role::Unclear => &ANY_STEP,
+    };
+    let example = format!("[{path}]");
+    let Some(f) = Fields::open(cx, &e.node, &path, e.key_span, keys, &example) else {
+        return draft;
+    };
+    draft.from = f.literal(cx, Need::Must, "from", "from = \"readings\"");
+    match draft.role {
+        Role::Rows | Role::Window => {
+            draft.body = read_sql(cx, &f, e, draft.from.clone()).map(StepBody::Sql);
+        }
+        Role::Model => draft.body = read_model(cx, &f, e, draft.from.clone()).map(StepBody::Model),
+        Role::Unclear if has("sql") => cx.diags.error(
+            "two-kinds",
+            e.key_span,
+            format!("the step `{}` has both `sql` and `model`", e.key),
+            "make two steps: one computes features, the next, reading `from` it, scores them",
+        ),
+        Role::Unclear => cx.diags.error(
+            "missing-key",
+            e.key_span,
+            format!("the step `{}` has neither `sql` nor `model`", e.key),
+            "add `sql = \"SELECT …\"`, or `model = { file = \"models/….model\" }`",
+        ),
+    }
+    draft
+}
+
+fn read_sql(cx: &mut Reading<'_>, f: &Fields<'_>, e: &Entry, from: Option<Spanned<String>>) -> Option<SqlStep> {
+    let sql = f.literal(cx, Need::Must, "sql", "sql = \"SELECT * FROM readings\"");
+    let window = match f.get("window") {
+        None => Some(None),
+        Some(w) => read_window(cx, f, w).map(Some),
+    };
+    Some(SqlStep { name: name_of(e), from: from?, sql: sql?, window: window? })
+}
+
+fn read_window(cx: &mut Reading<'_>, f: &Fields<'_>, entry: &Entry) -> Option<Spanned<WindowSpec>> {
+    let is_session = match &entry.node.value {
+        NodeValue::Table(t) => t.iter().any(|x| x.key == "kind" && x.node.value == NodeValue::Str("session".into())),
+        _ => false,
+    };
+    let keys = if is_session { &ANY_WINDOW } else { &WINDOW };
+    let w = f.table(cx, Need::Must, "window", keys, WINDOW_EXAMPLE)?;
+    let kind = w.choice(cx, Need::Must, "kind", &WINDOW_KIND, "kind = \"sliding\"");
+    if kind.is_none() && w.get("kind").is_some() {
+        return None;
+    }
+    let size = w.literal_duration(cx, Need::Must, "size", 1, "size = \"1m\"");
+    let span = value_span(entry);
+    if kind.as_ref()?.value == "tumbling" {
+        if let Some(every) = w.get("every") {
+            cx.diags.error(
+                "unknown-key",
+                every.key_span,
+                "a tumbling window has no `every`: one begins where the other ends",
+                "remove it, or write `kind = \"sliding\"`",
+            );
+            return None;
+        }
+        return Some(Spanned::new(WindowSpec::Tumbling { size_ms: size?.value }, span));
+    }
+    let every = w.literal_duration(cx, Need::Must, "every", 1, "every = \"10s\"");
+    let (size, every) = (size?, every?);
+    if every.value > size.value {
+        cx.diags.error(
+            "window-gap",
+            every.span,
+            format!(
+                "windows of {} every {} leave gaps: readings between them would be in no window",
+                format_duration(size.value),
+                format_duration(every.value)
+            ),
+            format!("make `every` at most {}", format_duration(size.value)),
+        );
+        return None;
+    }
+    // A window is merged from panes as wide as the greatest common divisor.
+    let panes = size.value / gcd(size.value, every.value);
+    if panes > 3_600 {
+        cx.diags.warning(
+            "many-panes",
+            every.span,
+            format!(
+                "each window of {} every {} is merged from {panes} panes, which costs memory and time for every device",
+                format_duration(size.value),
+                format_duration(every.value)
+            ),
+            "choose an `every` that divides `size` into fewer parts",
+        );
+    }
+    Some(Spanned::new(WindowSpec::Sliding { size_ms: size.value, every_ms: every.value }, span))
+}
+
+fn gcd(a: i64, b: i64) -> i64 {
+    if b == 0 { a } else { gcd(b, a % b) }
+}
+
+fn read_model(cx: &mut Reading<'_>, f: &Fields<'_>, e: &Entry, from: Option<Spanned<String>>) -> Option<ModelStep> {
+    let model = f.table(cx, Need::Must, "model", &MODEL, "model = { file = \"models/pump.model\" }");
+    let file = model.as_ref().and_then(|m| {
+        let text = m.text(cx, Need::Must, "file", "file = \"models/pump.model\"")?;
+        Some(Spanned::new(cx.dir.join(text.as_str()), text.span))
+    });
+    let sha256: Option<Option<Spanned<Hash32>>> = match &model {
+        Some(m) if m.get("sha256").is_some() => read_sha256(cx, m),
+        _ => Some(None),
+    };
+    // Remaining life is refused already; what else its step would need says nothing.
+    let planned = matches!(f.get("decide").map(|d| &d.node.value), Some(NodeValue::Table(t))
+        if t.iter().any(|x| DECIDE.planned.iter().any(|(k, _)| *k == x.key)));
+    let need = if planned { Need::May } else { Need::Must };
+    let features = f.literals(cx, need, "features", false, "features = [\"temp_mean\", \"vib_rms\"]");
+    let features = features.filter(|fs| no_duplicates(cx, fs, "the feature"));
+    let decide = read_decide(cx, f);
+    let (warning, critical) = decide?;
+    Some(ModelStep {
+        name: name_of(e),
+        from: from?,
+        model_file: file?,
+        model_sha256: sha256?,
+        features: features?,
+        warning,
+        critical,
+    })
+}
+
+/// `Some(None)` when the hash is given but empty, as `${env:MODEL_SHA256:-}` is where nothing is pinned.
+fn read_sha256(cx: &mut Reading<'_>, m: &Fields<'_>) -> Option<Option<Spanned<Hash32>>> {
+    let text = m.text_maybe_empty(cx, Need::May, "sha256", "sha256 = \"${env:PUMP_MODEL_SHA256:-}\"")?;
+    if text.as_str().is_empty() {
+        return Some(None);
+    }
+    let Some(hash) = hex_bytes::<32>(text.as_str()) else {
+        bad_hex(cx, &text, "a SHA-256", 64, "take it from `sha256sum models/pump.model`");
+        return None;
+    };
+    Some(Some(Spanned::new(hash, text.span)))
+}
+
+type Thresholds = (Option<Spanned<f64>>, Option<Spanned<f64>>);
+
+fn read_decide(cx: &mut Reading<'_>, f: &Fields<'_>) -> Option<Thresholds> {
+    let d = f.table(cx, Need::Must, "decide", &DECIDE, DECIDE_EXAMPLE)?;
+    let s = d.table(cx, Need::Must, "severity", &SEVERITY, "severity = { warning = 0.01, critical = 0.001 }")?;
+    let [warning, critical] = ["warning", "critical"].map(|key| read_p_value(cx, &s, key));
+    let (warning, critical) = (warning?, critical?);
+    match (&warning, &critical) {
+        (None, None) => {
+            cx.diags.error(
+                "missing-key",
+                s.at,
+                format!("`{}` gives no threshold, so no verdict could be more than normal", s.path),
+                "write for example `severity = { warning = 0.01, critical = 0.001 }`",
+            );
+            return None;
+        }
+        (Some(w), Some(c)) if c.value > w.value => {
+            cx.diags.error(
+                "threshold-order",
+                c.span,
+                format!(
+                    "critical ({}) is reached before warning ({}): p-values get smaller as it gets worse",
+                    c.value, w.value
+                ),
+                "make `critical` at most `warning`",
+            );
+            return None;
+        }
+        _ => {}
+    }
+    Some((warning, critical))
+}
+
+/// `None` if it is wrong, `Some(None)` if it is not there.
+fn read_p_value(cx: &mut Reading<'_>, s: &Fields<'_>, key: &str) -> Option<Option<Spanned<f64>>> {
+    let example = if key == "warning" { "warning = 0.01" } else { "critical = 0.001" };
+    let Some(e) = s.get(key) else {
+        return Some(None);
+    };
+    if matches!(&e.node.value, NodeValue::Str(text) if text.contains(['<', '>'])) {
+        unsupported(cx, value_span(e), "a condition on remaining life", &format!("give a p-value: `{example}`"));
+        return None;
+    }
+    let p = s.number(cx, Need::May, key, example)?;
+    if !(p.value > 0.0 && p.value < 1.0) {
+        cx.diags.error(
+            "out-of-range",
+            p.span,
+            format!("`{}` is {}, but a p-value lies between 0 and 1", s.name(key), p.value),
+            format!(
+                "write for example `{example}`: about one healthy window in {} is called",
+                if key == "warning" { 100 } else { 1000 }
+            ),
+        );
+        return None;
+    }
+    Some(Some(p))
+}
+
+/// Reports names given twice.
+pub(super) fn no_duplicates(cx: &mut Reading<'_>, names: &[Spanned<String>], what: &str) -> bool {
+    let mut good = true;
+    for (i, name) in names.iter().enumerate() {
+        if let Some(first) = names[..i].iter().find(|n| n.value == name.value) {
+            cx.diags.error(
+                "given-twice",
+                name.span,
+                format!("{what} `{}` is given twice", name.value.escape_debug()),
+                "remove one of the two",
+            );
+            cx.diags.relate(name.span, first.span, "it first stands");
+            good = false;
+        }
+    }
+    good
+}
+
+/// Bytes of hexadecimal digits, with or without `0x`.
+pub(super) fn hex_bytes<const N: usize>(text: &str) -> Option<[u8; N]> {
+    let digits = text.strip_prefix("0x").unwrap_or(text).as_bytes();
+    if digits.len() != 2 * N {
+        return None;
+    }
+    let mut out = [0u8; N];
+    for (byte, pair) in out.iter_mut().zip(digits.chunks_exact(2)) {
+        let digit = |c: u8| char::from(c).to_digit(16);
+        *byte = u8::try_from(digit(pair[0])? * 16 + digit(pair[1])?).ok()?;
+    }
+    Some(out)
+}
+
+/// Reports a text that is not so many hexadecimal digits, without showing one that came from outside.
+pub(super) fn bad_hex(cx: &mut Reading<'_>, text: &Text, what: &str, digits: usize, help: &str) {
+    let found = text.as_str().strip_prefix("0x").unwrap_or(text.as_str()).chars().count();
+    cx.diags.error(
+        "bad-hex",
+        text.span,
+        format!(
+            "`{}` is not {what}: {digits} hexadecimal digits are needed, here are {found} characters",
+            text.raw().escape_debug()
+        ),
+        help,
+    );
+}
