@@ -1,6 +1,8 @@
 //! Avouch's engine: pure and deterministic. No I/O, no clock, no randomness of its own; time enters as data.
 
 pub mod admit;
+pub mod anchor;
+pub mod bundle;
 pub mod codec;
 pub mod dead_letter;
 pub mod decode;

@@ -1,0 +1,312 @@
+//! The contract the product rests on: verdicts are a function of the input log, however it is cut, wherever the lane was
+//! stopped and restored; and no row disappears.
+
+#![allow(clippy::unwrap_used)]
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use avouch_engine::decode::RawRecord;
+use avouch_engine::lane::{Lane, Output};
+use avouch_engine::model::{Score, Scorer};
+use avouch_engine::plan::LanePlan;
+use avouch_engine::spec::{
+    DecideSpec, FieldSpec, FieldType, LaneSpec, ScoreStepSpec, SourceSpec, SqlStepSpec, WindowSpec,
+};
+use avouch_engine::verdict::{Hash32, Secret};
+use proptest::prelude::*;
+
+/// Scores by the plain sum, with p falling as it grows: enough to see every feature in the verdict.
+#[derive(Debug)]
+struct SumModel(Vec<String>);
+
+impl Scorer for SumModel {
+    fn hash(&self) -> Hash32 {
+        [7; 32]
+    }
+    fn features(&self) -> &[String] {
+        &self.0
+    }
+    fn score(&self, _device: &str, x: &[f64], expected: &mut [f64], contributions: &mut [f64]) -> Score {
+        expected.fill(0.0);
+        contributions.copy_from_slice(x);
+        let value: f64 = x.iter().sum();
+        Score { value, p_value: 1.0 / (1.0 + value.abs()) }
+    }
+    fn smallest_p_value(&self) -> f64 {
+        0.0
+    }
+}
+
+fn names(list: &[&str]) -> Vec<String> {
+    list.iter().map(|s| (*s).to_owned()).collect()
+}
+
+fn field(name: &str, ty: FieldType, required: bool) -> FieldSpec {
+    FieldSpec { name: name.into(), ty, required }
+}
+
+/// Two windowed steps of different shape over a filtering and computing step: their verdicts interleave in one log.
+fn plan() -> Arc<LanePlan> {
+    let sql = |name: &str, from: &str, sql: &str, window| SqlStepSpec {
+        name: name.into(),
+        from: from.into(),
+        sql: sql.into(),
+        window,
+    };
+    let score = |name: &str, from: &str, features: &[&str]| ScoreStepSpec {
+        name: name.into(),
+        from: from.into(),
+        features: names(features),
+        model: Arc::new(SumModel(names(features))),
+        decide: DecideSpec { warning: Some(0.05), critical: Some(0.01) },
+    };
+    let spec = LaneSpec {
+        pipeline: "p".into(),
+        config_hash: [1; 32],
+        source: SourceSpec {
+            name: "readings".into(),
+            topic: "t".into(),
+            fields: vec![
+                field("device", FieldType::Utf8, true),
+                field("ts", FieldType::TimestampMs, true),
+                field("x", FieldType::F64, false),
+                field("n", FieldType::I64, false),
+            ],
+            key: "device".into(),
+            time: "ts".into(),
+            max_disorder_ms: 2_000,
+            max_future_ms: 60_000,
+            max_record_bytes: 1_000,
+        },
+        sql: vec![
+            sql("clean", "readings", "SELECT *, 100 / n AS per, x * 2 AS y FROM readings WHERE x > -50 OR x IS NULL", None),
+            sql(
+                "fast",
+                "clean",
+                "SELECT device, avg(y) AS m, stddev(y) AS s, count(*) AS c, slope(x, ts) AS d FROM clean GROUP BY device HAVING count(*) > 1",
+                Some(WindowSpec::Sliding { size_ms: 5_000, every_ms: 2_000 }),
+            ),
+            sql(
+                "slow",
+                "clean",
+                "SELECT device, kurtosis(x) AS k, max(per) - min(per) AS r, rms(x) AS q FROM clean WHERE n <> 3 GROUP BY device",
+                Some(WindowSpec::Tumbling { size_ms: 7_000 }),
+            ),
+        ],
+        scores: vec![score("a", "fast", &["m", "s", "c", "d"]), score("b", "slow", &["k", "r", "q"])],
+    };
+    Arc::new(LanePlan::new(&spec).unwrap())
+}
+
+#[derive(Debug, Clone)]
+struct Record {
+    broker: i64,
+    value: Option<String>,
+}
+
+fn records() -> impl Strategy<Value = Vec<Record>> {
+    let row = (0u8..5, -3_000i64..3_000, prop_oneof![Just(None), (-60.0f64..60.0).prop_map(Some)], 0i64..5, 0u8..40);
+    proptest::collection::vec(row, 1..160).prop_map(|rows| {
+        let mut now = 1_700_000_000_000i64;
+        rows.into_iter()
+            .map(|(device, jitter, x, n, kind)| {
+                now += 400;
+                let ts = now + jitter;
+                let value = match kind {
+                    0 => Some("{\"device\":\"d".to_owned()),
+                    1 => None,
+                    2 => Some(format!("{{\"device\":\"d{device}\",\"ts\":{},\"n\":1}}", ts + 90_000_000)),
+                    3 => Some(format!("{{\"device\":\"\",\"ts\":{ts},\"n\":1}}")),
+                    4 => Some(format!("{{\"device\":\"d{device}\",\"ts\":{}}}", ts - 60_000)),
+                    5 => Some(format!("{{\"device\":\"d{device}\",\"ts\":{ts},\"x\":\"a\"}}")),
+                    6 => {
+                        // A gap: everything open closes.
+                        now += 30_000;
+                        Some(format!("{{\"device\":\"d{device}\",\"ts\":{now},\"x\":1.5,\"n\":2}}"))
+                    }
+                    _ => Some(format!(
+                        "{{\"device\":\"d{device}\",\"ts\":{ts},\"x\":{},\"n\":{n}}}",
+                        x.map_or("null".to_owned(), |x| x.to_string())
+                    )),
+                };
+                Record { broker: now, value }
+            })
+            .collect()
+    })
+}
+
+fn raw(records: &[Record], from: usize) -> Vec<RawRecord<'_>> {
+    records
+        .iter()
+        .enumerate()
+        .map(|(i, r)| RawRecord {
+            offset: (from + i) as i64,
+            timestamp: r.broker,
+            key: None,
+            value: r.value.as_deref().map(str::as_bytes),
+        })
+        .collect()
+}
+
+fn secret() -> Secret {
+    Secret::new(b"test")
+}
+
+/// Everything a run leaves behind, as bytes.
+fn run(plan: &Arc<LanePlan>, records: &[Record], cuts: &[usize], restore: bool) -> (Vec<Vec<u8>>, Vec<Vec<u8>>, Vec<u8>) {
+    let mut lane = Lane::new(plan.clone(), 3, secret());
+    let mut out = Output::default();
+    let mut from = 0;
+    for to in cuts.iter().copied().chain([records.len()]) {
+        let to = to.clamp(from, records.len());
+        lane.step(&raw(&records[from..to], from), &mut out).unwrap();
+        assert!(lane.counters().balanced());
+        if restore {
+            lane = Lane::restore(plan.clone(), 3, secret(), &lane.snapshot()).unwrap();
+        }
+        from = to;
+    }
+    let c = lane.counters();
+    assert_eq!(c.rows_in, records.len() as u64);
+    assert_eq!(c.dead.iter().sum::<u64>(), out.dead.len() as u64);
+    let verdicts = out.verdicts.iter().map(|v| v.to_bytes()).collect();
+    (verdicts, out.dead.iter().map(|d| d.to_bytes()).collect(), lane.snapshot())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(150))]
+
+    #[test]
+    fn any_cutting_gives_the_same_bytes(records in records(), mut cuts in proptest::collection::vec(0usize..160, 0..40)) {
+        let plan = plan();
+        cuts.sort_unstable();
+        let whole = run(&plan, &records, &[], false);
+        let each: Vec<usize> = (0..records.len()).collect();
+        prop_assert_eq!(&run(&plan, &records, &cuts, false), &whole);
+        prop_assert_eq!(&run(&plan, &records, &cuts, true), &whole);
+        prop_assert_eq!(&run(&plan, &records, &each, false), &whole);
+    }
+
+    #[test]
+    fn verdicts_are_gapless_and_follow_the_log(records in records()) {
+        let mut lane = Lane::new(plan(), 0, secret());
+        let mut out = Output::default();
+        lane.step(&raw(&records, 0), &mut out).unwrap();
+        let mut seq: BTreeMap<Hash32, u64> = BTreeMap::new();
+        for (i, v) in out.verdicts.iter().enumerate() {
+            prop_assert_eq!(v.index, i as u64);
+            let next = seq.entry(v.verdict.device_id).or_default();
+            prop_assert_eq!(v.verdict.seq, *next);
+            *next += 1;
+            prop_assert_eq!(v.evidence.hash(), v.verdict.evidence_hash);
+        }
+        let offsets: Vec<i64> = out.dead.iter().map(|d| d.offset).collect();
+        prop_assert!(offsets.windows(2).all(|w| w[0] < w[1]), "dead letters in offset order, each once: {:?}", offsets);
+    }
+
+    #[test]
+    fn a_damaged_snapshot_is_refused_or_harmless(records in records(), at in any::<prop::sample::Index>(), bit in 0u8..8) {
+        let plan = plan();
+        let mut lane = Lane::new(plan.clone(), 0, secret());
+        lane.step(&raw(&records, 0), &mut Output::default()).unwrap();
+        let mut bytes = lane.snapshot();
+        let i = at.index(bytes.len());
+        bytes[i] ^= 1 << bit;
+        // Whether it is noticed here or by the checkpoint's own digest: it must not panic or allocate without bound.
+        let _ = Lane::restore(plan.clone(), 0, secret(), &bytes);
+        prop_assert!(Lane::restore(plan, 0, secret(), &bytes[..i]).is_err());
+    }
+}
+
+/// A window's content, computed naively from the rows that the lane admits.
+#[test]
+fn windows_hold_exactly_the_rows_of_their_time() {
+    let plan = plan();
+    let t0 = 1_700_000_000_000i64 / 70_000 * 70_000;
+    let records: Vec<Record> = (0..200)
+        .map(|i| {
+            // Out of order by up to 2 s, within the disorder allowed.
+            let ts = t0 + i * 250 - if i % 3 == 0 { 1_900 } else { 0 };
+            Record {
+                broker: ts + 2_000,
+                value: Some(format!("{{\"device\":\"d{}\",\"ts\":{ts},\"x\":{},\"n\":{}}}", i % 2, i, 1 + i % 4)),
+            }
+        })
+        .collect();
+    let mut lane = Lane::new(plan, 0, secret());
+    let mut out = Output::default();
+    lane.step(&raw(&records, 0), &mut out).unwrap();
+    assert!(out.dead.is_empty(), "{:?}", out.dead);
+    let slow: Vec<_> = out.verdicts.iter().filter(|v| v.evidence.step == "b").collect();
+    assert!(slow.len() >= 10);
+    for v in slow {
+        let (start, end) = (v.verdict.window_start as i64, v.verdict.window_end as i64);
+        let inside: Vec<i64> = (0..200i64)
+            .filter(|i| {
+                let ts = t0 + i * 250 - if i % 3 == 0 { 1_900 } else { 0 };
+                format!("d{}", i % 2) == v.evidence.device && 1 + i % 4 != 3 && (start..end).contains(&ts)
+            })
+            .collect();
+        assert_eq!(v.evidence.rows, inside.len() as u64, "{start}");
+        let squares = inside.iter().map(|i| (i * i) as f64).sum::<f64>();
+        let rms = (squares / inside.len() as f64).sqrt();
+        let seen = v.evidence.features.iter().find(|f| f.name == "q").unwrap().value;
+        assert!((seen - rms).abs() <= 1e-9 * rms, "{seen} {rms}");
+    }
+}
+
+#[test]
+fn errors_of_planning_name_step_and_cure() {
+    let mut said = String::new();
+    let base = |from: &str, query: &str, window: Option<WindowSpec>| LaneSpec {
+        pipeline: "p".into(),
+        config_hash: [0; 32],
+        source: SourceSpec {
+            name: "readings".into(),
+            topic: "t".into(),
+            fields: vec![
+                field("device", FieldType::Utf8, true),
+                field("ts", FieldType::TimestampMs, true),
+                field("x", FieldType::F64, false),
+            ],
+            key: "device".into(),
+            time: "ts".into(),
+            max_disorder_ms: 0,
+            max_future_ms: 0,
+            max_record_bytes: 1,
+        },
+        sql: vec![SqlStepSpec { name: "s".into(), from: from.into(), sql: query.into(), window }],
+        scores: Vec::new(),
+    };
+    let window = Some(WindowSpec::Tumbling { size_ms: 1_000 });
+    for (from, query, window) in [
+        ("readings", "SELECT temprature FROM readings", None),
+        ("readings", "SELECT x FROM other", None),
+        ("readings", "SELECT device, avg(x) FROM readings GROUP BY device", None),
+        ("readings", "SELECT now() FROM readings", None),
+        ("readings", "SELECT x FROM readings ORDER BY x", None),
+        ("readings", "SELEC x", None),
+        ("readings", "SELECT x FROM readings; SELECT 1", None),
+        ("nobody", "SELECT x FROM nobody", None),
+        ("readings", "SELECT x FROM readings", window),
+        ("readings", "SELECT avg(x) AS m FROM readings", window),
+        ("readings", "SELECT x, count(*) AS c FROM readings GROUP BY x", window),
+        ("readings", "SELECT device, median(x) AS m FROM readings GROUP BY device", window),
+        ("readings", "SELECT device, avg(DISTINCT x) AS m FROM readings GROUP BY device", window),
+        ("readings", "SELECT device, slope(x, x) AS m FROM readings GROUP BY device", window),
+        ("readings", "SELECT device, avg(device) AS m FROM readings GROUP BY device", window),
+        (
+            "readings",
+            "SELECT device, avg(x) AS m FROM readings GROUP BY device",
+            Some(WindowSpec::Sliding { size_ms: 1_000, every_ms: 2_000 }),
+        ),
+    ] {
+        said.push_str(&format!("{query}\n"));
+        match LanePlan::new(&base(from, query, window)) {
+            Ok(_) => said.push_str("    (accepted)\n"),
+            Err(errors) => errors.iter().for_each(|e| said.push_str(&format!("    {e}\n"))),
+        }
+    }
+    insta::assert_snapshot!(said);
+}
