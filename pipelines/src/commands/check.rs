@@ -106,7 +106,7 @@ fn summary(p: &Pipeline, diags: &Diagnostics) -> String {
         ("anchor", anchor),
         ("configHash", hex(&p.config_hash())),
     ];
-    let mut out = format!("{}: ready to run{warnings}\n", p.file.path().display());
+    let mut out = format!("{}: no mistake found{warnings}\n", p.file.path().display());
     for (what, value) in rows {
         out.push_str(&format!("  {what:<10}  {value}\n"));
     }

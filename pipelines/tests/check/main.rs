@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod canonical;
+mod files;
 mod models;
 mod mutations;
 mod snapshots;
@@ -17,10 +18,10 @@ use std::sync::Arc;
 use avouch::lang::{Diagnostics, Environment, Pipeline, SourceFile, check};
 
 /// The pipeline without a mistake.
-pub const VALID: &str = include_str!("valid.toml");
+pub(crate) const VALID: &str = include_str!("valid.toml");
 
 /// The same environment on every machine.
-pub struct Fixed;
+pub(crate) struct Fixed;
 
 impl Environment for Fixed {
     fn var(&self, name: &str) -> Option<String> {
@@ -40,12 +41,12 @@ impl Environment for Fixed {
     }
 }
 
-pub fn file(text: &str) -> Arc<SourceFile> {
+pub(crate) fn file(text: &str) -> Arc<SourceFile> {
     Arc::new(SourceFile::new("pipeline.toml", text))
 }
 
 /// What `avouch check` finds in a text.
-pub fn findings(path: &str, text: &str) -> (Option<Pipeline>, Diagnostics) {
+pub(crate) fn findings(path: &str, text: &str) -> (Option<Pipeline>, Diagnostics) {
     match Pipeline::read(Arc::new(SourceFile::new(path, text)), &Fixed) {
         Ok(p) => {
             let diags = check(&p);
