@@ -1,0 +1,230 @@
+//! Checking a bundle, step by step.
+
+use sha2::{Digest, Sha256};
+
+use super::json::hex;
+use super::{Bundle, SignedCheckpoint, chain_log_id, file};
+use crate::log::verify_inclusion;
+use crate::verdict::{Hash32, SCORE_NOT_A_NUMBER, Severity, class, score_e6};
+
+/// What became of a step.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// It holds; with what was compared.
+    Passed(String),
+    /// It does not: the bundle must be refused.
+    Failed {
+        /// The files that contradict each other; one of them was changed.
+        files: Vec<&'static str>,
+        /// What is wrong; begins with the files' names.
+        why: String,
+    },
+    /// Nobody has checked it.
+    NotChecked(String),
+}
+
+/// One check.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Step {
+    /// What is checked, in a few words.
+    pub name: &'static str,
+    /// What is known when it passes.
+    pub proves: &'static str,
+    /// What is not known by it.
+    pub does_not_prove: &'static str,
+    /// The outcome.
+    pub outcome: Outcome,
+}
+
+/// Checks that the checkpoint's signature is its signer's over its seven fields for its chain and contract. Says what it
+/// found: an account recovered, or why not.
+pub type SignatureCheck<'a> = &'a dyn Fn(&SignedCheckpoint) -> Result<String, String>;
+
+/// Whether every step passed.
+pub fn accepted(steps: &[Step]) -> bool {
+    steps.iter().all(|s| matches!(s.outcome, Outcome::Passed(_)))
+}
+
+/// Checks everything in a bundle that needs no chain. All steps are made, whatever fails. Without `signature` that step
+/// is [`Outcome::NotChecked`].
+pub fn verify_offline(bundle: &Bundle, signature: Option<SignatureCheck<'_>>) -> Vec<Step> {
+    vec![
+        Step {
+            name: "verdict",
+            proves: "verdict.json states the very fields that the log's entry is the EIP-712 struct hash of",
+            does_not_prove: "that the entry is in an anchored log; see inclusion, signature and the chain itself",
+            outcome: verdict(bundle),
+        },
+        Step {
+            name: "evidence",
+            proves: "the device, features and contributions shown are those the verdict was made with",
+            does_not_prove: "that the sensors told the truth",
+            outcome: digest(
+                &bundle.evidence_bytes,
+                &bundle.verdict.evidence_hash,
+                file::EVIDENCE,
+                (file::VERDICT, "evidenceHash"),
+            ),
+        },
+        Step {
+            name: "score",
+            proves: "the contributions add up to the score, and the score is the verdict's",
+            does_not_prove: "that the model gives this score for these features; re-execute the lane for that",
+            outcome: score(bundle),
+        },
+        Step {
+            name: "model",
+            proves: "the file `model` is the one that made the decision",
+            does_not_prove: "that the model is right",
+            outcome: digest(&bundle.model, &bundle.verdict.model_hash, file::MODEL, (file::VERDICT, "modelHash")),
+        },
+        Step {
+            name: "pipeline",
+            proves: "pipeline.canonical.json is the configuration that was running",
+            does_not_prove: "that the configuration suits its purpose",
+            outcome: digest(
+                &bundle.pipeline,
+                &bundle.verdict.config_hash,
+                file::PIPELINE,
+                (file::VERDICT, "configHash"),
+            ),
+        },
+        Step {
+            name: "inclusion",
+            proves: "the verdict stands at its index in the log with the checkpoint's root, and cannot be changed without changing that root",
+            does_not_prove: "that this root was anchored; see signature and the chain itself",
+            outcome: inclusion(bundle),
+        },
+        Step {
+            name: "coverage",
+            proves: "the checkpoint commits to having read every record in a stated run of offsets, and the verdict's rows end before that run's end",
+            does_not_prove: "which records those were; replay the topic to see that none of them was left out",
+            outcome: coverage(bundle),
+        },
+        Step {
+            name: "log",
+            proves: "the checkpoint is of this pipeline's log, registered by the stated owner",
+            does_not_prove: "who the owner is; compare the address with one you know",
+            outcome: log(bundle),
+        },
+        Step {
+            name: "signature",
+            proves: "the stated signer signed this checkpoint for this chain and contract",
+            does_not_prove: "that the contract has it, and when it took it; ask the chain",
+            outcome: match signature {
+                None => Outcome::NotChecked("no check of signatures was given".into()),
+                Some(check) => match check(&bundle.checkpoint) {
+                    Ok(found) => Outcome::Passed(found),
+                    Err(why) => failed([file::CHECKPOINT], &why),
+                },
+            },
+        },
+    ]
+}
+
+fn failed<const N: usize>(files: [&'static str; N], why: &str) -> Outcome {
+    Outcome::Failed { files: files.to_vec(), why: format!("{}: {why}", files.join(", ")) }
+}
+
+fn digest(bytes: &[u8], expected: &Hash32, file: &'static str, (stated, field): (&'static str, &str)) -> Outcome {
+    let found: Hash32 = Sha256::digest(bytes).into();
+    if found == *expected {
+        return Outcome::Passed(format!("SHA-256 of {file} is {field}, {}", hex(&found)));
+    }
+    failed([file, stated], &format!("the SHA-256 of {file} is {} but {field} is {}", hex(&found), hex(expected)))
+}
+
+fn verdict(b: &Bundle) -> Outcome {
+    let files = [file::VERDICT, file::INCLUSION];
+    let found = b.verdict.struct_hash();
+    if found != b.inclusion.entry {
+        let entry = hex(&b.inclusion.entry);
+        return failed(files, &format!("the struct hash of the verdict is {} but the entry is {entry}", hex(&found)));
+    }
+    if b.index != b.inclusion.index {
+        return failed(files, &format!("the verdict's index is {} but the proof's is {}", b.index, b.inclusion.index));
+    }
+    Outcome::Passed(format!("struct hash of the verdict is the entry, {}", hex(&found)))
+}
+
+fn score(b: &Bundle) -> Outcome {
+    let (v, e) = (&b.verdict, &b.evidence);
+    let files = [file::VERDICT, file::EVIDENCE];
+    if Severity::from_code(v.severity).is_none() {
+        return failed([file::VERDICT], &format!("there is no severity {}", v.severity));
+    }
+    if score_e6(e.score) != v.score_e6 {
+        return failed(files, &format!("the evidence's score {} is not the verdict's scoreE6 {}", e.score, v.score_e6));
+    }
+    if (v.score_e6 == SCORE_NOT_A_NUMBER) != (v.class == class::NOT_A_NUMBER) {
+        return failed([file::VERDICT], &format!("scoreE6 {} does not go with class_ {}", v.score_e6, v.class));
+    }
+    if e.score.is_nan() {
+        return Outcome::Passed("the window could not be scored, and the verdict says so".into());
+    }
+    let (mut sum, mut size) = (0.0, e.score.abs());
+    for f in &e.features {
+        sum += f.contribution;
+        size += f.contribution.abs();
+    }
+    // Contributions are rounded one by one: the sum may be off by some units in the last place of the largest.
+    if (sum - e.score).abs() <= 1e-9 * size {
+        return Outcome::Passed(format!("{} contributions sum to {sum}, the score is {}", e.features.len(), e.score));
+    }
+    failed([file::EVIDENCE], &format!("the contributions sum to {sum} but the score is {}", e.score))
+}
+
+fn inclusion(b: &Bundle) -> Outcome {
+    let (i, c) = (&b.inclusion, &b.checkpoint);
+    if (i.size, i.root) != (c.new_size, c.new_root) {
+        let why = format!(
+            "the proof is for size {} and root {} but the checkpoint for {} and {}",
+            i.size,
+            hex(&i.root),
+            c.new_size,
+            hex(&c.new_root)
+        );
+        return failed([file::INCLUSION, file::CHECKPOINT], &why);
+    }
+    match verify_inclusion(&b.verdict.struct_hash(), b.index, c.new_size, &i.path, &c.new_root) {
+        Ok(()) => {
+            let n = i.path.len();
+            Outcome::Passed(format!("{n} hashes lead from entry {} to newRoot, {}", b.index, hex(&c.new_root)))
+        }
+        Err(e) => failed([file::INCLUSION, file::VERDICT, file::CHECKPOINT], &e.to_string()),
+    }
+}
+
+fn coverage(b: &Bundle) -> Outcome {
+    let (c, e) = (&b.coverage, &b.evidence);
+    let outcome =
+        digest(&b.coverage_bytes, &b.checkpoint.data_commitment, file::COVERAGE, (file::CHECKPOINT, "dataCommitment"));
+    if !matches!(outcome, Outcome::Passed(_)) {
+        return outcome;
+    }
+    let files = [file::COVERAGE, file::EVIDENCE];
+    if (&c.topic, c.partition) != (&e.topic, e.partition) {
+        let why = format!("it covers {}/{} but the rows are of {}/{}", c.topic, c.partition, e.topic, e.partition);
+        return failed(files, &why);
+    }
+    if e.first_offset > e.last_offset || e.last_offset >= c.to_offset {
+        let why =
+            format!("the rows at offsets {} to {} do not end before {}", e.first_offset, e.last_offset, c.to_offset);
+        return failed(files, &why);
+    }
+    Outcome::Passed(format!("{}/{} from offset {} up to {}", c.topic, c.partition, c.from_offset, c.to_offset))
+}
+
+fn log(b: &Bundle) -> Outcome {
+    let found = chain_log_id(&b.checkpoint.owner, &b.origin);
+    if found == b.checkpoint.log_id {
+        return Outcome::Passed(format!("logId of {} is {}", b.origin.as_str(), hex(&found)));
+    }
+    let why = format!(
+        "logId of the log {} and the owner would be {} but is {}",
+        b.origin.as_str(),
+        hex(&found),
+        hex(&b.checkpoint.log_id)
+    );
+    failed([file::CHECKPOINT, file::VERDICT], &why)
+}

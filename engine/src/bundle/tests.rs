@@ -1,0 +1,316 @@
+#![allow(clippy::unwrap_used)]
+
+use sha2::{Digest, Sha256};
+
+use super::*;
+use crate::log::{TreeAppender, inclusion_proof};
+use crate::verdict::{FeatureEvidence, class};
+
+const SIZE: u64 = 300;
+const INDEX: u64 = 137;
+
+/// Stands in for a signature scheme: a digest over all that EIP-712 binds, keyed by the signer.
+fn sign(c: &SignedCheckpoint) -> Vec<u8> {
+    let mut h = Sha256::new();
+    for part in [&c.log_id, &c.old_root, &c.new_root, &c.data_commitment] {
+        h.update(part);
+    }
+    for n in [c.old_size, c.new_size, c.issued_at, c.chain_id] {
+        h.update(n.to_be_bytes());
+    }
+    h.update(c.contract);
+    h.update(c.signer);
+    h.finalize().to_vec()
+}
+
+fn check(c: &SignedCheckpoint) -> Result<String, String> {
+    if c.signature == sign(c) {
+        Ok("signed by the stated signer".into())
+    } else {
+        Err("the signature is not the stated signer's over this checkpoint".into())
+    }
+}
+
+struct Sample {
+    origin: LogOrigin,
+    record: VerdictRecord,
+    inclusion: Vec<Hash32>,
+    checkpoint: SignedCheckpoint,
+    coverage: Coverage,
+    model: Vec<u8>,
+    pipeline: Vec<u8>,
+}
+
+impl Sample {
+    fn parts(&self) -> Parts<'_> {
+        Parts {
+            origin: &self.origin,
+            record: &self.record,
+            inclusion: &self.inclusion,
+            checkpoint: &self.checkpoint,
+            coverage: &self.coverage,
+            model: &self.model,
+            pipeline: &self.pipeline,
+        }
+    }
+}
+
+fn sample_with(score: f64) -> Sample {
+    let model = b"avouch-model 1\nweights and card\n".to_vec();
+    let pipeline = br#"{"pipeline":{"name":"pump-health"},"version":1}"#.to_vec();
+    let feature = |name: &str, value, part: f64| FeatureEvidence {
+        name: name.into(),
+        value,
+        expected: 0.1,
+        contribution: part * score,
+    };
+    let evidence = Evidence {
+        device: "pump-7".into(),
+        step: "anomaly".into(),
+        topic: "pumps.telemetry".into(),
+        partition: 2,
+        first_offset: 48_100,
+        last_offset: 48_219,
+        rows: 60,
+        score,
+        p_value: if score.is_nan() { f64::NAN } else { 0.0004 },
+        features: vec![
+            feature("vib_rms", 3.25, 0.8),
+            feature("temp_mean", if score.is_nan() { f64::NAN } else { 61.0 }, 0.2),
+        ],
+    };
+    let verdict = Verdict {
+        device_id: [0x11; 32],
+        seq: 41,
+        window_start: 1_767_225_600_000,
+        window_end: 1_767_225_660_000,
+        model_hash: Sha256::digest(&model).into(),
+        config_hash: Sha256::digest(&pipeline).into(),
+        input_digest: [0x22; 32],
+        score_e6: crate::verdict::score_e6(score),
+        severity: 2,
+        class: if score.is_nan() { class::NOT_A_NUMBER } else { class::ANOMALY },
+        evidence_hash: evidence.hash(),
+        salt: [0x33; 32],
+    };
+    let (mut tree, mut stored) = (TreeAppender::new(), Vec::new());
+    for n in 0..SIZE {
+        let entry = if n == INDEX { verdict.struct_hash() } else { Sha256::digest(n.to_be_bytes()).into() };
+        tree.append(&entry, &mut stored);
+    }
+    let hashes: Vec<Hash32> = stored.chunks_exact(32).map(|h| h.try_into().unwrap()).collect();
+    let origin = LogOrigin::new("pump-health", 2);
+    let coverage = Coverage { topic: "pumps.telemetry".into(), partition: 2, from_offset: 31_000, to_offset: 52_000 };
+    let owner = [0xab; 20];
+    let mut checkpoint = SignedCheckpoint {
+        log_id: chain_log_id(&owner, &origin),
+        old_size: 120,
+        new_size: SIZE,
+        old_root: [0x44; 32],
+        new_root: tree.root(),
+        data_commitment: coverage.commitment(),
+        issued_at: 1_767_225_700_123,
+        chain_id: 31_337,
+        contract: [0xcd; 20],
+        owner,
+        signer: [0xef; 20],
+        signature: vec![],
+    };
+    checkpoint.signature = sign(&checkpoint);
+    Sample {
+        origin,
+        record: VerdictRecord { index: INDEX, verdict, evidence },
+        inclusion: inclusion_proof(INDEX, SIZE, &hashes).unwrap(),
+        checkpoint,
+        coverage,
+        model,
+        pipeline,
+    }
+}
+
+fn sample() -> Sample {
+    sample_with(12.345_678_9)
+}
+
+/// What refuses these files, if anything does.
+fn refusal(files: &Files) -> Option<String> {
+    match parse(files) {
+        Err(e) => Some(e.to_string()),
+        Ok(bundle) => {
+            let steps = verify_offline(&bundle, Some(&check));
+            let why: Vec<String> = steps
+                .iter()
+                .filter_map(|s| match &s.outcome {
+                    Outcome::Failed { why, .. } => Some(format!("{}: {why}", s.name)),
+                    _ => None,
+                })
+                .collect();
+            assert_eq!(why.is_empty(), accepted(&steps));
+            (!why.is_empty()).then(|| why.join("\n"))
+        }
+    }
+}
+
+#[test]
+fn a_bundle_round_trips_and_is_accepted() {
+    let s = sample();
+    let files = build(&s.parts()).unwrap();
+    let bundle = parse(&files).unwrap();
+    assert_eq!(bundle.origin, s.origin);
+    assert_eq!((bundle.index, &bundle.verdict, &bundle.evidence), (INDEX, &s.record.verdict, &s.record.evidence));
+    assert_eq!((&bundle.checkpoint, &bundle.coverage), (&s.checkpoint, &s.coverage));
+    assert_eq!((&bundle.model, &bundle.pipeline), (&s.model, &s.pipeline));
+    assert_eq!(refusal(&files), None);
+    assert_eq!(build(&s.parts()).unwrap(), files);
+    // Without a check of signatures nobody can accept it.
+    assert!(!accepted(&verify_offline(&bundle, None)));
+    // The README is for people.
+    let mut without = files;
+    without.remove(file::README);
+    assert_eq!(refusal(&without), None);
+}
+
+#[test]
+fn a_verdict_without_a_score_is_a_verdict() {
+    let files = build(&sample_with(f64::NAN).parts()).unwrap();
+    assert_eq!(refusal(&files), None);
+    let text = String::from_utf8(files[file::EVIDENCE_JSON].clone()).unwrap();
+    assert!(text.contains("\"score\": \"NaN\""), "{text}");
+}
+
+#[test]
+fn every_byte_counts() {
+    let files = build(&sample().parts()).unwrap();
+    let mut tried = 0;
+    for name in file::REQUIRED {
+        for at in 0..files[name].len() {
+            for flip in [0x01, 0x20, 0x80] {
+                let mut bad = files.clone();
+                bad.get_mut(name).unwrap()[at] ^= flip;
+                let Some(why) = refusal(&bad) else { panic!("{name} byte {at} flip {flip:#x} was accepted") };
+                assert!(why.contains(name), "{name} byte {at}: {why}");
+                tried += 1;
+            }
+            // Another digit in place of a digit keeps the JSON well-formed.
+            let byte = files[name][at];
+            if byte.is_ascii_digit() {
+                let mut bad = files.clone();
+                bad.get_mut(name).unwrap()[at] = b'0' + (byte - b'0' + 1) % 10;
+                let Some(why) = refusal(&bad) else { panic!("{name} byte {at} was accepted as another digit") };
+                assert!(why.contains(name), "{name} byte {at}: {why}");
+                tried += 1;
+            }
+        }
+        for len in [0, files[name].len() / 2, files[name].len() - 1] {
+            let mut bad = files.clone();
+            bad.get_mut(name).unwrap().truncate(len);
+            assert!(refusal(&bad).is_some_and(|why| why.contains(name)), "{name} cut to {len}");
+        }
+        let mut bad = files.clone();
+        bad.get_mut(name).unwrap().push(b'\n');
+        assert!(refusal(&bad).is_some_and(|why| why.contains(name)), "{name} with a line more");
+    }
+    println!("{tried} changes refused");
+    assert!(tried > 10_000, "{tried}");
+}
+
+#[test]
+fn parts_that_do_not_belong_together_make_no_bundle() {
+    let refuse = |change: &dyn Fn(&mut Sample)| {
+        let mut s = sample();
+        change(&mut s);
+        build(&s.parts()).unwrap_err().to_string()
+    };
+    let other = sample_with(3.0);
+    let said = [
+        refuse(&|s| s.model.push(0)),
+        refuse(&|s| s.pipeline.clear()),
+        refuse(&|s| s.record.evidence.rows += 1),
+        refuse(&|s| s.record.index += 1),
+        refuse(&|s| s.record.verdict.severity = 1),
+        refuse(&|s| s.inclusion[2][7] ^= 1),
+        refuse(&|s| s.checkpoint.new_size = INDEX),
+        refuse(&|s| s.checkpoint.new_root = other.checkpoint.new_root),
+        refuse(&|s| s.coverage.to_offset -= 1),
+        refuse(&|s| s.checkpoint.owner = [0; 20]),
+        refuse(&|s| s.origin = LogOrigin::new("pump-health", 3)),
+    ];
+    insta::assert_snapshot!(said.join("\n"));
+}
+
+#[test]
+fn messages_of_refusals() {
+    let files = build(&sample().parts()).unwrap();
+    let edit = |name: &str, from: &str, to: &str| {
+        let mut bad = files.clone();
+        let text = String::from_utf8(bad[name].clone()).unwrap();
+        assert!(text.contains(from), "{name}: {from}");
+        bad.insert(name.to_owned(), text.replacen(from, to, 1).into_bytes());
+        format!("# {name}: {from:?} -> {to:?}\n{}\n", refusal(&bad).unwrap())
+    };
+    let without = |name: &str| {
+        let mut bad = files.clone();
+        bad.remove(name);
+        format!("# without {name}\n{}\n", refusal(&bad).unwrap())
+    };
+    let with = |name: &str| {
+        let mut bad = files.clone();
+        bad.insert(name.to_owned(), vec![]);
+        format!("# with {name}\n{}\n", refusal(&bad).unwrap())
+    };
+    let said = [
+        without(file::MODEL),
+        with("notes.txt"),
+        edit(file::VERDICT, "\"severity\": 2", "\"severity\": 1"),
+        edit(file::VERDICT, "critical", "normal"),
+        edit(file::VERDICT, "\"seq\": \"41\"", "\"seq\": \"42\""),
+        edit(file::VERDICT, "\"seq\": \"41\"", "\"seq\": \"041\""),
+        edit(file::VERDICT, "\"seq\": \"41\"", "\"seq\": 41"),
+        edit(file::VERDICT, "\"seq\": \"41\",", "\"seq\": \"41\", \"seq\": \"41\","),
+        edit(file::VERDICT, "\"salt\"", "\"pepper\""),
+        edit(file::VERDICT, "0x1111", "0x11"),
+        edit(file::VERDICT, "avouch-verdict/1", "avouch-verdict/2"),
+        edit(file::VERDICT, "pump-health/2", "pump-health/3"),
+        edit(file::EVIDENCE_JSON, "pump-7", "pump-8"),
+        edit(file::INCLUSION, "\"index\": \"137\"", "\"index\": \"138\""),
+        edit(file::INCLUSION, "\"size\": \"300\"", "\"size\": \"301\""),
+        edit(file::CHECKPOINT, "\"issuedAt\": \"1767225700123\"", "\"issuedAt\": \"1767225700124\""),
+        edit(file::CHECKPOINT, "\"chainId\": \"31337\"", "\"chainId\": \"1\""),
+        edit(file::CHECKPOINT, "\"name\": \"Avouch\"", "\"name\": \"Vouch\""),
+        edit(file::CHECKPOINT, "{\n", "{\n  \"extra\": 1,\n"),
+        edit(file::COVERAGE_JSON, "31000", "30000"),
+        edit(file::PIPELINE, "\"version\":1", "\"version\":2"),
+        edit(file::MODEL, "weights", "height"),
+    ];
+    insta::assert_snapshot!(said.join("\n"));
+}
+
+#[test]
+fn what_a_bundle_looks_like() {
+    let files = build(&sample().parts()).unwrap();
+    let text = |n: &str| format!("==> {n}\n{}", String::from_utf8_lossy(&files[n]));
+    let shown =
+        [file::VERDICT, file::EVIDENCE_JSON, file::INCLUSION, file::CHECKPOINT, file::COVERAGE_JSON, file::README];
+    insta::assert_snapshot!(shown.map(text).join("\n"));
+}
+
+#[test]
+fn what_the_steps_say() {
+    let bundle = parse(&build(&sample().parts()).unwrap()).unwrap();
+    let steps = verify_offline(&bundle, Some(&check));
+    assert!(accepted(&steps));
+    let text = |s: &Step| {
+        let Outcome::Passed(found) = &s.outcome else { panic!("{s:?}") };
+        format!("{}\n  proves: {}\n  does not prove: {}\n  found: {found}\n", s.name, s.proves, s.does_not_prove)
+    };
+    insta::assert_snapshot!(steps.iter().map(text).collect::<Vec<_>>().join("\n"));
+}
+
+#[test]
+fn dates() {
+    assert_eq!(json::utc(0), "1970-01-01T00:00:00.000Z");
+    assert_eq!(json::utc(951_782_400_000), "2000-02-29T00:00:00.000Z");
+    assert_eq!(json::utc(1_767_225_600_000), "2026-01-01T00:00:00.000Z");
+    assert_eq!(json::utc(253_402_300_799_999), "9999-12-31T23:59:59.999Z");
+    assert_eq!(json::utc(u64::MAX), "18446744073709551615 ms");
+}
