@@ -12,6 +12,15 @@ pub(crate) fn show(hash: &Hash32) -> String {
     hex::encode_prefixed(hash)
 }
 
+/// Two roots of one log at one size, which ought to be the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Roots {
+    /// The log's here.
+    pub ours: Hash32,
+    /// The chain's.
+    pub chain: Hash32,
+}
+
 /// Why something did not work on, or on the way to, the chain. Endpoints are shown without credentials, path and query.
 #[derive(Debug, Error)]
 pub enum EthereumError {
@@ -170,8 +179,8 @@ pub enum EthereumError {
     #[error(
         "{contract}: log {} has root {} at size {size} on chain, but {} here: the log was altered or restored wrongly after it was anchored, or another writer uses its key; stop, and compare the two",
         show(log_id),
-        show(chain),
-        show(ours)
+        show(&roots.chain),
+        show(&roots.ours)
     )]
     Diverged {
         /// The contract.
@@ -180,10 +189,8 @@ pub enum EthereumError {
         log_id: Hash32,
         /// The size both have.
         size: u64,
-        /// Our root.
-        ours: Hash32,
-        /// The chain's root.
-        chain: Hash32,
+        /// The two roots.
+        roots: Box<Roots>,
     },
     /// The contract does not accept the signature.
     #[error(
@@ -379,5 +386,15 @@ impl EthereumError {
             Self::Rpc { revert, .. } => revert.as_deref(),
             _ => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_is_cheap_to_return() {
+        assert!(size_of::<EthereumError>() < 128, "{}", size_of::<EthereumError>());
     }
 }

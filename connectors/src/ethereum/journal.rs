@@ -84,6 +84,8 @@ struct State {
 pub(crate) struct Journal {
     path: PathBuf,
     file: File,
+    /// Bytes of whole records.
+    length: u64,
     state: State,
     torn_bytes: u64,
     _lease: File,
@@ -106,7 +108,7 @@ impl Journal {
         file.read_to_end(&mut bytes).map_err(|e| fail("read it", e))?;
         let (state, good) = read_all(path, &bytes, holder)?;
         let torn_bytes = (bytes.len() - good) as u64;
-        let mut journal = Self { path: path.to_owned(), file, state, torn_bytes, _lease: lease };
+        let mut journal = Self { path: path.to_owned(), file, length: good as u64, state, torn_bytes, _lease: lease };
         if torn_bytes > 0 {
             tracing::warn!(journal = %path.display(), torn_bytes, "cut off a record that a crash left unfinished");
             journal.file.set_len(good as u64).map_err(|e| fail("cut off its torn end", e))?;
@@ -149,14 +151,14 @@ impl Journal {
         signature: Vec<u8>,
     ) -> Result<u64, EthereumError> {
         let id = self.state.next_id;
-        self.record(Record::Begun(Attempt {
+        self.record(Record::Begun(Box::new(Attempt {
             id,
             checkpoint,
             proof,
             signature,
             transactions: Vec::new(),
             included: None,
-        }))?;
+        })))?;
         Ok(id)
     }
 
@@ -186,8 +188,14 @@ impl Journal {
             path: self.path.clone(),
             reason: format!("cannot append to it: {e}"),
         };
-        self.file.write_all(&frame(&record.to_bytes())).map_err(fail)?;
-        self.file.sync_data().map_err(fail)?;
+        let bytes = frame(&record.to_bytes());
+        if let Err(error) = self.file.write_all(&bytes).and_then(|()| self.file.sync_data()) {
+            // A full disk leaves half a record, which must not stand before the next one.
+            let cut = self.file.set_len(self.length).and_then(|()| self.file.sync_data());
+            cut.map_err(fail)?;
+            return Err(fail(error));
+        }
+        self.length += bytes.len() as u64;
         self.state.apply(record);
         Ok(())
     }
@@ -203,7 +211,7 @@ impl Journal {
         bytes.extend(frame(&head.to_bytes()));
         for attempt in &self.state.attempts {
             let bare = Attempt { transactions: Vec::new(), included: None, ..attempt.clone() };
-            bytes.extend(frame(&Record::Begun(bare).to_bytes()));
+            bytes.extend(frame(&Record::Begun(Box::new(bare)).to_bytes()));
             for transaction in &attempt.transactions {
                 bytes.extend(frame(&Record::Signed(attempt.id, transaction.clone()).to_bytes()));
             }
@@ -221,6 +229,7 @@ impl Journal {
         let dir = self.path.parent().filter(|d| !d.as_os_str().is_empty()).unwrap_or(Path::new("."));
         File::open(dir).and_then(|d| d.sync_all()).map_err(fail)?;
         self.file = OpenOptions::new().read(true).append(true).open(&self.path).map_err(fail)?;
+        self.length = bytes.len() as u64;
         Ok(())
     }
 }
@@ -232,11 +241,17 @@ fn take_lease(path: &Path) -> Result<File, EthereumError> {
     let fail =
         |e: std::io::Error| EthereumError::Journal { path: lock.clone(), reason: format!("cannot lock it: {e}") };
     let file = OpenOptions::new().create(true).truncate(false).write(true).open(&lock).map_err(fail)?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(EthereumError::JournalBusy { path: path.to_owned() }),
-        Err(TryLockError::Error(e)) => Err(fail(e)),
+    // A writer that was just dropped may seem to hold it for a moment still: a child process that another thread starts has
+    // every open file of ours until it runs its program.
+    for last in [false, false, false, false, true] {
+        match file.try_lock() {
+            Ok(()) => break,
+            Err(TryLockError::WouldBlock) if last => return Err(EthereumError::JournalBusy { path: path.to_owned() }),
+            Err(TryLockError::WouldBlock) => std::thread::sleep(std::time::Duration::from_millis(50)),
+            Err(TryLockError::Error(e)) => return Err(fail(e)),
+        }
     }
+    Ok(file)
 }
 
 fn checksum(payload: &[u8]) -> [u8; 8] {
@@ -330,7 +345,7 @@ fn next_frame(rest: &[u8]) -> Frame<'_> {
 /// One frame's meaning.
 enum Record {
     Head(Holder, u64, u64),
-    Begun(Attempt),
+    Begun(Box<Attempt>),
     Signed(u64, SignedTransaction),
     Included(u64, Inclusion),
     Reopened(u64),
@@ -347,7 +362,7 @@ impl State {
             }
             Record::Begun(attempt) => {
                 self.next_id = self.next_id.max(attempt.id + 1);
-                self.attempts.push(attempt);
+                self.attempts.push(*attempt);
             }
             Record::Signed(id, transaction) => {
                 self.next_nonce = self.next_nonce.max(transaction.nonce + 1);
@@ -440,7 +455,14 @@ impl Record {
                 let n = r.count(32)?;
                 let proof = (0..n).map(|_| r.array()).collect::<Result<_, _>>()?;
                 let signature = r.bytes()?.to_vec();
-                Record::Begun(Attempt { id, checkpoint, proof, signature, transactions: Vec::new(), included: None })
+                Record::Begun(Box::new(Attempt {
+                    id,
+                    checkpoint,
+                    proof,
+                    signature,
+                    transactions: Vec::new(),
+                    included: None,
+                }))
             }
             2 => {
                 let id = r.u64()?;

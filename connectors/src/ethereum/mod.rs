@@ -30,7 +30,7 @@ pub use alloy::primitives::Address;
 pub use artifact::verdict_log_code_hash;
 pub use checkpoint::{Checkpoint, Domain, log_id};
 pub use deploy::{Deployed, Registered, deploy_verdict_log, register_log, set_signer, set_successor};
-pub use error::EthereumError;
+pub use error::{EthereumError, Roots};
 pub use reader::{Anchor, ChainCheckpoint, ChainReader, Heads};
 pub use rpc::{At, Endpoint, RpcOptions};
 pub use signer::OperatorKey;

@@ -25,7 +25,7 @@ use avouch_engine::verdict::Hash32;
 
 use super::bindings::VerdictLog as contract;
 use super::checkpoint::{Checkpoint, Domain};
-use super::error::EthereumError;
+use super::error::{EthereumError, Roots};
 use super::journal::{Attempt, Holder, Inclusion, Journal};
 use super::reader::{ChainReader, Heads};
 use super::rpc::{At, Endpoint, RpcOptions};
@@ -60,7 +60,7 @@ impl Default for WriterOptions {
 }
 
 /// Where a writer writes, and as whom.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct WriterConfig {
     /// URL of the RPC endpoint.
     pub url: String,
@@ -74,6 +74,19 @@ pub struct WriterConfig {
     pub journal: PathBuf,
     /// Patience and limits.
     pub options: WriterOptions,
+}
+
+impl std::fmt::Debug for WriterConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // The URL may hold credentials.
+        f.debug_struct("WriterConfig")
+            .field("domain", &self.domain)
+            .field("signer", &self.signer)
+            .field("payer", &self.payer)
+            .field("journal", &self.journal)
+            .field("options", &self.options)
+            .finish_non_exhaustive()
+    }
 }
 
 /// A checkpoint that is in a block. Whether the block is final, [`AnchorWriter::finalized_size`] says.
@@ -259,8 +272,7 @@ impl AnchorWriter {
                 contract: self.reader.domain().contract,
                 log_id: *log_id,
                 size: head.size,
-                ours: *old_root,
-                chain: head.root,
+                roots: Box::new(Roots { ours: *old_root, chain: head.root }),
             });
         }
         if let Some(there) = self.reader.checkpoint_of(log_id, *new_size, At::Latest).await? {
@@ -284,8 +296,7 @@ impl AnchorWriter {
             contract: self.reader.domain().contract,
             log_id: ours.log_id,
             size: ours.new_size,
-            ours: ours.new_root,
-            chain: *chain,
+            roots: Box::new(Roots { ours: ours.new_root, chain: *chain }),
         })
     }
 

@@ -25,7 +25,8 @@ impl LogOrigin {
         &self.0
     }
 
-    /// SHA-256 of the origin line: the `logId` on chain.
+    /// SHA-256 of the origin line: the name under which the log's owner registers it on chain. (The contract's `logId` binds
+    /// this name to the owner's account, so that nobody can take it.)
     pub fn log_id(&self) -> Hash32 {
         Sha256::digest(self.0.as_bytes()).into()
     }

@@ -223,14 +223,14 @@ contract VerdictLog is IVerdictLog {
     }
 
     /// @dev Sizes only grow, so the ring is searched by halves: at most seven slots are read.
-    function _find(bytes32 logId, uint64 size) private view returns (Slot storage slot) {
+    function _find(bytes32 logId, uint64 size) private view returns (Slot storage) {
         Log storage log = _existing(logId);
         uint256 count = log.count;
         uint256 low = count > RING ? count - RING : 0;
         uint256 high = count;
         while (low < high) {
             uint256 middle = (low + high) / 2;
-            slot = log.ring[middle % RING];
+            Slot storage slot = log.ring[middle % RING];
             uint64 found = uint64(slot.packed);
             if (found == size) return slot;
             if (found < size) low = middle + 1;

@@ -26,7 +26,6 @@ pub fn entry(index: u64) -> Hash32 {
 }
 
 impl MerkleLog {
-
     pub fn grow_to(&mut self, size: u64) {
         while self.size < size {
             self.push(&entry(self.size));
