@@ -199,7 +199,10 @@ impl RowReader for NdjsonRows {
         row.line = self.line;
         if let Err(e) = self.parse() {
             if !self.keep_unreadable {
-                return Err(self.error(format!("this line is not a JSON object: {e}")));
+                // The error counts lines from this one; only its column says something.
+                let place = format!(" at line {} column {}", e.line(), e.column());
+                let what = e.to_string().replace(&place, "");
+                return Err(self.error(format!("this line is not a JSON object: {what}, at byte {}", e.column())));
             }
             row.json.extend_from_slice(&self.buffer);
             row.readable = false;

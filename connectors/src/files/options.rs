@@ -150,8 +150,8 @@ impl ReplayOptions {
             let mut found = false;
             for path in paths {
                 let path = path.map_err(|e| {
-                    let path = e.path().to_path_buf();
-                    FilesError::Io { path, source: e.into_error() }
+                    let source = std::io::Error::new(e.error().kind(), e.error().to_string());
+                    FilesError::Io { path: e.path().to_path_buf(), source }
                 })?;
                 if path.is_file() {
                     found = true;

@@ -19,6 +19,8 @@ pub struct Replay {
     sizes: Vec<u64>,
     inner: Inner,
     taken: HashMap<String, u64>,
+    /// What is wrong with the row after the last one handed out: a merge reads one row ahead.
+    ahead: Option<FilesError>,
 }
 
 enum Inner {
@@ -99,7 +101,7 @@ impl Replay {
             }
             Inner::Merge { sources, next: BinaryHeap::new() }
         };
-        let mut replay = Self { options, files, sizes, inner, taken: HashMap::new() };
+        let mut replay = Self { options, files, sizes, inner, taken: HashMap::new(), ahead: None };
         replay.prime()?;
         Ok(replay)
     }
@@ -155,6 +157,9 @@ impl Replay {
     }
 
     fn advance(&mut self, row: &mut Row) -> Result<bool, FilesError> {
+        if let Some(error) = self.ahead.take() {
+            return Err(error);
+        }
         match &mut self.inner {
             Inner::Chain { at, reader, done } => loop {
                 let Some(open) = reader else { return Ok(false) };
@@ -171,25 +176,31 @@ impl Replay {
             },
             Inner::Merge { sources, next } => {
                 let Some(Reverse((time, file))) = next.pop() else { return Ok(false) };
-                let source = &mut sources[file];
-                std::mem::swap(row, &mut source.head);
-                if source.reader.read(&mut source.head)? {
-                    source.head.file = file;
-                    let after = source.head.order_ms().unwrap_or(time);
-                    if after < time {
-                        return Err(FilesError::Row {
-                            path: self.files[file].clone(),
-                            line: source.head.line,
-                            why: format!(
-                                "time goes back by {} ms from the row before; files are merged by time and must each be in order: sort them (--order sorted, which reads them into memory) or replay them as they stand (--order file)",
-                                time - after
-                            ),
-                        });
-                    }
-                    next.push(Reverse((after, file)));
+                std::mem::swap(row, &mut sources[file].head);
+                match refill(&mut sources[file], file, time, &self.files[file]) {
+                    Ok(Some(after)) => next.push(Reverse((after, file))),
+                    Ok(None) => {}
+                    Err(error) => self.ahead = Some(error),
                 }
                 Ok(true)
             }
         }
     }
+}
+
+/// Reads the file's next row and returns its time, which must not be before `time`.
+fn refill(source: &mut Source, file: usize, time: i64, path: &Path) -> Result<Option<i64>, FilesError> {
+    if !source.reader.read(&mut source.head)? {
+        return Ok(None);
+    }
+    source.head.file = file;
+    let after = source.head.order_ms().unwrap_or(time);
+    if after < time {
+        let why = format!(
+            "time goes back by {} ms from the row before; files are merged by time and must each be in order: sort them (--order sorted, which reads them into memory) or replay them as they stand (--order file)",
+            time - after
+        );
+        return Err(FilesError::Row { path: path.to_path_buf(), line: source.head.line, why });
+    }
+    Ok(Some(after))
 }

@@ -159,7 +159,7 @@ fn unreadable_lines_are_errors_or_kept() {
     let error = rows(options.clone()).unwrap_err();
     assert_eq!(
         folder.message(&error),
-        "a.ndjson:2: this line is not a JSON object: EOF while parsing an object at line 1 column 21"
+        "a.ndjson:2: this line is not a JSON object: EOF while parsing an object, at byte 20"
     );
     options.keep_unreadable = true;
     let rows = rows(options).unwrap();

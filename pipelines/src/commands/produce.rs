@@ -157,6 +157,14 @@ pub enum ProduceError {
     /// Arguments that contradict each other.
     #[error("{0}")]
     Arguments(String),
+    /// The replay stopped on the way.
+    #[error("{cause}; rows delivered before it: {delivered}")]
+    Stopped {
+        /// Rows acknowledged until then.
+        delivered: u64,
+        /// Why it stopped.
+        cause: Box<ProduceError>,
+    },
     /// Some records were not acknowledged.
     #[error(
         "{failed} of {rows} rows were not delivered to `{topic}`; the first: {first}. Rows not counted as failed were acknowledged, so replay what is missing or start over with an empty topic"
@@ -251,11 +259,49 @@ fn produce(args: &ProduceArgs) -> Result<(ProduceSummary, Option<String>), Produ
     let bar = progress_bar(&replay, args.json);
     let started = Instant::now();
     let mut pacer = Pacer::new(pace);
-    let (mut row, mut rows, mut bytes, mut unreadable) = (Row::default(), 0u64, 0u64, 0u64);
+    let mut counts = Counts::default();
+    let sent = send_all(&mut replay, &mut publisher, &mut pacer, stamp, &bar, &mut counts);
+    bar.set_message("waiting for the last acknowledgements");
+    let finished = publisher.finish();
+    bar.finish_and_clear();
+    if let Err(cause) = sent {
+        return Err(ProduceError::Stopped { delivered: publisher.delivered(), cause: Box::new(cause) });
+    }
+    finished?;
+    let summary = ProduceSummary {
+        topic: args.topic.clone(),
+        partitions: publisher.partitions(),
+        files: replay.files().len(),
+        rows: counts.rows,
+        delivered: publisher.delivered(),
+        failed: publisher.failed(),
+        unreadable: counts.unreadable,
+        bytes: counts.bytes,
+        seconds: started.elapsed().as_secs_f64(),
+    };
+    Ok((summary, publisher.first_failure()))
+}
+
+#[derive(Default)]
+struct Counts {
+    rows: u64,
+    bytes: u64,
+    unreadable: u64,
+}
+
+fn send_all(
+    replay: &mut Replay,
+    publisher: &mut Publisher,
+    pacer: &mut Pacer,
+    stamp: RecordTime,
+    bar: &ProgressBar,
+    counts: &mut Counts,
+) -> Result<(), ProduceError> {
+    let mut row = Row::default();
     while replay.next_row(&mut row)? {
         while let Some(wait) = pacer.wait(row.arrival_ms.or(row.time_ms)) {
             publisher.poll(wait.min(Duration::from_millis(100)));
-            show(&bar, &replay, rows);
+            show(bar, replay, counts.rows);
         }
         let timestamp = match stamp {
             RecordTime::Now => None,
@@ -264,29 +310,15 @@ fn produce(args: &ProduceArgs) -> Result<(ProduceSummary, Option<String>), Produ
         };
         let key = (!row.key.is_empty()).then_some(row.key.as_bytes());
         publisher.send(key, &row.json, timestamp)?;
-        rows += 1;
-        bytes += row.json.len() as u64;
-        unreadable += u64::from(!row.readable);
-        if rows.is_multiple_of(1024) {
+        counts.rows += 1;
+        counts.bytes += row.json.len() as u64;
+        counts.unreadable += u64::from(!row.readable);
+        if counts.rows.is_multiple_of(1024) {
             publisher.poll(Duration::ZERO);
-            show(&bar, &replay, rows);
+            show(bar, replay, counts.rows);
         }
     }
-    bar.set_message("waiting for the last acknowledgements");
-    publisher.finish()?;
-    bar.finish_and_clear();
-    let summary = ProduceSummary {
-        topic: args.topic.clone(),
-        partitions: publisher.partitions(),
-        files: replay.files().len(),
-        rows,
-        delivered: publisher.delivered(),
-        failed: publisher.failed(),
-        unreadable,
-        bytes,
-        seconds: started.elapsed().as_secs_f64(),
-    };
-    Ok((summary, publisher.first_failure()))
+    Ok(())
 }
 
 fn record_time(args: &ProduceArgs) -> Result<RecordTime, ProduceError> {

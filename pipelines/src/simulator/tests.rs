@@ -136,6 +136,7 @@ fn another_day_is_the_same_pumps_with_other_noise() {
     assert_eq!((t.bad_rows, t.late_rows, t.future_rows), (0, 0, 0));
     assert!(t.devices.iter().all(|d| d.fault.is_none()));
     assert_eq!(t.label("pump-003", START, START + 60_000), Some(Label::Healthy));
+    assert_eq!(t.label("pump-003", START - 20_000, START + 40_000), Some(Label::Unclear));
     assert_eq!(t.label("pump-005", START, START + 60_000), None);
 }
 

@@ -61,7 +61,8 @@ pub enum Label {
     Healthy,
     /// A fault was evident in all of it.
     Faulty(FaultKind),
-    /// A fault was present but evident in a part of it at most: no verdict is right or wrong there.
+    /// A fault was present but evident in a part of it at most, or the window reaches beyond the run and so holds only
+    /// a part of its readings: no verdict is right or wrong there.
     Unclear,
 }
 
@@ -69,6 +70,9 @@ impl GroundTruth {
     /// What a verdict over `[window_start_ms, window_end_ms)` ought to say; `None` for a device that is not of this fleet.
     pub fn label(&self, device: &str, window_start_ms: i64, window_end_ms: i64) -> Option<Label> {
         let at = self.devices.binary_search_by(|d| d.device.as_str().cmp(device)).ok()?;
+        if window_start_ms < self.start_ms || window_end_ms > self.end_ms {
+            return Some(Label::Unclear);
+        }
         let Some(fault) = &self.devices[at].fault else { return Some(Label::Healthy) };
         if fault.evident.iter().any(|(from, to)| *from <= window_start_ms && window_end_ms <= *to) {
             return Some(Label::Faulty(fault.kind));
