@@ -80,7 +80,12 @@ fn plan() -> Arc<LanePlan> {
             max_record_bytes: 1_000,
         },
         sql: vec![
-            sql("clean", "readings", "SELECT *, 100 / n AS per, x * 2 AS y FROM readings WHERE x > -50 OR x IS NULL", None),
+            sql(
+                "clean",
+                "readings",
+                "SELECT *, 100 / n AS per, x * 2 AS y FROM readings WHERE x > -50 OR x IS NULL",
+                None,
+            ),
             sql(
                 "fast",
                 "clean",
@@ -154,7 +159,12 @@ fn secret() -> Secret {
 }
 
 /// Everything a run leaves behind, as bytes.
-fn run(plan: &Arc<LanePlan>, records: &[Record], cuts: &[usize], restore: bool) -> (Vec<Vec<u8>>, Vec<Vec<u8>>, Vec<u8>) {
+fn run(
+    plan: &Arc<LanePlan>,
+    records: &[Record],
+    cuts: &[usize],
+    restore: bool,
+) -> (Vec<Vec<u8>>, Vec<Vec<u8>>, Vec<u8>) {
     let mut lane = Lane::new(plan.clone(), 3, secret());
     let mut out = Output::default();
     let mut from = 0;

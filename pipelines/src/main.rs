@@ -1,1 +1,71 @@
-fn main() {}
+//! The program `avouch`.
+
+use std::io::IsTerminal as _;
+use std::process::ExitCode;
+
+use avouch::commands::{bundle, check, deploy, produce, run, simulate, train, verify};
+use clap::{Parser, Subcommand, ValueEnum};
+use tracing_subscriber::EnvFilter;
+
+/// Streaming analytics whose decisions can be audited by someone who does not trust it.
+#[derive(Debug, Parser)]
+#[command(name = "avouch", version, propagate_version = true)]
+struct Cli {
+    /// How logs look on standard error. Set RUST_LOG to choose what is logged
+    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
+    log_format: LogFormat,
+
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum LogFormat {
+    Text,
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Check(check::CheckArgs),
+    Train(train::TrainArgs),
+    Run(run::RunArgs),
+    Deploy(deploy::DeployArgs),
+    Bundle(bundle::BundleArgs),
+    Verify(verify::VerifyArgs),
+    Produce(produce::ProduceArgs),
+    Simulate(simulate::SimulateArgs),
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,librdkafka=warn"));
+    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match cli.log_format {
+        LogFormat::Text => logs.with_ansi(std::io::stderr().is_terminal()).with_target(false).init(),
+        LogFormat::Json => logs.json().init(),
+    }
+    match &cli.command {
+        Command::Check(args) => check::run(args),
+        Command::Train(args) => train::run(args),
+        Command::Run(args) => run::run(args),
+        Command::Deploy(args) => deploy::run(args),
+        Command::Bundle(args) => bundle::run(args),
+        Command::Verify(args) => verify::run(args),
+        Command::Produce(args) => ended(args.json, produce::run(args)),
+        Command::Simulate(args) => ended(false, simulate::run(args)),
+    }
+}
+
+fn ended<E: std::fmt::Display>(json: bool, outcome: Result<(), E>) -> ExitCode {
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            if json {
+                println!("{}", serde_json::json!({ "error": e.to_string() }));
+            }
+            eprintln!("error: {e}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -18,6 +18,7 @@
 //! Everything here is a pure function of its arguments; stored hashes are read through [`HashReader`].
 
 mod coverage;
+mod entries;
 mod note;
 mod tiles;
 mod tree;
@@ -26,6 +27,7 @@ mod tree;
 mod tests;
 
 pub use coverage::{Coverage, coverage_commitment};
+pub use entries::entries;
 pub use note::{NoteSigner, TreeHead, checkpoint_text, parse_checkpoint_text, read_note_unverified, verify_note};
 pub use tiles::{TILE_WIDTH, TileRef, entry_bundle, tiles_between};
 pub use tree::{

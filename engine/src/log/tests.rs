@@ -176,7 +176,7 @@ fn mutations(proof: &[Hash32], bit: usize) -> Vec<Vec<Hash32>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(4000))]
+    #![proptest_config(ProptestConfig { cases: 4000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn larger_trees_and_what_they_refuse(a in 1u64..3000, b in 1u64..3000, pick in 0u64..3000, bit in 0usize..256) {

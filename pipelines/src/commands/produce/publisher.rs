@@ -224,7 +224,8 @@ fn await_topic(producer: &BaseProducer<Deliveries>, brokers: &str, topic: &str) 
     let started = Instant::now();
     loop {
         let metadata = producer.client().fetch_metadata(Some(topic), ANSWER).map_err(|error| {
-            producer.poll(Duration::ZERO);
+            // What went wrong with the connections waits in the queue.
+            producer.poll(Duration::from_millis(100));
             let said = producer.context().last_error.lock().map(|l| l.clone()).unwrap_or_default();
             PublishError::NoBroker {
                 brokers: brokers.to_owned(),
@@ -257,6 +258,10 @@ pub fn create_topic(
 ) -> Result<(), PublishError> {
     let failed = |why: String| PublishError::Create { topic: topic.to_owned(), why };
     let admin: AdminClient<DefaultClientContext> = config(brokers, settings, &[]).create().map_err(|e| refused(&e))?;
+    admin
+        .inner()
+        .fetch_metadata(None, ANSWER)
+        .map_err(|e| PublishError::NoBroker { brokers: brokers.to_owned(), why: e.to_string() })?;
     let new = NewTopic::new(
         topic,
         options.partitions.unwrap_or(-1),

@@ -158,8 +158,10 @@ fn what_cannot_work_says_so() {
     assert_eq!(with(&["--speed", "10x"]), "--speed follows event time; name its column with --time");
     assert_eq!(with(&["--timestamp", "event"]), "--timestamp event needs the event time; name its column with --time");
     let nobody = with(&["--brokers", "127.0.0.1:1"]);
-    assert!(nobody.starts_with("no broker at 127.0.0.1:1 answers ("), "{nobody}");
+    assert!(nobody.starts_with("no broker at 127.0.0.1:1 answers (") && nobody.contains("onnect"), "{nobody}");
     assert!(nobody.ends_with("is Kafka running there, and is --brokers right?"), "{nobody}");
+    let nobody = with(&["--brokers", "127.0.0.1:1", "--create-topic"]);
+    assert!(nobody.starts_with("no broker at 127.0.0.1:1 answers ("), "{nobody}");
     let odd = with(&["-X", "lingering=1"]);
     assert!(odd.starts_with("the Kafka client refuses its settings: "), "{odd}");
     drop(brokers);

@@ -1,0 +1,55 @@
+//! Topics.
+
+use std::time::Duration;
+
+use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::RDKafkaErrorCode;
+
+use super::KafkaError;
+
+/// How many partitions a topic has.
+pub fn partition_count(brokers: &str, topic: &str, timeout: Duration) -> Result<i32, KafkaError> {
+    let consumer: BaseConsumer = ClientConfig::new()
+        .set("bootstrap.servers", brokers)
+        .set("allow.auto.create.topics", "false")
+        .create()
+        .map_err(|e| KafkaError::client("Kafka client", e))?;
+    let metadata = consumer
+        .fetch_metadata(Some(topic), timeout)
+        .map_err(|source| KafkaError::Unreachable { brokers: brokers.to_owned(), source })?;
+    let found = metadata.topics().iter().find(|t| t.name() == topic && t.error().is_none());
+    match found.map_or(0, |t| t.partitions().len()) {
+        0 => Err(KafkaError::NoTopic { topic: topic.to_owned(), brokers: brokers.to_owned() }),
+        n => Ok(n as i32),
+    }
+}
+
+/// Creates a topic unless it exists. Returns whether it was created.
+pub async fn ensure_topic(brokers: &str, topic: &str, partitions: i32) -> Result<bool, KafkaError> {
+    let admin: AdminClient<DefaultClientContext> = ClientConfig::new()
+        .set("bootstrap.servers", brokers)
+        .create()
+        .map_err(|e| KafkaError::client("Kafka client", e))?;
+    let new = NewTopic::new(topic, partitions, TopicReplication::Fixed(-1));
+    let options = AdminOptions::new().operation_timeout(Some(Duration::from_secs(20)));
+    let results = admin
+        .create_topics([&new], &options)
+        .await
+        .map_err(|source| KafkaError::Unreachable { brokers: brokers.to_owned(), source })?;
+    for result in results {
+        match result {
+            Ok(_) => return Ok(true),
+            Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => return Ok(false),
+            Err((_, code)) => {
+                return Err(KafkaError::client(
+                    format!("creating topic \"{topic}\""),
+                    rdkafka::error::KafkaError::AdminOp(code),
+                ));
+            }
+        }
+    }
+    Ok(false)
+}

@@ -1,0 +1,185 @@
+//! The one unsafe room of the Kafka connector: librdkafka's batch consume call, which rdkafka does not wrap.
+//!
+//! It costs a third of the CPU of one call a message. A [`Batch`] owns its messages until dropped; records borrow them.
+
+use std::ffi::CString;
+use std::os::raw::c_int;
+use std::sync::Arc;
+use std::time::Duration;
+
+use avouch_engine::decode::RawRecord;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError as Rd, RDKafkaErrorCode};
+use rdkafka_sys as sys;
+
+use super::KafkaError;
+
+/// Reads one assigned partition in batches.
+pub struct PartitionReader {
+    // Declared first: the queue must be released before the consumer is.
+    queue: Queue,
+    topic: String,
+    partition: i32,
+    pointers: Vec<*mut sys::rd_kafka_message_t>,
+    _consumer: Arc<BaseConsumer>,
+}
+
+struct Queue(*mut sys::rd_kafka_queue_t);
+
+impl Drop for Queue {
+    fn drop(&mut self) {
+        // SAFETY: the queue was obtained from librdkafka, is not null, and is destroyed once.
+        unsafe { sys::rd_kafka_queue_destroy(self.0) }
+    }
+}
+
+// SAFETY: librdkafka's queues may be used from any thread, and `PartitionReader` is used by one at a time (`&mut self`).
+unsafe impl Send for PartitionReader {}
+
+impl PartitionReader {
+    /// Takes the partition's queue off the consumer's main queue. The partition must be assigned to the consumer.
+    pub(super) fn new(
+        consumer: Arc<BaseConsumer>,
+        topic: &str,
+        partition: i32,
+        most: usize,
+    ) -> Result<Self, KafkaError> {
+        let name = CString::new(topic).map_err(|e| KafkaError::client(format!("topic \"{topic}\""), Rd::Nul(e)))?;
+        // SAFETY: the consumer's handle is valid while `consumer` lives, which this struct guarantees; `name` is NUL-terminated.
+        let queue =
+            unsafe { sys::rd_kafka_queue_get_partition(consumer.client().native_ptr(), name.as_ptr(), partition) };
+        if queue.is_null() {
+            return Err(KafkaError::client(
+                format!("{topic}/{partition} is not assigned"),
+                Rd::MessageConsumption(RDKafkaErrorCode::UnknownPartition),
+            ));
+        }
+        // SAFETY: as above; a null target ends the forwarding to the consumer's main queue.
+        unsafe { sys::rd_kafka_queue_forward(queue, std::ptr::null_mut()) };
+        Ok(Self {
+            queue: Queue(queue),
+            topic: topic.to_owned(),
+            partition,
+            pointers: vec![std::ptr::null_mut(); most.max(1)],
+            _consumer: consumer,
+        })
+    }
+
+    /// The partition.
+    pub fn partition(&self) -> i32 {
+        self.partition
+    }
+
+    /// Waits at most `timeout` for messages. An empty batch means that none came.
+    pub fn poll(&mut self, timeout: Duration) -> Result<Batch, KafkaError> {
+        // SAFETY: `pointers` has room for `len` pointers and librdkafka writes at most so many, each to a message we now own.
+        let n = unsafe {
+            sys::rd_kafka_consume_batch_queue(
+                self.queue.0,
+                c_int::try_from(timeout.as_millis()).unwrap_or(c_int::MAX),
+                self.pointers.as_mut_ptr(),
+                self.pointers.len(),
+            )
+        };
+        let n = usize::try_from(n).map_err(|_| {
+            KafkaError::client(
+                format!("reading {}/{}", self.topic, self.partition),
+                Rd::MessageConsumption(RDKafkaErrorCode::Fail),
+            )
+        })?;
+        let mut batch = Batch { messages: self.pointers[..n].to_vec(), end: None };
+        let mut error = None;
+        batch.messages.retain(|&m| {
+            // SAFETY: librdkafka gave a valid message.
+            let message = unsafe { &*m };
+            if message.err == sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
+                return true;
+            }
+            let code = RDKafkaErrorCode::from(message.err);
+            match code {
+                RDKafkaErrorCode::PartitionEOF => batch.end = Some(message.offset),
+                // The client keeps trying by itself; these are its reports.
+                RDKafkaErrorCode::AllBrokersDown | RDKafkaErrorCode::BrokerTransportFailure => {
+                    tracing::warn!(topic = self.topic, partition = self.partition, error = %code, "broker connection lost");
+                }
+                RDKafkaErrorCode::OffsetOutOfRange | RDKafkaErrorCode::AutoOffsetReset => {
+                    error = Some(KafkaError::OffsetGone {
+                        topic: self.topic.clone(),
+                        partition: self.partition,
+                        offset: message.offset,
+                    });
+                }
+                _ => {
+                    error = Some(KafkaError::client(
+                        format!("reading {}/{}", self.topic, self.partition),
+                        Rd::MessageConsumption(code),
+                    ));
+                }
+            }
+            // SAFETY: the message is ours and leaves the batch here.
+            unsafe { sys::rd_kafka_message_destroy(m) };
+            false
+        });
+        match error {
+            Some(e) => Err(e),
+            None => Ok(batch),
+        }
+    }
+}
+
+/// Messages of one partition, in offset order.
+pub struct Batch {
+    messages: Vec<*mut sys::rd_kafka_message_t>,
+    end: Option<i64>,
+}
+
+// SAFETY: messages are plain memory once consumed; destroying them from another thread is allowed.
+unsafe impl Send for Batch {}
+
+impl Batch {
+    /// How many messages.
+    pub fn len(&self) -> usize {
+        self.messages.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.messages.is_empty()
+    }
+
+    /// If the end of the partition was reached: the offset that the next message will have.
+    pub fn end(&self) -> Option<i64> {
+        self.end
+    }
+
+    /// The messages as records; they borrow the batch.
+    pub fn records<'a>(&'a self, out: &mut Vec<RawRecord<'a>>) {
+        out.reserve(self.messages.len());
+        for &m in &self.messages {
+            // SAFETY: the messages are valid until `self` is dropped, and `out`'s borrows end before that.
+            let message = unsafe { &*m };
+            let mut kind = sys::rd_kafka_timestamp_type_t::RD_KAFKA_TIMESTAMP_NOT_AVAILABLE;
+            // SAFETY: as above; `kind` is a valid place to write to.
+            let timestamp = unsafe { sys::rd_kafka_message_timestamp(m, &mut kind) };
+            // SAFETY: pointer and length belong together and live as long as the message.
+            let bytes = |p: *mut std::os::raw::c_void, n: usize| unsafe {
+                (!p.is_null()).then(|| std::slice::from_raw_parts(p as *const u8, n))
+            };
+            out.push(RawRecord {
+                offset: message.offset,
+                timestamp: timestamp.max(0),
+                key: bytes(message.key, message.key_len),
+                value: bytes(message.payload, message.len),
+            });
+        }
+    }
+}
+
+impl Drop for Batch {
+    fn drop(&mut self) {
+        for &m in &self.messages {
+            // SAFETY: each message is ours and destroyed once.
+            unsafe { sys::rd_kafka_message_destroy(m) };
+        }
+    }
+}

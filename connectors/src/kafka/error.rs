@@ -1,0 +1,90 @@
+//! What can go wrong with Kafka, and whether trying again can help.
+
+use rdkafka::error::{KafkaError as Rd, RDKafkaErrorCode};
+use thiserror::Error;
+
+/// An error of a Kafka source, sink or administrative call.
+#[derive(Debug, Error)]
+pub enum KafkaError {
+    /// The brokers could not be reached in time.
+    #[error("no broker answers at {brokers} ({source}); is Kafka running there, and is `brokers` right?")]
+    Unreachable {
+        /// As configured.
+        brokers: String,
+        /// librdkafka's words.
+        source: Rd,
+    },
+    /// The topic does not exist.
+    #[error("topic \"{topic}\" does not exist at {brokers}; create it, or correct `topic`")]
+    NoTopic {
+        /// The topic.
+        topic: String,
+        /// As configured.
+        brokers: String,
+    },
+    /// Another process has taken over this transactional writer.
+    #[error("another process writes as \"{id}\" now and has fenced this one; stop one of them")]
+    Fenced {
+        /// The transactional id.
+        id: String,
+    },
+    /// The offset wanted is no longer in the partition.
+    #[error(
+        "{topic}/{partition}: offset {offset} is no longer there (the topic keeps less than the checkpoint needs); \
+         readings were lost to retention, restore the topic or start with an empty checkpoint store"
+    )]
+    OffsetGone {
+        /// The topic.
+        topic: String,
+        /// The partition.
+        partition: i32,
+        /// The offset.
+        offset: i64,
+    },
+    /// Anything else, with what was being done.
+    #[error("{doing}: {source}")]
+    Client {
+        /// What was being done.
+        doing: String,
+        /// librdkafka's words.
+        source: Rd,
+    },
+    /// Records that the broker refused for good.
+    #[error("topic \"{topic}\" refuses a record: {why}")]
+    Refused {
+        /// The topic.
+        topic: String,
+        /// The broker's reason.
+        why: String,
+    },
+}
+
+impl KafkaError {
+    pub(super) fn client(doing: impl Into<String>, source: Rd) -> Self {
+        KafkaError::Client { doing: doing.into(), source }
+    }
+
+    /// Whether the same call may succeed later.
+    pub fn retryable(&self) -> bool {
+        match self {
+            KafkaError::Unreachable { .. } => true,
+            KafkaError::NoTopic { .. }
+            | KafkaError::Fenced { .. }
+            | KafkaError::OffsetGone { .. }
+            | KafkaError::Refused { .. } => false,
+            KafkaError::Client { source, .. } => match source {
+                Rd::Transaction(e) => !e.is_fatal(),
+                Rd::ClientConfig(..) | Rd::ClientCreation(..) => false,
+                other => !matches!(
+                    other.rdkafka_error_code(),
+                    Some(
+                        RDKafkaErrorCode::TopicAuthorizationFailed
+                            | RDKafkaErrorCode::ClusterAuthorizationFailed
+                            | RDKafkaErrorCode::Fatal
+                            | RDKafkaErrorCode::InvalidTopic
+                    )
+                ),
+            },
+        }
+    }
+}

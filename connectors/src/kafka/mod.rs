@@ -1,0 +1,18 @@
+//! Apache Kafka, through librdkafka.
+//!
+//! Reading is by partition queues and librdkafka's batch call ([`PartitionReader`]); writing is in transactions that carry
+//! the writer's own cursor ([`TransactionalSink`]), or at least once with a cursor kept elsewhere ([`PlainSink`]).
+
+mod admin;
+mod batch;
+mod error;
+mod mock;
+mod sink;
+mod source;
+
+pub use admin::{ensure_topic, partition_count};
+pub use batch::{Batch, PartitionReader};
+pub use error::KafkaError;
+pub use mock::EmbeddedBroker;
+pub use sink::{OutRecord, PlainSink, TransactionalSink};
+pub use source::Source;

@@ -1,0 +1,23 @@
+//! What the program does, a file for each subcommand.
+
+pub mod bundle;
+pub mod check;
+pub mod deploy;
+pub mod produce;
+pub mod run;
+pub mod simulate;
+pub mod train;
+pub mod verify;
+
+use std::fmt::Display;
+use std::process::ExitCode;
+
+/// Prints an error as people read it, or as one JSON object on standard output, and gives the exit code of failure.
+pub(crate) fn fail(json: bool, error: impl Display) -> ExitCode {
+    if json {
+        println!("{}", serde_json::json!({ "error": error.to_string() }));
+    } else {
+        eprintln!("error: {error}");
+    }
+    ExitCode::FAILURE
+}

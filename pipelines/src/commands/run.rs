@@ -1,0 +1,128 @@
+//! `avouch run`: drives a pipeline until it is told to stop.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use avouch_engine::dead_letter::DeadReason;
+use avouch_engine::verdict::Severity;
+use clap::Args;
+use serde_json::{Value, json};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+use super::fail;
+use crate::lang::{self, Pipeline};
+use crate::runtime::{self, RunOptions, Summary};
+
+/// Run a pipeline: read, judge, log, deliver and anchor. SIGTERM or Ctrl-C stops it after a last checkpoint.
+#[derive(Debug, Clone, Args)]
+pub struct RunArgs {
+    /// The pipeline file
+    #[arg(value_name = "PIPELINE.toml")]
+    pub file: PathBuf,
+
+    /// Stop when every partition was read up to its present end, and everything is delivered and anchored
+    #[arg(long)]
+    pub until_end: bool,
+
+    /// Create the verdict and dead-letter topics that do not exist, with as many partitions as the source
+    #[arg(long)]
+    pub create_topics: bool,
+
+    /// Print a JSON summary at the end instead of text
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Runs the pipeline. Exit code 0 after a clean stop, 1 if it could not start or had to give up.
+pub fn run(args: &RunArgs) -> ExitCode {
+    let (pipeline, plan) = match load(&args.file) {
+        Ok(loaded) => loaded,
+        Err(diags) => {
+            eprint!("{}", diags.render_text(super::check::colour()));
+            return ExitCode::FAILURE;
+        }
+    };
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(r) => r,
+        Err(e) => return fail(args.json, format!("cannot start the async runtime: {e}")),
+    };
+    let outcome = runtime.block_on(async {
+        let (stop, stopped) = watch::channel(false);
+        tokio::spawn(stop_on_signal(stop));
+        runtime::run(&pipeline, plan, RunOptions { until_end: args.until_end, create_topics: args.create_topics }, stopped).await
+    });
+    match outcome {
+        Ok(summary) if args.json => println!("{}", summary_json(&summary)),
+        Ok(summary) => eprintln!("{}", summary_text(&summary)),
+        Err(e) => return fail(args.json, e),
+    }
+    ExitCode::SUCCESS
+}
+
+/// Loads a pipeline with its models and plans it, printing warnings.
+pub(crate) fn load(file: &PathBuf) -> Result<(Pipeline, Arc<avouch_engine::plan::LanePlan>), lang::Diagnostics> {
+    let pipeline = Pipeline::load(file)?;
+    let (models, warnings) = lang::load_models(&pipeline)?;
+    let plan = lang::plan(&pipeline, &models)?;
+    eprint!("{}", pipeline.warnings.render_text(super::check::colour()));
+    eprint!("{}", warnings.render_text(super::check::colour()));
+    Ok((pipeline, Arc::new(plan)))
+}
+
+async fn stop_on_signal(stop: watch::Sender<bool>) {
+    let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
+        tracing::error!("signals cannot be caught: only SIGKILL will stop this process, which it survives");
+        // Dropping the sender would look like a stop.
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = term.recv() => {}
+        _ = int.recv() => {}
+    }
+    tracing::info!("stopping: last checkpoint, then deliveries");
+    stop.send_replace(true);
+    // A second signal does not wait.
+    tokio::select! {
+        _ = term.recv() => {}
+        _ = int.recv() => {}
+    }
+    std::process::exit(130);
+}
+
+/// The summary for machines.
+pub(crate) fn summary_json(s: &Summary) -> Value {
+    let c = &s.counters;
+    let dead: serde_json::Map<String, Value> =
+        DeadReason::ALL.iter().map(|r| (r.name().to_owned(), c.dead[r.index()].into())).collect();
+    let verdicts: serde_json::Map<String, Value> =
+        Severity::ALL.iter().map(|s| (s.name().to_owned(), c.verdicts[*s as usize].into())).collect();
+    json!({
+        "rows_in": c.rows_in,
+        "rows_used": c.rows_used,
+        "dead_letters": dead,
+        "verdicts": verdicts,
+        "log_size": s.log_size,
+    })
+}
+
+fn summary_text(s: &Summary) -> String {
+    let c = &s.counters;
+    let dead: Vec<String> = DeadReason::ALL
+        .iter()
+        .filter(|r| c.dead[r.index()] > 0)
+        .map(|r| format!("{} {}", c.dead[r.index()], r.name()))
+        .collect();
+    let dead = if dead.is_empty() { "none".to_owned() } else { dead.join(", ") };
+    format!(
+        "rows in {} = used {} + dead letters {} ({dead})\nverdicts {}: {} normal, {} warning, {} critical",
+        c.rows_in,
+        c.rows_used,
+        c.dead.iter().sum::<u64>(),
+        s.log_size,
+        c.verdicts[0],
+        c.verdicts[1],
+        c.verdicts[2]
+    )
+}

@@ -1,0 +1,36 @@
+//! Copies of the models and pipelines a log was made with, by hash, so that evidence can be bundled years later.
+
+use std::path::{Path, PathBuf};
+
+use avouch_engine::verdict::Hash32;
+
+use super::error::RuntimeError;
+
+/// Where a model file of this hash is kept in a pipeline's state directory.
+pub fn model_path(dir: &Path, hash: &Hash32) -> PathBuf {
+    dir.join("models").join(format!("{}.model", hex(hash)))
+}
+
+/// Where a canonical pipeline of this hash is kept.
+pub fn pipeline_path(dir: &Path, hash: &Hash32) -> PathBuf {
+    dir.join("pipelines").join(format!("{}.json", hex(hash)))
+}
+
+/// Keeps a file unless it is there. The name is the hash of the bytes, so what is there is right.
+pub fn keep(path: &Path, bytes: &[u8]) -> Result<(), RuntimeError> {
+    let fail = |source| RuntimeError::File { path: path.to_path_buf(), source };
+    if path.exists() {
+        return Ok(());
+    }
+    if let Some(parent) = path.parent() {
+        std::fs::create_dir_all(parent).map_err(fail)?;
+    }
+    let temporary = path.with_extension("tmp");
+    std::fs::write(&temporary, bytes).map_err(fail)?;
+    std::fs::rename(&temporary, path).map_err(fail)
+}
+
+/// Lower-case hexadecimal.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}

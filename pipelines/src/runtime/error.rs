@@ -1,0 +1,53 @@
+//! Why a pipeline cannot run on.
+
+use std::path::PathBuf;
+
+use avouch_connectors::http::HttpError;
+use avouch_connectors::kafka::KafkaError;
+use avouch_connectors::store::StoreError;
+use avouch_engine::lane::LaneError;
+use thiserror::Error;
+
+/// An error of a running pipeline.
+#[derive(Debug, Error)]
+pub enum RuntimeError {
+    /// Kafka.
+    #[error(transparent)]
+    Kafka(#[from] KafkaError),
+    /// The durable store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A lane.
+    #[error("lane {lane}: {source}")]
+    Lane {
+        /// The source partition.
+        lane: i32,
+        /// What happened.
+        source: LaneError,
+    },
+    /// The HTTP server.
+    #[error(transparent)]
+    Http(#[from] HttpError),
+    /// The chain.
+    #[error(transparent)]
+    Chain(#[from] avouch_connectors::ethereum::EthereumError),
+    /// A file of the state directory.
+    #[error("{path}: {source}")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// The system's words.
+        source: std::io::Error,
+    },
+    /// What is kept does not fit together.
+    #[error("lane {lane}: {why}")]
+    Inconsistent {
+        /// The source partition.
+        lane: i32,
+        /// What.
+        why: String,
+    },
+    /// Metrics could not be registered, or a thread not started.
+    #[error("{0}")]
+    Start(String),
+}

@@ -1,0 +1,136 @@
+//! One thread a lane: read, step, append, checkpoint.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use avouch_connectors::http::Readiness;
+use avouch_connectors::kafka::PartitionReader;
+use avouch_connectors::store::{Commit, LaneStore};
+use avouch_engine::lane::{Lane, Output};
+use avouch_engine::plan::LanePlan;
+use tokio::sync::mpsc::UnboundedSender;
+
+use super::error::RuntimeError;
+use super::metrics::LaneMetrics;
+
+/// How long a poll gathers messages: the latency added at low rates.
+const GATHER: Duration = Duration::from_millis(20);
+
+/// Everything a lane's thread needs.
+pub struct LaneWorker {
+    pub plan: Arc<LanePlan>,
+    pub lane: Lane,
+    pub store: LaneStore,
+    pub reader: PartitionReader,
+    pub metrics: LaneMetrics,
+    pub readiness: Readiness,
+    pub next_offset: i64,
+    pub checkpoint_every: Duration,
+    /// Stop once the partition has been read up to this offset.
+    pub until: Option<i64>,
+    pub stop: Arc<AtomicBool>,
+    /// Told (partition, offset) after each checkpoint.
+    pub checkpointed: UnboundedSender<(i32, i64)>,
+}
+
+impl LaneWorker {
+    /// Runs until told to stop, or until the end if there is one. The last act is a checkpoint.
+    pub fn run(mut self) -> Result<(), RuntimeError> {
+        let partition = self.reader.partition();
+        let part = format!("lane {partition}");
+        self.show();
+        if self.store.committed().seq == 0 {
+            // Coverage of the first anchor starts at this checkpoint.
+            self.checkpoint()?;
+        }
+        self.readiness.ready(&part);
+        let mut last = Instant::now();
+        let mut dirty = false;
+        let mut output = Output::default();
+        loop {
+            let batch = self.reader.poll(GATHER)?;
+            if !batch.is_empty() {
+                let mut records = Vec::new();
+                batch.records(&mut records);
+                self.lane.step(&records, &mut output).map_err(|source| RuntimeError::Lane { lane: partition, source })?;
+                if let Some(r) = records.last() {
+                    self.next_offset = r.offset + 1;
+                }
+                for v in output.verdicts.drain(..) {
+                    self.store.append(&v)?;
+                }
+                for d in output.dead.drain(..) {
+                    self.store.append_dead(&d)?;
+                }
+                dirty = true;
+                self.show();
+            }
+            if let Some(end) = batch.end() {
+                // Past aborted records and transaction markers there is nothing to read again.
+                if end > self.next_offset {
+                    self.next_offset = end;
+                    dirty = true;
+                }
+            }
+            let ended = self.until.is_some_and(|u| self.next_offset >= u);
+            let stop = ended || self.stop.load(Ordering::Relaxed);
+            if dirty && (stop || last.elapsed() >= self.checkpoint_every) {
+                self.checkpoint()?;
+                last = Instant::now();
+                dirty = false;
+            }
+            if stop {
+                tracing::info!(lane = partition, offset = self.next_offset, log = self.store.size(), "lane stopped");
+                return Ok(());
+            }
+        }
+    }
+
+    fn checkpoint(&mut self) -> Result<(), RuntimeError> {
+        let lane = self.reader.partition();
+        let counters = self.lane.counters();
+        // Checked in production, not only in tests: a checkpoint must never make an imbalance durable.
+        if !counters.balanced() || self.lane.next_index() != self.store.size() {
+            let why = format!(
+                "rows in {} but used {} and dead {:?}; log size {} but next index {}; nothing was written, please report this",
+                counters.rows_in,
+                counters.rows_used,
+                counters.dead,
+                self.store.size(),
+                self.lane.next_index()
+            );
+            return Err(RuntimeError::Inconsistent { lane, why });
+        }
+        let started = Instant::now();
+        let state = self.lane.snapshot();
+        let committed = self.store.commit(Commit {
+            next_offset: self.next_offset,
+            lane_state: &state,
+            config_hash: self.plan.config_hash,
+            topic: &self.plan.source.topic,
+            partition: lane,
+            counters: &[("rows_in".into(), counters.rows_in), ("rows_used".into(), counters.rows_used)],
+        })?;
+        let took = started.elapsed();
+        self.metrics.checkpoint_duration.observe(took.as_secs_f64());
+        self.metrics.checkpoint_bytes.set(state.len() as i64);
+        self.metrics.log_size.set(committed.log_size as i64);
+        self.metrics.checkpoint_offset.set(committed.next_offset);
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |d| d.as_secs_f64());
+        self.metrics.checkpoint_time.set(now);
+        tracing::debug!(lane, offset = committed.next_offset, log = committed.log_size, ?took, "checkpoint");
+        // Nobody listens any more only when the process is ending.
+        let _ = self.checkpointed.send((lane, committed.next_offset));
+        Ok(())
+    }
+
+    fn show(&mut self) {
+        self.metrics.show(self.lane.counters());
+        self.metrics.next_offset.set(self.next_offset);
+        self.metrics.devices.set(self.lane.devices() as i64);
+        if let Some(w) = self.lane.watermark() {
+            self.metrics.watermark.set(w as f64 / 1000.0);
+        }
+    }
+}

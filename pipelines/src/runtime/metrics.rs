@@ -1,0 +1,263 @@
+//! Every metric, declared once: name, kind, labels and help. Docs and alert rules are checked against this list.
+//!
+//! Labels are bounded: `lane` is the source partition; a device is never a label.
+
+use avouch_engine::dead_letter::DeadReason;
+use avouch_engine::lane::Counters;
+use avouch_engine::verdict::Severity;
+use prometheus::{
+    Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+};
+
+/// Kinds of metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Only grows.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+    /// Distribution.
+    Histogram,
+}
+
+/// A metric's declaration.
+#[derive(Debug, Clone, Copy)]
+pub struct Declaration {
+    /// Its full name.
+    pub name: &'static str,
+    /// Its kind.
+    pub kind: Kind,
+    /// Its labels.
+    pub labels: &'static [&'static str],
+    /// Its help text.
+    pub help: &'static str,
+}
+
+macro_rules! declarations {
+    ($($id:ident: $kind:ident $name:literal [$($label:literal),*] $help:literal;)*) => {
+        $(const $id: Declaration = Declaration { name: $name, kind: Kind::$kind, labels: &[$($label),*], help: $help };)*
+        /// All metrics, in the order of the documentation.
+        pub const DECLARATIONS: &[Declaration] = &[$($id),*];
+    };
+}
+
+declarations! {
+    ROWS_IN: Counter "avouch_lane_rows_in_total" ["lane"] "Records read from the source partition.";
+    ROWS_USED: Counter "avouch_lane_rows_used_total" ["lane"] "Rows admitted and computed on; rows in = rows used + dead letters.";
+    DEAD: Counter "avouch_lane_dead_letters_total" ["lane", "reason"] "Rows that died, by reason.";
+    VERDICTS: Counter "avouch_lane_verdicts_total" ["lane", "severity"] "Verdicts appended to the verdict log, by severity.";
+    WATERMARK: Gauge "avouch_lane_watermark_timestamp_seconds" ["lane"] "Event time up to which windows are closed, Unix seconds.";
+    NEXT_OFFSET: Gauge "avouch_lane_next_offset" ["lane"] "Offset of the next record to read.";
+    CHECKPOINT_OFFSET: Gauge "avouch_lane_checkpoint_offset" ["lane"] "Offset of the next record to read after a restart.";
+    DEVICES: Gauge "avouch_lane_devices" ["lane"] "Devices the lane has seen.";
+    LOG_SIZE: Gauge "avouch_log_size_entries" ["lane"] "Verdicts in the log that a durable checkpoint covers.";
+    CHECKPOINT_TIME: Gauge "avouch_checkpoint_timestamp_seconds" ["lane"] "When the last checkpoint became durable, Unix seconds.";
+    CHECKPOINT_DURATION: Histogram "avouch_checkpoint_duration_seconds" ["lane"] "How long the lane stood still for a checkpoint.";
+    CHECKPOINT_BYTES: Gauge "avouch_checkpoint_state_bytes" ["lane"] "Size of the lane state in the last checkpoint.";
+    SINK_POSITION: Gauge "avouch_sink_position" ["lane", "sink"] "Index of the next log entry or dead letter the sink will take.";
+    SINK_RECORDS: Counter "avouch_sink_records_total" ["lane", "sink"] "Records delivered by the sink since the process started.";
+    SINK_ERRORS: Counter "avouch_sink_errors_total" ["lane", "sink"] "Failed deliveries; each is tried again.";
+    ANCHOR_SIZE: Gauge "avouch_anchor_size_entries" ["lane"] "Log size in the contract at the latest block.";
+    ANCHOR_FINAL: Gauge "avouch_anchor_finalized_size_entries" ["lane"] "Log size in the contract at the finalized block.";
+    ANCHOR_PENDING: Gauge "avouch_anchor_pending_entries" ["lane"] "Verdicts in the log that no anchor covers yet.";
+    ANCHOR_DELAY: Gauge "avouch_anchor_merge_delay_seconds" ["lane"] "How long the oldest verdict without an anchor has waited.";
+    ANCHOR_DELAY_MAX: Gauge "avouch_anchor_max_merge_delay_seconds" [] "The promised maximum merge delay.";
+    ANCHORS: Counter "avouch_anchor_checkpoints_total" ["lane"] "Checkpoints written to the contract since the process started.";
+    ANCHOR_GAS: Counter "avouch_anchor_gas_used_total" ["lane"] "Gas used by anchors since the process started.";
+    ANCHOR_ERRORS: Counter "avouch_anchor_errors_total" ["lane"] "Failed attempts to anchor; each is tried again.";
+    BUILD: Gauge "avouch_build_info" ["version"] "Always 1; its label is the version that runs.";
+}
+
+/// The metrics of one process.
+#[derive(Debug, Clone)]
+pub struct Metrics {
+    /// What `/metrics` shows.
+    pub registry: Registry,
+    rows_in: IntCounterVec,
+    rows_used: IntCounterVec,
+    dead: IntCounterVec,
+    verdicts: IntCounterVec,
+    watermark: GaugeVec,
+    next_offset: IntGaugeVec,
+    checkpoint_offset: IntGaugeVec,
+    devices: IntGaugeVec,
+    log_size: IntGaugeVec,
+    checkpoint_time: GaugeVec,
+    checkpoint_duration: HistogramVec,
+    checkpoint_bytes: IntGaugeVec,
+    sink_position: IntGaugeVec,
+    sink_records: IntCounterVec,
+    sink_errors: IntCounterVec,
+    anchor_size: IntGaugeVec,
+    anchor_final: IntGaugeVec,
+    anchor_pending: IntGaugeVec,
+    anchor_delay: GaugeVec,
+    anchor_delay_max: GaugeVec,
+    anchors: IntCounterVec,
+    anchor_gas: IntCounterVec,
+    anchor_errors: IntCounterVec,
+}
+
+fn register<C: prometheus::core::Collector + Clone + 'static>(registry: &Registry, c: C) -> prometheus::Result<C> {
+    registry.register(Box::new(c.clone()))?;
+    Ok(c)
+}
+
+impl Metrics {
+    /// Registers all metrics. Errors would mean that two have one name.
+    pub fn new() -> prometheus::Result<Self> {
+        let r = Registry::new();
+        let opts = |d: Declaration| Opts::new(d.name, d.help);
+        let counter = |d: Declaration| register(&r, IntCounterVec::new(opts(d), d.labels)?);
+        let int = |d: Declaration| register(&r, IntGaugeVec::new(opts(d), d.labels)?);
+        let float = |d: Declaration| register(&r, GaugeVec::new(opts(d), d.labels)?);
+        let buckets = prometheus::exponential_buckets(0.001, 2.0, 14)?;
+        let duration = HistogramOpts::new(CHECKPOINT_DURATION.name, CHECKPOINT_DURATION.help).buckets(buckets);
+        int(BUILD)?.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        Ok(Self {
+            rows_in: counter(ROWS_IN)?,
+            rows_used: counter(ROWS_USED)?,
+            dead: counter(DEAD)?,
+            verdicts: counter(VERDICTS)?,
+            watermark: float(WATERMARK)?,
+            next_offset: int(NEXT_OFFSET)?,
+            checkpoint_offset: int(CHECKPOINT_OFFSET)?,
+            devices: int(DEVICES)?,
+            log_size: int(LOG_SIZE)?,
+            checkpoint_time: float(CHECKPOINT_TIME)?,
+            checkpoint_duration: register(&r, HistogramVec::new(duration, CHECKPOINT_DURATION.labels)?)?,
+            checkpoint_bytes: int(CHECKPOINT_BYTES)?,
+            sink_position: int(SINK_POSITION)?,
+            sink_records: counter(SINK_RECORDS)?,
+            sink_errors: counter(SINK_ERRORS)?,
+            anchor_size: int(ANCHOR_SIZE)?,
+            anchor_final: int(ANCHOR_FINAL)?,
+            anchor_pending: int(ANCHOR_PENDING)?,
+            anchor_delay: float(ANCHOR_DELAY)?,
+            anchor_delay_max: float(ANCHOR_DELAY_MAX)?,
+            anchors: counter(ANCHORS)?,
+            anchor_gas: counter(ANCHOR_GAS)?,
+            anchor_errors: counter(ANCHOR_ERRORS)?,
+            registry: r,
+        })
+    }
+
+    /// Those of one lane, with every label value present from the start so that rates do not miss the first event.
+    pub fn lane(&self, lane: i32) -> LaneMetrics {
+        let lane = lane.to_string();
+        let l = [lane.as_str()];
+        LaneMetrics {
+            rows_in: self.rows_in.with_label_values(&l),
+            rows_used: self.rows_used.with_label_values(&l),
+            dead: DeadReason::ALL.map(|r| self.dead.with_label_values(&[lane.as_str(), r.name()])),
+            verdicts: Severity::ALL.map(|s| self.verdicts.with_label_values(&[lane.as_str(), s.name()])),
+            watermark: self.watermark.with_label_values(&l),
+            next_offset: self.next_offset.with_label_values(&l),
+            checkpoint_offset: self.checkpoint_offset.with_label_values(&l),
+            devices: self.devices.with_label_values(&l),
+            log_size: self.log_size.with_label_values(&l),
+            checkpoint_time: self.checkpoint_time.with_label_values(&l),
+            checkpoint_duration: self.checkpoint_duration.with_label_values(&l),
+            checkpoint_bytes: self.checkpoint_bytes.with_label_values(&l),
+            shown: Counters::default(),
+        }
+    }
+
+    /// Those of one sink of one lane.
+    pub fn sink(&self, lane: i32, sink: &str) -> SinkMetrics {
+        let lane = lane.to_string();
+        let l = [lane.as_str(), sink];
+        SinkMetrics {
+            position: self.sink_position.with_label_values(&l),
+            records: self.sink_records.with_label_values(&l),
+            errors: self.sink_errors.with_label_values(&l),
+        }
+    }
+
+    /// Those of one lane's anchors. `promised_seconds` is the maximum merge delay.
+    pub fn anchor(&self, lane: i32, promised_seconds: f64) -> AnchorMetrics {
+        let lane = lane.to_string();
+        let l = [lane.as_str()];
+        self.anchor_delay_max.with_label_values::<&str>(&[]).set(promised_seconds);
+        AnchorMetrics {
+            size: self.anchor_size.with_label_values(&l),
+            finalized: self.anchor_final.with_label_values(&l),
+            pending: self.anchor_pending.with_label_values(&l),
+            delay: self.anchor_delay.with_label_values(&l),
+            anchors: self.anchors.with_label_values(&l),
+            gas: self.anchor_gas.with_label_values(&l),
+            errors: self.anchor_errors.with_label_values(&l),
+        }
+    }
+}
+
+/// Metrics of a lane.
+#[derive(Debug)]
+pub struct LaneMetrics {
+    rows_in: IntCounter,
+    rows_used: IntCounter,
+    dead: [IntCounter; DeadReason::ALL.len()],
+    verdicts: [IntCounter; Severity::ALL.len()],
+    /// [`WATERMARK`], seconds.
+    pub watermark: Gauge,
+    /// [`NEXT_OFFSET`].
+    pub next_offset: IntGauge,
+    /// [`CHECKPOINT_OFFSET`].
+    pub checkpoint_offset: IntGauge,
+    /// [`DEVICES`].
+    pub devices: IntGauge,
+    /// [`LOG_SIZE`].
+    pub log_size: IntGauge,
+    /// [`CHECKPOINT_TIME`].
+    pub checkpoint_time: Gauge,
+    /// [`CHECKPOINT_DURATION`].
+    pub checkpoint_duration: Histogram,
+    /// [`CHECKPOINT_BYTES`].
+    pub checkpoint_bytes: IntGauge,
+    shown: Counters,
+}
+
+impl LaneMetrics {
+    /// Brings the counters up to those of the lane, which go on over restarts.
+    pub fn show(&mut self, now: &Counters) {
+        let before = std::mem::replace(&mut self.shown, *now);
+        self.rows_in.inc_by(now.rows_in - before.rows_in);
+        self.rows_used.inc_by(now.rows_used - before.rows_used);
+        for (i, c) in self.dead.iter().enumerate() {
+            c.inc_by(now.dead[i] - before.dead[i]);
+        }
+        for (i, c) in self.verdicts.iter().enumerate() {
+            c.inc_by(now.verdicts[i] - before.verdicts[i]);
+        }
+    }
+}
+
+/// Metrics of a sink of a lane.
+#[derive(Debug, Clone)]
+pub struct SinkMetrics {
+    /// [`SINK_POSITION`].
+    pub position: IntGauge,
+    /// [`SINK_RECORDS`].
+    pub records: IntCounter,
+    /// [`SINK_ERRORS`].
+    pub errors: IntCounter,
+}
+
+/// Metrics of a lane's anchors.
+#[derive(Debug, Clone)]
+pub struct AnchorMetrics {
+    /// [`ANCHOR_SIZE`].
+    pub size: IntGauge,
+    /// [`ANCHOR_FINAL`].
+    pub finalized: IntGauge,
+    /// [`ANCHOR_PENDING`].
+    pub pending: IntGauge,
+    /// [`ANCHOR_DELAY`].
+    pub delay: Gauge,
+    /// [`ANCHORS`].
+    pub anchors: IntCounter,
+    /// [`ANCHOR_GAS`].
+    pub gas: IntCounter,
+    /// [`ANCHOR_ERRORS`].
+    pub errors: IntCounter,
+}

@@ -1,0 +1,324 @@
+//! The runtime: threads for lanes, tasks for sinks and anchors, and the order in which they start and stop.
+//!
+//! What is decided (what a verdict is, when to anchor, what a checkpoint covers) is decided in the engine and the store;
+//! here is only who calls them. Start: state, then lanes restored, then source, then sinks, then anchors. Stop: lanes
+//! first, each with a last checkpoint, then sinks up to that checkpoint, then anchors.
+
+mod anchor_tail;
+mod artifacts;
+mod error;
+mod lane_worker;
+pub mod metrics;
+mod secret;
+pub mod signed;
+mod sink_tail;
+mod verdict_json;
+
+pub use anchor_tail::operator_key;
+pub use artifacts::{hex, model_path, pipeline_path};
+pub use error::RuntimeError;
+pub use verdict_json::{class_name, verdict_json};
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use avouch_connectors::http::{HttpServer, Readiness};
+use avouch_connectors::kafka::{Source, ensure_topic, partition_count};
+use avouch_connectors::store::{LaneReader, LaneStore, StoreOptions, load_or_create_note_signer};
+use avouch_engine::lane::{Counters, Lane};
+use avouch_engine::plan::LanePlan;
+use avouch_engine::verdict::LogOrigin;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+
+use crate::lang::{Delivery, Pipeline};
+use lane_worker::LaneWorker;
+use metrics::Metrics;
+use sink_tail::{Feed, SinkTarget};
+
+/// Largest number of messages taken at once: enough to amortise a step, small enough to keep its columns in cache.
+const MOST_MESSAGES: usize = 4_096;
+
+/// How to run.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct RunOptions {
+    /// Stop once every partition was read up to the end it had at the start, everything is delivered and anchored.
+    pub until_end: bool,
+    /// Create the topics of sinks and dead letters that do not exist, with as many partitions as the source.
+    pub create_topics: bool,
+}
+
+/// What a run did, over all lanes and restarts.
+#[derive(Debug, Clone, Default)]
+pub struct Summary {
+    /// Counters, summed over lanes.
+    pub counters: Counters,
+    /// Entries in the logs, summed over lanes.
+    pub log_size: u64,
+}
+
+/// A running pipeline's place on disk: `<checkpoint.store>/<pipeline>`.
+pub fn state_dir(pipeline: &Pipeline) -> PathBuf {
+    pipeline.checkpoint.dir.join(&pipeline.name.value)
+}
+
+/// A lane's place in it.
+pub fn lane_dir(state: &Path, partition: i32) -> PathBuf {
+    state.join(partition.to_string())
+}
+
+struct OpenLane {
+    partition: i32,
+    lane: Lane,
+    store: LaneStore,
+    next_offset: Option<i64>,
+}
+
+fn open_lane(plan: &Arc<LanePlan>, state: &Path, partition: i32, secret: &avouch_engine::verdict::Secret) -> Result<OpenLane, RuntimeError> {
+    let origin = LogOrigin::new(&plan.pipeline, partition);
+    let dir = lane_dir(state, partition);
+    let signer = load_or_create_note_signer(&state.join(format!("note-key-{partition}")), &origin)?;
+    let options = StoreOptions { signer: Some(signer), ..StoreOptions::default() };
+    let (store, checkpoint) = LaneStore::open(&dir, &origin, options)?;
+    let in_lane = |source| RuntimeError::Lane { lane: partition, source };
+    let (lane, next_offset) = match &checkpoint {
+        Some(c) => {
+            if c.committed.topic != plan.source.topic {
+                let why = format!(
+                    "the state in {} is of topic \"{}\", not \"{}\"; use another checkpoint store",
+                    dir.display(),
+                    c.committed.topic,
+                    plan.source.topic
+                );
+                return Err(RuntimeError::Inconsistent { lane: partition, why });
+            }
+            let lane = Lane::restore(plan.clone(), partition, secret.clone(), &c.lane_state).map_err(in_lane)?;
+            tracing::info!(lane = partition, offset = c.committed.next_offset, log = c.committed.log_size, "lane restored");
+            (lane, Some(c.committed.next_offset))
+        }
+        None => (Lane::new(plan.clone(), partition, secret.clone()), None),
+    };
+    if lane.next_index() != store.size() {
+        let why = format!("its state has {} verdicts but its log {}", lane.next_index(), store.size());
+        return Err(RuntimeError::Inconsistent { lane: partition, why });
+    }
+    Ok(OpenLane { partition, lane, store, next_offset })
+}
+
+/// Runs a pipeline until `stop` turns true, a lane fails, or (with `until_end`) its work is done.
+pub async fn run(
+    pipeline: &Pipeline,
+    plan: Arc<LanePlan>,
+    options: RunOptions,
+    mut stop: watch::Receiver<bool>,
+) -> Result<Summary, RuntimeError> {
+    let state = state_dir(pipeline);
+    std::fs::create_dir_all(&state).map_err(|source| RuntimeError::File { path: state.clone(), source })?;
+    let secret = secret::secret(pipeline, &state)?;
+    keep_artifacts(pipeline, &plan, &state)?;
+
+    let metrics = Metrics::new().map_err(|e| RuntimeError::Start(format!("metrics: {e}")))?;
+    let readiness = Readiness::default();
+    readiness.waiting("lanes", "restoring");
+    let http = HttpServer::bind(pipeline.http_listen, metrics.registry.clone(), readiness.clone()).await?;
+    tracing::info!(address = %http.address(), "serving /metrics, /livez and /readyz");
+    let mut http = tokio::spawn(http.serve());
+
+    let brokers = pipeline.source.brokers.as_str().to_owned();
+    let topic = plan.source.topic.clone();
+    let partitions = {
+        let (brokers, topic) = (brokers.clone(), topic.clone());
+        blocking(move || Ok(partition_count(&brokers, &topic, Duration::from_secs(10))?)).await?
+    };
+    for (_, topic, _) in feeds(pipeline) {
+        if options.create_topics && ensure_topic(&brokers, &topic, partitions).await? {
+            tracing::info!(topic, partitions, "topic created");
+        }
+        let brokers = brokers.clone();
+        blocking(move || Ok(partition_count(&brokers, &topic, Duration::from_secs(10))?)).await?;
+    }
+    let lanes: Vec<OpenLane> =
+        (0..partitions).map(|p| open_lane(&plan, &state, p, &secret)).collect::<Result<_, _>>()?;
+    let starts: Vec<Option<i64>> = lanes.iter().map(|l| l.next_offset).collect();
+    let group = pipeline.source.group.as_str().to_owned();
+    let until_end = options.until_end;
+    let (source, readers, ends) = blocking(move || {
+        let start = |p: i32| starts.get(p as usize).copied().flatten();
+        let (source, readers) = Source::open(&brokers, &topic, &group, start, MOST_MESSAGES)?;
+        let ends = if until_end {
+            readers.iter().map(|r| source.end_offset(r.partition()).map(Some)).collect::<Result<Vec<_>, _>>()?
+        } else {
+            vec![None; readers.len()]
+        };
+        Ok((source, readers, ends))
+    })
+    .await?;
+
+    let log_readers: Vec<(i32, LaneReader)> = lanes.iter().map(|l| (l.partition, l.store.reader())).collect();
+    let halt = Arc::new(AtomicBool::new(false));
+    let (tell, mut told) = mpsc::unbounded_channel();
+    let mut workers: JoinSet<Result<(), RuntimeError>> = JoinSet::new();
+    for ((lane, reader), until) in lanes.into_iter().zip(readers).zip(ends) {
+        readiness.waiting(&format!("lane {}", lane.partition), "starting");
+        let worker = LaneWorker {
+            plan: plan.clone(),
+            next_offset: lane.next_offset.unwrap_or(0),
+            metrics: metrics.lane(lane.partition),
+            lane: lane.lane,
+            store: lane.store,
+            reader,
+            readiness: readiness.clone(),
+            checkpoint_every: Duration::from_millis(pipeline.checkpoint.every_ms.max(1) as u64),
+            until,
+            stop: halt.clone(),
+            checkpointed: tell.clone(),
+        };
+        workers.spawn_blocking(move || worker.run());
+    }
+    drop(tell);
+    readiness.ready("lanes");
+
+    let (stop_sinks, sinks_stop) = watch::channel(false);
+    let mut sinks: JoinSet<Result<(), RuntimeError>> = JoinSet::new();
+    for (partition, reader) in &log_readers {
+        for (name, topic, feed) in feeds(pipeline) {
+            let target = SinkTarget {
+                brokers: pipeline.source.brokers.as_str().to_owned(),
+                source_topic: plan.source.topic.clone(),
+                partition: *partition,
+                pipeline: plan.pipeline.clone(),
+                exactly_once: pipeline.delivery.value == Delivery::ExactlyOnce,
+                must_finish: options.until_end,
+                name: name.clone(),
+                topic,
+            };
+            let sink_metrics = metrics.sink(*partition, &name);
+            sinks.spawn(sink_tail::run(target, feed, reader.clone(), sink_metrics, sinks_stop.clone()));
+        }
+    }
+    let (stop_anchors, anchors_stop) = watch::channel(anchor_tail::Stop::No);
+    let mut anchors: JoinSet<Result<(), RuntimeError>> = JoinSet::new();
+    if let Some(anchor) = &pipeline.anchor {
+        let tail = anchor_tail::AnchorTail::new(anchor, &state, log_readers.clone(), &metrics);
+        anchors.spawn(tail.run(anchors_stop));
+    }
+
+    let mut tick = tokio::time::interval(Duration::from_secs(1));
+    let mut failure: Option<RuntimeError> = None;
+    let mut offsets = std::collections::BTreeMap::new();
+    while !workers.is_empty() {
+        tokio::select! {
+            Some(ended) = workers.join_next() => note(ended, &mut failure),
+            Some(ended) = sinks.join_next() => note(ended, &mut failure),
+            Some(ended) = anchors.join_next() => note(ended, &mut failure),
+            ended = &mut http => {
+                let why = match ended { Ok(Err(e)) => e.to_string(), Ok(Ok(())) => "it ended".into(), Err(e) => e.to_string() };
+                failure.get_or_insert(RuntimeError::Start(format!("the HTTP server: {why}")));
+            }
+            Some((partition, offset)) = told.recv() => { offsets.insert(partition, offset); }
+            _ = tick.tick() => {
+                source.serve();
+                if !offsets.is_empty() {
+                    source.report(&std::mem::take(&mut offsets).into_iter().collect::<Vec<_>>());
+                }
+            }
+            _ = stop.wait_for(|s| *s), if !halt.load(Ordering::Relaxed) => halt.store(true, Ordering::Relaxed),
+        }
+        if failure.is_some() {
+            halt.store(true, Ordering::Relaxed);
+        }
+    }
+    readiness.waiting("lanes", "stopped");
+    // Sinks and anchors finish what the last checkpoints cover; after a failure they keep their cursors instead.
+    stop_sinks.send_replace(true);
+    while let Some(ended) = sinks.join_next().await {
+        note(ended, &mut failure);
+    }
+    let finish = if options.until_end && failure.is_none() { anchor_tail::Stop::Flush } else { anchor_tail::Stop::Now };
+    stop_anchors.send_replace(finish);
+    while let Some(ended) = anchors.join_next().await {
+        note(ended, &mut failure);
+    }
+    if !offsets.is_empty() {
+        source.report(&offsets.into_iter().collect::<Vec<_>>());
+    }
+    http.abort();
+    match failure {
+        Some(e) => Err(e),
+        None => summary(&plan, &state, &secret, &log_readers),
+    }
+}
+
+fn summary(
+    plan: &Arc<LanePlan>,
+    state: &Path,
+    secret: &avouch_engine::verdict::Secret,
+    readers: &[(i32, LaneReader)],
+) -> Result<Summary, RuntimeError> {
+    let mut out = Summary::default();
+    for (partition, _) in readers {
+        // The lane's own counters, as the last checkpoint holds them.
+        let lane = open_lane(plan, state, *partition, secret)?;
+        let c = lane.lane.counters();
+        out.counters.rows_in += c.rows_in;
+        out.counters.rows_used += c.rows_used;
+        for (a, b) in out.counters.dead.iter_mut().zip(c.dead) {
+            *a += b;
+        }
+        for (a, b) in out.counters.verdicts.iter_mut().zip(c.verdicts) {
+            *a += b;
+        }
+        out.log_size += lane.store.size();
+    }
+    Ok(out)
+}
+
+fn note(ended: Result<Result<(), RuntimeError>, tokio::task::JoinError>, failure: &mut Option<RuntimeError>) {
+    let e = match ended {
+        Ok(Ok(())) => return,
+        Ok(Err(e)) => e,
+        Err(e) => RuntimeError::Start(format!("a part of the runtime ended: {e}")),
+    };
+    tracing::error!(error = %e, "stopping");
+    failure.get_or_insert(e);
+}
+
+/// The sinks of a pipeline: name, topic and what each takes.
+fn feeds(pipeline: &Pipeline) -> Vec<(String, String, Feed)> {
+    let mut out: Vec<(String, String, Feed)> = pipeline
+        .sinks
+        .iter()
+        .map(|s| {
+            let steps = s.from.iter().map(|f| f.value.clone()).collect();
+            (s.name.value.clone(), s.topic.as_str().to_owned(), Feed::Verdicts(steps))
+        })
+        .collect();
+    out.push(("dead_letter".into(), pipeline.dead_letter.topic.as_str().to_owned(), Feed::DeadLetters));
+    out
+}
+
+fn keep_artifacts(pipeline: &Pipeline, plan: &LanePlan, state: &Path) -> Result<(), RuntimeError> {
+    artifacts::keep(&pipeline_path(state, &plan.config_hash), pipeline.canonical.json.as_bytes())?;
+    for score in &plan.scores {
+        let Some(step) = pipeline.model_step(&score.name) else { continue };
+        let path = &step.model_file.value;
+        let bytes = std::fs::read(path).map_err(|source| RuntimeError::File { path: path.clone(), source })?;
+        if avouch_models::model_hash(&bytes) != score.model.hash() {
+            let why = "the model file changed while it was being loaded; start again";
+            return Err(RuntimeError::File { path: path.clone(), source: std::io::Error::other(why) });
+        }
+        artifacts::keep(&model_path(state, &score.model.hash()), &bytes)?;
+    }
+    Ok(())
+}
+
+async fn blocking<T: Send + 'static>(
+    f: impl FnOnce() -> Result<T, RuntimeError> + Send + 'static,
+) -> Result<T, RuntimeError> {
+    match tokio::task::spawn_blocking(f).await {
+        Ok(out) => out,
+        Err(e) => Err(RuntimeError::Start(format!("a start-up step ended: {e}"))),
+    }
+}
