@@ -48,8 +48,8 @@ pub(super) fn crc32(bytes: &[u8]) -> u32 {
     for b in &mut eights {
         let x = crc ^ u32::from_le_bytes([b[0], b[1], b[2], b[3]]);
         crc = TABLES[7][(x & 0xff) as usize]
-            ^ TABLES[6][(x >> 8 & 0xff) as usize]
-            ^ TABLES[5][(x >> 16 & 0xff) as usize]
+            ^ TABLES[6][((x >> 8) & 0xff) as usize]
+            ^ TABLES[5][((x >> 16) & 0xff) as usize]
             ^ TABLES[4][(x >> 24) as usize]
             ^ TABLES[3][b[4] as usize]
             ^ TABLES[2][b[5] as usize]

@@ -144,7 +144,7 @@ fn rubbish_after_the_end_of_any_file() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
+    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn any_bit_flipped(pick: prop::sample::Index, at: prop::sample::Index, bit in 0u8..8) {
