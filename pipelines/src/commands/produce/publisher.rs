@@ -15,8 +15,10 @@ use thiserror::Error;
 
 /// How long a broker may take to answer at the start.
 const ANSWER: Duration = Duration::from_secs(10);
-/// How long a new topic may take to have leaders.
+/// How long a topic may take to have leaders.
 const LEADERS: Duration = Duration::from_secs(10);
+/// How long a topic may be unknown: a new one takes a moment to be known by every broker.
+const KNOWN: Duration = Duration::from_secs(2);
 
 /// Why records cannot be sent.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -82,7 +84,10 @@ struct Deliveries {
 impl ClientContext for Deliveries {
     fn error(&self, error: KafkaError, reason: &str) {
         tracing::debug!(%error, reason, "kafka client");
-        if let Ok(mut last) = self.last_error.lock() {
+        // That all brokers are down follows the reason why, and says less.
+        if error != KafkaError::Global(RDKafkaErrorCode::AllBrokersDown)
+            && let Ok(mut last) = self.last_error.lock()
+        {
             *last = reason.to_owned();
         }
     }
@@ -238,11 +243,10 @@ fn await_topic(producer: &BaseProducer<Deliveries>, brokers: &str, topic: &str) 
         if partitions > 0 && led {
             return Ok(partitions);
         }
-        if started.elapsed() > LEADERS {
-            let why = match found.and_then(|t| t.error()) {
-                Some(error) => RDKafkaErrorCode::from(error).to_string(),
-                None => "its partitions have no leader".to_owned(),
-            };
+        let error = found.and_then(|t| t.error()).map(RDKafkaErrorCode::from);
+        let patience = if error == Some(RDKafkaErrorCode::UnknownTopicOrPartition) { KNOWN } else { LEADERS };
+        if started.elapsed() > patience {
+            let why = error.map_or("its partitions have no leader".to_owned(), |e| e.to_string());
             return Err(PublishError::NoTopic { topic: topic.to_owned(), why });
         }
         producer.poll(Duration::from_millis(200));
