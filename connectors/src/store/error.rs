@@ -31,7 +31,7 @@ pub enum StoreError {
     },
     /// Another process took the lane over while this one had it.
     #[error(
-        "{}: this writer is of generation {ours} but the lock file says {found}; another one has taken the lane over, so this one must stop",
+        "{}: this writer, of generation {ours}, no longer holds the lock file, which says {found}; another one may have taken the lane over, so this one must stop",
         dir.display()
     )]
     Fenced {

@@ -1,6 +1,7 @@
 //! One writer a lane: an exclusive lock, and a generation.
 
 use std::fs::{File, OpenOptions, TryLockError};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use super::{StoreError, io};
@@ -54,12 +55,23 @@ impl LaneLock {
         Ok(self.generation)
     }
 
-    /// Errs when another writer has begun a later generation (someone deleted our lock file and started again).
+    /// Errs when the lock file is no longer the one we hold (someone deleted it, and may have started another writer), or
+    /// names another generation.
     pub fn still_ours(&self) -> Result<()> {
         let (found, text) = read(&self.path)?;
-        if found == self.generation {
+        let held = self.file.metadata().map_err(io::failed("look at", &self.path))?;
+        let same = std::fs::metadata(&self.path).is_ok_and(|m| (m.dev(), m.ino()) == (held.dev(), held.ino()));
+        if same && found == self.generation {
             return Ok(());
         }
-        Err(StoreError::Fenced { dir: self.dir.clone(), ours: self.generation, found: text })
+        let found = if text.is_empty() { "nothing: it was deleted".to_owned() } else { text };
+        Err(StoreError::Fenced { dir: self.dir.clone(), ours: self.generation, found })
+    }
+}
+
+impl Drop for LaneLock {
+    fn drop(&mut self) {
+        // Closing the file is not enough: a process just being started from here may hold a copy of it until it execs.
+        let _ = self.file.unlock();
     }
 }
