@@ -3,7 +3,7 @@
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
-use avouch::commands::{bundle, check, deploy, produce, run, simulate, train, verify};
+use avouch::commands::{bundle, check, deploy, evaluate, produce, run, simulate, train, verify};
 use clap::{Parser, Subcommand, ValueEnum};
 use tracing_subscriber::EnvFilter;
 
@@ -33,6 +33,7 @@ enum Command {
     Deploy(deploy::DeployArgs),
     Bundle(bundle::BundleArgs),
     Verify(verify::VerifyArgs),
+    Evaluate(evaluate::EvaluateArgs),
     Produce(produce::ProduceArgs),
     Simulate(simulate::SimulateArgs),
 }
@@ -52,6 +53,7 @@ fn main() -> ExitCode {
         Command::Deploy(args) => deploy::run(args),
         Command::Bundle(args) => bundle::run(args),
         Command::Verify(args) => verify::run(args),
+        Command::Evaluate(args) => evaluate::run(args),
         Command::Produce(args) => ended(args.json, produce::run(args)),
         Command::Simulate(args) => ended(false, simulate::run(args)),
     }

@@ -3,6 +3,7 @@
 pub mod bundle;
 pub mod check;
 pub mod deploy;
+pub mod evaluate;
 pub mod produce;
 pub mod run;
 pub mod simulate;
