@@ -3,7 +3,7 @@
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
-use avouch::commands::{bundle, check, deploy, evaluate, produce, run, simulate, train, verify};
+use avouch::commands::{bundle, check, demo, deploy, evaluate, produce, run, simulate, train, verify};
 use clap::{Parser, Subcommand, ValueEnum};
 use tracing_subscriber::EnvFilter;
 
@@ -27,6 +27,7 @@ enum LogFormat {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Demo(demo::DemoArgs),
     Check(check::CheckArgs),
     Train(train::TrainArgs),
     Run(run::RunArgs),
@@ -40,6 +41,10 @@ enum Command {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    if let Command::Demo(args) = &cli.command {
+        // It logs into its own directory.
+        return demo::run(args);
+    }
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,librdkafka=warn"));
     let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match cli.log_format {
@@ -47,6 +52,7 @@ fn main() -> ExitCode {
         LogFormat::Json => logs.json().init(),
     }
     match &cli.command {
+        Command::Demo(args) => demo::run(args),
         Command::Check(args) => check::run(args),
         Command::Train(args) => train::run(args),
         Command::Run(args) => run::run(args),

@@ -124,13 +124,14 @@ pub fn run(args: &BundleArgs) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-struct Made {
-    origin: LogOrigin,
-    record: VerdictRecord,
-    checkpoint: SignedCheckpoint,
+/// What was bundled.
+pub(crate) struct Made {
+    pub(crate) origin: LogOrigin,
+    pub(crate) record: VerdictRecord,
+    pub(crate) checkpoint: SignedCheckpoint,
 }
 
-async fn bundle(args: &BundleArgs, pipeline: &Pipeline) -> Result<Made, BundleFailure> {
+pub(crate) async fn bundle(args: &BundleArgs, pipeline: &Pipeline) -> Result<Made, BundleFailure> {
     let Some(anchor) = &pipeline.anchor else {
         return Err(BundleFailure::NoAnchor(args.file.clone()));
     };
@@ -163,7 +164,8 @@ async fn bundle(args: &BundleArgs, pipeline: &Pipeline) -> Result<Made, BundleFa
     Err(BundleFailure::NoVerdict(what))
 }
 
-fn lanes(state: &Path) -> Result<Vec<i32>, BundleFailure> {
+/// The lanes that have state, in order.
+pub(crate) fn lanes(state: &Path) -> Result<Vec<i32>, BundleFailure> {
     let fail = |source| BundleFailure::File { path: state.to_path_buf(), source };
     let mut out: Vec<i32> = Vec::new();
     for entry in std::fs::read_dir(state).map_err(fail)? {

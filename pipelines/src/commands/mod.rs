@@ -2,6 +2,7 @@
 
 pub mod bundle;
 pub mod check;
+pub mod demo;
 pub mod deploy;
 pub mod evaluate;
 pub mod produce;

@@ -126,12 +126,13 @@ fn train_all(args: &TrainArgs) -> Result<(), TrainError> {
     Ok(())
 }
 
-fn now() -> String {
+pub(crate) fn now() -> String {
     let ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as i64);
     format_timestamp(ms)
 }
 
-fn train_one(
+/// Trains one entry and writes its model file.
+pub(crate) fn train_one(
     pipeline: &Pipeline,
     entry: &Train,
     created: &str,
@@ -239,6 +240,7 @@ fn features_of(
             break;
         }
     }
+    out.extend(lane.finish_features(window).map_err(|e| engine(e.to_string()))?);
     bar.finish_and_clear();
     if let Some(first) = dead.first() {
         eprintln!(

@@ -37,12 +37,10 @@ pub struct VerifyArgs {
 
 /// Verifies. Exit code 0 only if every step that was made passed.
 pub fn run(args: &VerifyArgs) -> ExitCode {
-    let bundle = match read(&args.dir).and_then(|files| parse(&files).map_err(|e| e.to_string())) {
-        Ok(b) => b,
+    let (bundle, mut steps) = match offline(&args.dir, args.contract, args.signer) {
+        Ok(checked) => checked,
         Err(e) => return refuse(args, &e),
     };
-    let signature = |c: &SignedCheckpoint| check_signature(c, args);
-    let mut steps = verify_offline(&bundle, Some(&signature));
     if let Some(url) = &args.rpc {
         let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
             Ok(r) => r,
@@ -61,6 +59,18 @@ pub fn run(args: &VerifyArgs) -> ExitCode {
     if accepted(&steps) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
+/// Reads a bundle and makes every check that needs no chain. The error says why it is no bundle at all.
+pub(crate) fn offline(
+    dir: &Path,
+    contract: Option<Address>,
+    signer: Option<Address>,
+) -> Result<(Bundle, Vec<Step>), String> {
+    let bundle = parse(&read(dir)?).map_err(|e| e.to_string())?;
+    let signature = |c: &SignedCheckpoint| check_signature(c, contract, signer);
+    let steps = verify_offline(&bundle, Some(&signature));
+    Ok((bundle, steps))
+}
+
 fn read(dir: &Path) -> Result<Files, String> {
     let fail = |path: &Path, e: std::io::Error| format!("{}: {e}", path.display());
     let mut files = Files::new();
@@ -72,15 +82,19 @@ fn read(dir: &Path) -> Result<Files, String> {
     Ok(files)
 }
 
-fn check_signature(c: &SignedCheckpoint, args: &VerifyArgs) -> Result<String, String> {
+fn check_signature(
+    c: &SignedCheckpoint,
+    expected_contract: Option<Address>,
+    expected_signer: Option<Address>,
+) -> Result<String, String> {
     let contract = Address::from(c.contract);
-    if let Some(expected) = args.contract
+    if let Some(expected) = expected_contract
         && expected != contract
     {
         return Err(format!("it is for the contract {contract}, not for {expected}"));
     }
     let signer = Address::from(c.signer);
-    if let Some(expected) = args.signer
+    if let Some(expected) = expected_signer
         && expected != signer
     {
         return Err(format!("it names {signer} as signer, not {expected}"));
@@ -100,7 +114,8 @@ fn check_signature(c: &SignedCheckpoint, args: &VerifyArgs) -> Result<String, St
         .map_err(|e| e.to_string())
 }
 
-async fn on_chain(url: &str, bundle: &Bundle) -> Result<Vec<Step>, EthereumError> {
+/// The checks against the chain.
+pub(crate) async fn on_chain(url: &str, bundle: &Bundle) -> Result<Vec<Step>, EthereumError> {
     let c = &bundle.checkpoint;
     let contract = Address::from(c.contract);
     let chain = ChainReader::connect(url, Some(c.chain_id), contract, RpcOptions::default()).await?;

@@ -112,6 +112,18 @@ pub async fn run(
     pipeline: &Pipeline,
     plan: Arc<LanePlan>,
     options: RunOptions,
+    stop: watch::Receiver<bool>,
+) -> Result<Summary, RuntimeError> {
+    let metrics = Metrics::new().map_err(|e| RuntimeError::Start(format!("metrics: {e}")))?;
+    run_watched(pipeline, plan, options, metrics, stop).await
+}
+
+/// [`run`] with the metrics of whoever watches it from inside the process. They must be new.
+pub async fn run_watched(
+    pipeline: &Pipeline,
+    plan: Arc<LanePlan>,
+    options: RunOptions,
+    metrics: Metrics,
     mut stop: watch::Receiver<bool>,
 ) -> Result<Summary, RuntimeError> {
     let state = state_dir(pipeline);
@@ -119,7 +131,6 @@ pub async fn run(
     let secret = secret::secret(pipeline, &state)?;
     keep_artifacts(pipeline, &plan, &state)?;
 
-    let metrics = Metrics::new().map_err(|e| RuntimeError::Start(format!("metrics: {e}")))?;
     let readiness = Readiness::default();
     readiness.waiting("lanes", "restoring");
     let http = HttpServer::bind(pipeline.http_listen, metrics.registry.clone(), readiness.clone()).await?;
