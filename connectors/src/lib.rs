@@ -1,4 +1,12 @@
 //! Everything in Avouch that touches the outside, one room an outside world, each behind a cargo feature.
+//!
+//! ```text
+//!   kafka ─► (a lane of avouch-engine) ─► store ─┬─► kafka      sinks, with a cursor in the transaction
+//!   files ─► training, replay                    └─► ethereum   anchors, from a journal
+//!   http: metrics and health of the process
+//! ```
+//!
+//! Nothing here decides what a verdict is. `store` has no feature: whoever reads a log needs it.
 
 #[cfg(feature = "ethereum")]
 pub mod ethereum;

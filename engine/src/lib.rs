@@ -1,4 +1,14 @@
 //! Avouch's engine: pure and deterministic. No I/O, no clock, no randomness of its own; time enters as data.
+//!
+//! ```text
+//!   records ─ decode ─ admit ─ sql ─ window ─ model ─► verdict ─► log ─► bundle
+//!             └─ ingest ─┘    └────── lane ─────┘         │        │
+//!                 └─► dead_letter                         └ codec ─┘  the one encoding under every hash
+//! ```
+//!
+//! Start at [`lane`]: everything before it serves one step of it, everything after it is about what it gives. [`spec`] is
+//! what a lane is made of, [`plan`] makes it run, [`model`] is what a model must be able to do, [`anchor`] decides when to
+//! anchor. ARCHITECTURE.md lists what must stay absent here.
 
 pub mod admit;
 pub mod anchor;

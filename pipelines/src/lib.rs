@@ -1,4 +1,12 @@
 //! Avouch's pipelines: the language they are written in, the runtime that drives them, and the program's commands.
+//!
+//! ```text
+//!   pipeline.toml ─ lang ─► Pipeline ─ plan ─► LanePlan ─ runtime ─► lanes, sinks, anchors, metrics
+//!                                                          ▲
+//!                     commands: one file a subcommand ─────┘     simulator: fleets with a known truth
+//! ```
+//!
+//! `README.md` beside this crate describes the language.
 
 pub mod commands;
 pub mod lang;
