@@ -20,7 +20,8 @@ demo: ## the whole path in two minutes: a simulated fleet, judged, anchored, ver
 
 bench: ## rows per CPU-second, beside DuckDB on the same file
 	@tests/setup/install kafka duckdb
-	@tests/bench/run
+	cargo build --locked --release --workspace --bins
+	@"$(CARGO_TARGET_DIR)/release/with-kafka" tests/bench/run || test $$? -eq 3 && true
 
 fmt: ## format the sources
 	cargo fmt

@@ -207,22 +207,27 @@ impl Lane {
         dead: &mut Vec<DeadLetter>,
     ) -> Result<Vec<FeatureRows>, LaneError> {
         let fired = self.advance(records, dead)?;
-        let mut out = Vec::new();
-        for (i, window) in &fired {
-            if *i == step {
-                let features = self.features(step, window)?;
-                out.push(FeatureRows {
-                    window_ends: vec![window.end; features.rows.len()],
-                    devices: features
-                        .rows
-                        .iter()
-                        .map(|&r| self.devices.name(window.devices[r as usize].device).to_owned())
-                        .collect(),
-                    batch: features.batch,
-                });
-            }
+        fired.iter().filter(|(i, _)| *i == step).map(|(_, window)| self.feature_rows(step, window)).collect()
+    }
+
+    /// The features of the windows that are still open, as if time went on without further rows. Only for input that has
+    /// an end, such as training data: the lane takes no more rows sensibly after it.
+    pub fn finish_features(&mut self, step: usize) -> Result<Vec<FeatureRows>, LaneError> {
+        let mut closed = Vec::new();
+        if let Some(operator) = self.windows.get_mut(step) {
+            operator.close_all(&self.devices, &mut closed);
         }
-        Ok(out)
+        closed.iter().map(|window| self.feature_rows(step, window)).collect()
+    }
+
+    fn feature_rows(&self, step: usize, window: &FiredWindow) -> Result<FeatureRows, LaneError> {
+        let features = self.features(step, window)?;
+        let device = |&r: &u32| self.devices.name(window.devices[r as usize].device).to_owned();
+        Ok(FeatureRows {
+            window_ends: vec![window.end; features.rows.len()],
+            devices: features.rows.iter().map(device).collect(),
+            batch: features.batch,
+        })
     }
 
     /// Decodes, admits, runs SQL and windows; the windows that closed, in the order in which rows closed them.

@@ -60,7 +60,7 @@ pub struct SourceSpec {
     pub name: String,
     /// Topic, as it goes into evidence and input digests.
     pub topic: String,
-    /// Fields in declaration order.
+    /// Fields, in the order that canonical rows and Arrow batches have them. (The pipeline language gives them by name.)
     pub fields: Vec<FieldSpec>,
     /// The field that names the device. Must be `utf8!`.
     pub key: String,

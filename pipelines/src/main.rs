@@ -3,7 +3,7 @@
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
-use avouch::commands::{bundle, check, demo, deploy, evaluate, produce, run, simulate, train, verify};
+use avouch::commands::{bench, bundle, check, demo, deploy, evaluate, produce, run, simulate, train, verify};
 use clap::{Parser, Subcommand, ValueEnum};
 use tracing_subscriber::EnvFilter;
 
@@ -33,6 +33,7 @@ enum Command {
     Run(run::RunArgs),
     Deploy(deploy::DeployArgs),
     Bundle(bundle::BundleArgs),
+    Bench(bench::BenchArgs),
     Verify(verify::VerifyArgs),
     Evaluate(evaluate::EvaluateArgs),
     Produce(produce::ProduceArgs),
@@ -58,6 +59,7 @@ fn main() -> ExitCode {
         Command::Run(args) => run::run(args),
         Command::Deploy(args) => deploy::run(args),
         Command::Bundle(args) => bundle::run(args),
+        Command::Bench(args) => bench::run(args),
         Command::Verify(args) => verify::run(args),
         Command::Evaluate(args) => evaluate::run(args),
         Command::Produce(args) => ended(args.json, produce::run(args)),

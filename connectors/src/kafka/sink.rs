@@ -7,7 +7,7 @@ use rdkafka::client::ClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError as Rd, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
-use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, ProducerContext};
+use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, ProducerContext, PurgeConfig};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
 use super::KafkaError;
@@ -176,27 +176,33 @@ impl TransactionalSink {
         })
     }
 
-    /// Where to go on: the cursor of the last committed transaction, 0 if there was none.
-    pub fn position(&self) -> Result<u64, KafkaError> {
+    /// Where to go on: the cursor of the last committed transaction and the note written with it, if there was one. Kafka
+    /// forgets it `offsets.retention.minutes` (7 days, if not set) after the last transaction.
+    pub fn position(&self) -> Result<Option<(u64, String)>, KafkaError> {
         let mut list = TopicPartitionList::new();
         list.add_partition(&self.cursor_topic, self.cursor_partition);
         let committed = self
             .cursor
             .committed_offsets(list, TIMEOUT)
             .map_err(|e| KafkaError::client(format!("reading the cursor \"{}\"", self.id), e))?;
-        let found = committed.find_partition(&self.cursor_topic, self.cursor_partition).map(|e| e.offset());
-        Ok(match found {
-            Some(Offset::Offset(n)) => n.max(0) as u64,
-            _ => 0,
+        let found = committed.find_partition(&self.cursor_topic, self.cursor_partition);
+        Ok(match found.as_ref().map(|e| (e.offset(), e.metadata())) {
+            Some((Offset::Offset(n), note)) => Some((n.max(0) as u64, note.to_owned())),
+            _ => None,
         })
     }
 
-    /// Writes all records and moves the cursor to `next`, or does neither. A record that the topic refuses as too large is
+    /// The transactional id, which is also the group that holds the cursor.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Writes all records and moves the cursor to `next` with a `note` that identifies what was written so far, or does neither. A record that the topic refuses as too large is
     /// written with its first 64 KiB and a header `truncated-from`.
-    pub fn write(&self, records: &[OutRecord], next: u64) -> Result<(), KafkaError> {
+    pub fn write(&self, records: &[OutRecord], next: u64, note: &str) -> Result<(), KafkaError> {
         let mut truncate = Vec::new();
         loop {
-            match self.attempt(records, &truncate, next) {
+            match self.attempt(records, &truncate, next, note) {
                 Ok(()) => {
                     self.producer.context().take();
                     return Ok(());
@@ -207,8 +213,11 @@ impl TransactionalSink {
                     if fatal {
                         return Err(KafkaError::Fenced { id: self.id.clone() });
                     }
+                    // Aborting waits for the report on everything sent, and this producer has them only when it is polled.
+                    self.producer.purge(PurgeConfig::default().queue());
                     self.producer
-                        .abort_transaction(TIMEOUT)
+                        .flush(TIMEOUT)
+                        .and_then(|()| self.producer.abort_transaction(TIMEOUT))
                         .map_err(|e| KafkaError::client(format!("aborting a transaction of \"{}\"", self.id), e))?;
                     let more = too_large(&self.topic, self.producer.context().take(), &truncate)?;
                     if more.is_empty() {
@@ -220,13 +229,14 @@ impl TransactionalSink {
         }
     }
 
-    fn attempt(&self, records: &[OutRecord], truncate: &[usize], next: u64) -> Result<(), KafkaError> {
+    fn attempt(&self, records: &[OutRecord], truncate: &[usize], next: u64, note: &str) -> Result<(), KafkaError> {
         let doing = |what: &str| format!("{what} a transaction of \"{}\"", self.id);
         self.producer.begin_transaction().map_err(|e| KafkaError::client(doing("beginning"), e))?;
         send_all(&self.producer, &self.topic, records, truncate)?;
         let mut list = TopicPartitionList::new();
-        list.add_partition_offset(&self.cursor_topic, self.cursor_partition, Offset::Offset(next as i64))
-            .map_err(|e| KafkaError::client("cursor", e))?;
+        let mut cursor = list.add_partition(&self.cursor_topic, self.cursor_partition);
+        cursor.set_metadata(note);
+        cursor.set_offset(Offset::Offset(next as i64)).map_err(|e| KafkaError::client("cursor", e))?;
         let Some(group) = self.cursor.group_metadata() else {
             return Err(KafkaError::client("cursor", Rd::ClientCreation("the cursor's consumer has no group".into())));
         };

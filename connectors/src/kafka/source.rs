@@ -42,6 +42,8 @@ impl Source {
             .set("queued.max.messages.kbytes", "65536")
             .set("queued.min.messages", "100000")
             .set("fetch.wait.max.ms", "20")
+            // The default of a second is how long a full queue stays unattended after it has drained.
+            .set("fetch.queue.backoff.ms", "5")
             .create()
             .map_err(|e| KafkaError::client("Kafka consumer", e))?;
         let mut list = TopicPartitionList::new();

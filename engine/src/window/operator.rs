@@ -262,6 +262,13 @@ impl WindowOperator {
         k
     }
 
+    /// Fires all open windows, as if no row came any more.
+    pub fn close_all(&mut self, devices: &DeviceTable, out: &mut Vec<FiredWindow>) {
+        while self.next_end != i64::MAX {
+            self.fire(0, self.next_end, devices, out);
+        }
+    }
+
     /// Fires every window that ends at or before `watermark`, oldest first, and drops panes no window needs any more.
     fn fire(&mut self, at: usize, watermark: i64, devices: &DeviceTable, out: &mut Vec<FiredWindow>) {
         while self.next_end <= watermark {

@@ -40,7 +40,11 @@ impl LaneWorker {
         let partition = self.reader.partition();
         let part = format!("lane {partition}");
         self.show();
-        if self.store.committed().seq == 0 {
+        // A restored lane has a checkpoint, although this process has not made it.
+        let committed = self.store.committed();
+        self.metrics.log_size.set(committed.log_size as i64);
+        self.metrics.checkpoint_offset.set(committed.next_offset);
+        if committed.seq == 0 {
             // Coverage of the first anchor starts at this checkpoint.
             self.checkpoint()?;
         }
@@ -57,9 +61,8 @@ impl LaneWorker {
                 if let Some(r) = records.last() {
                     self.next_offset = r.offset + 1;
                 }
-                for v in output.verdicts.drain(..) {
-                    self.store.append(&v)?;
-                }
+                self.store.append_all(&output.verdicts)?;
+                output.verdicts.clear();
                 for d in output.dead.drain(..) {
                     self.store.append_dead(&d)?;
                 }

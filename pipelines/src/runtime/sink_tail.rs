@@ -6,13 +6,17 @@ use avouch_connectors::kafka::{KafkaError, OutRecord, PlainSink, TransactionalSi
 use avouch_connectors::store::{Cursor, LaneReader};
 use avouch_engine::dead_letter::DeadLetter;
 use avouch_engine::verdict::VerdictRecord;
+use sha2::{Digest as _, Sha256};
 use tokio::sync::watch;
 
+use super::artifacts::hex;
 use super::error::RuntimeError;
 use super::metrics::SinkMetrics;
 use super::verdict_json::verdict_json;
 
 const MOST: usize = 2_000;
+/// How often an idle sink writes its cursor again, so that Kafka does not forget it.
+const REFRESH: Duration = Duration::from_secs(3600);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 /// What a sink takes from a lane.
@@ -41,42 +45,84 @@ pub struct SinkTarget {
 impl SinkTarget {
     /// One writer a pipeline, sink and lane; also the group that carries its cursor.
     fn id(&self) -> String {
-        format!("avouch.{}.{}.{}", self.pipeline, self.name, self.partition)
+        format!("avouch.{}.{}.{}.{}", self.pipeline, self.name, self.topic, self.partition)
     }
 }
 
 enum Writer {
-    Transactional(TransactionalSink),
+    /// Its cursor is in Kafka; the copy here tells a first start from a cursor that Kafka has forgotten.
+    Transactional(TransactionalSink, Cursor),
     Plain(PlainSink, Cursor),
 }
 
+/// Where a sink goes on, and the note of what it had delivered by then.
+struct Position {
+    at: u64,
+    note: Option<String>,
+}
+
 impl Writer {
-    fn open(target: &SinkTarget, reader: &LaneReader) -> Result<(Self, u64), RuntimeError> {
-        if target.exactly_once {
-            let sink = TransactionalSink::open(
-                &target.brokers,
-                &target.topic,
-                &target.id(),
-                &target.source_topic,
-                target.partition,
-            )?;
-            let at = sink.position()?;
-            return Ok((Writer::Transactional(sink), at));
-        }
+    fn open(target: &SinkTarget, reader: &LaneReader) -> Result<(Self, Position), RuntimeError> {
         let cursor = reader.cursor(&target.name)?;
-        let at = cursor.get();
-        Ok((Writer::Plain(PlainSink::open(&target.brokers, &target.topic)?, cursor), at))
+        if !target.exactly_once {
+            let at = cursor.get();
+            return Ok((Writer::Plain(PlainSink::open(&target.brokers, &target.topic)?, cursor), Position { at, note: None }));
+        }
+        let sink = TransactionalSink::open(
+            &target.brokers,
+            &target.topic,
+            &target.id(),
+            &target.source_topic,
+            target.partition,
+        )?;
+        let position = match sink.position()? {
+            Some((at, note)) => Position { at, note: Some(note) },
+            None if cursor.get() > 0 => {
+                let why = format!(
+                    "sink \"{}\" has delivered {} but Kafka holds no cursor in the group \"{}\": it expired \
+                     (offsets.retention.minutes) or this is another cluster. To go on there, set the group's offset of {}/{} to {}; \
+                     to deliver everything again, delete the lane's file cursor-{}",
+                    target.name,
+                    cursor.get(),
+                    sink.id(),
+                    target.source_topic,
+                    target.partition,
+                    cursor.get(),
+                    target.name
+                );
+                return Err(RuntimeError::Inconsistent { lane: target.partition, why });
+            }
+            None => Position { at: 0, note: None },
+        };
+        Ok((Writer::Transactional(sink, cursor), position))
     }
 
-    fn write(&mut self, records: &[OutRecord], next: u64) -> Result<(), RuntimeError> {
-        match self {
-            Writer::Transactional(sink) => Ok(sink.write(records, next)?),
+    fn write(&mut self, records: &[OutRecord], next: u64, note: &str) -> Result<(), RuntimeError> {
+        let cursor = match self {
+            Writer::Transactional(sink, cursor) => {
+                sink.write(records, next, note)?;
+                cursor
+            }
             Writer::Plain(sink, cursor) => {
                 sink.write(records)?;
-                Ok(cursor.set(next)?)
+                cursor
             }
-        }
+        };
+        Ok(cursor.set(next)?)
     }
+}
+
+/// What identifies everything before `next` in a feed: the log's root, or the last dead letter. A cursor with another
+/// note belongs to another log, and going on from it would leave verdicts out in silence.
+fn note(feed: &Feed, reader: &LaneReader, next: u64) -> Result<String, RuntimeError> {
+    Ok(match feed {
+        Feed::Verdicts(_) => hex(&reader.root(next)?),
+        Feed::DeadLetters if next == 0 => String::new(),
+        Feed::DeadLetters => {
+            let last = reader.dead_letters(next - 1, 1)?;
+            last.first().map_or_else(String::new, |l| hex(&Sha256::digest(l.to_bytes())))
+        }
+    })
 }
 
 /// Runs a sink until `stop` says so and everything committed by then is delivered, or for as long as the lane lives.
@@ -92,7 +138,7 @@ pub async fn run(
     loop {
         match deliver(&target, &feed, &reader, &metrics, &mut stop, &mut pause).await {
             Ok(()) => return Ok(()),
-            Err(e @ RuntimeError::Kafka(KafkaError::Fenced { .. })) | Err(e @ RuntimeError::Store(_)) => return Err(e),
+            Err(e @ RuntimeError::Kafka(KafkaError::Fenced { .. })) | Err(e @ (RuntimeError::Store(_) | RuntimeError::Inconsistent { .. })) => return Err(e),
             Err(e) => {
                 metrics.errors.inc();
                 tracing::warn!(sink = target.name, lane = target.partition, error = %e, ?pause, "delivery failed, trying again");
@@ -118,7 +164,7 @@ async fn deliver(
     stop: &mut watch::Receiver<bool>,
     pause: &mut Duration,
 ) -> Result<(), RuntimeError> {
-    let (mut writer, mut at) = {
+    let (mut writer, Position { mut at, note: mut to_check }) = {
         let (target, reader) = (target.clone(), reader.clone());
         blocking(move || Writer::open(&target, &reader)).await?
     };
@@ -130,14 +176,18 @@ async fn deliver(
             Feed::Verdicts(_) => committed.log_size,
             Feed::DeadLetters => committed.dead_count,
         };
+        if have >= at
+            && let Some(noted) = to_check.take()
+            && noted != note(feed, reader, at)?
+        {
+            return Err(other_log(target, at));
+        }
         if at < have {
             let (feed, reader, target) = (feed.clone(), reader.clone(), target.clone());
             let (next, count);
             (writer, next, count) = blocking(move || {
                 let (records, next) = gather(&feed, &reader, &target, &committed.origin, at)?;
-                if !records.is_empty() {
-                    writer.write(&records, next)?;
-                }
+                writer.write(&records, next, &note(&feed, &reader, next)?)?;
                 Ok((writer, next, records.len()))
             })
             .await?;
@@ -147,19 +197,42 @@ async fn deliver(
             continue;
         }
         if stopping {
-            return Ok(());
+            // A log shorter than what was delivered is another log, unless it regrows after a restart.
+            return if to_check.is_some() && target.must_finish { Err(other_log(target, at)) } else { Ok(()) };
         }
+        let mut refresh = false;
         let gone = tokio::select! {
             newer = reader.newer_than(committed.seq) => newer?.is_none(),
             _ = stop.wait_for(|s| *s) => false,
-        };
-        if gone {
-            // The lane has ended: what is committed now is all there will be.
-            if reader.committed().seq == committed.seq {
-                return Ok(());
+            () = tokio::time::sleep(REFRESH), if to_check.is_none() => {
+                refresh = true;
+                false
             }
+        };
+        if refresh {
+            let (feed, reader) = (feed.clone(), reader.clone());
+            writer = blocking(move || {
+                writer.write(&[], at, &note(&feed, &reader, at)?)?;
+                Ok(writer)
+            })
+            .await?;
+        }
+        if gone && reader.committed().seq == committed.seq {
+            // The lane has ended: what is committed now is all there will be. An error here means that the runtime is gone.
+            drop(stop.wait_for(|s| *s).await);
         }
     }
+}
+
+fn other_log(target: &SinkTarget, at: u64) -> RuntimeError {
+    let why = format!(
+        "sink \"{}\" has delivered {at} records of another log into \"{}\" under the name \"{}\"; nothing is delivered. Give the \
+         pipeline or the sink another name or topic, or use the state directory that log is in",
+        target.name,
+        target.topic,
+        target.id()
+    );
+    RuntimeError::Inconsistent { lane: target.partition, why }
 }
 
 async fn blocking<T: Send + 'static>(

@@ -1,0 +1,250 @@
+//! `avouch bench`: rows per CPU-second of a pipeline, stage by stage, on a file of readings.
+//!
+//! Each stage prints one JSON line: its name, rows, CPU seconds (user and system, all threads of this process) and wall
+//! seconds. What is measured is the code that `avouch run` drives, with this pipeline's SQL, windows and models.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arrow::array::AsArray;
+use arrow::datatypes::Float64Type;
+use avouch_connectors::kafka::{KafkaError, Source};
+use avouch_connectors::store::{Commit, LaneStore, StoreError, StoreOptions};
+use avouch_engine::admit::Admission;
+use avouch_engine::decode::RawRecord;
+use avouch_engine::device::DeviceTable;
+use avouch_engine::ingest::Ingest;
+use avouch_engine::lane::{Lane, LaneError, Output};
+use avouch_engine::plan::LanePlan;
+use avouch_engine::verdict::{LogOrigin, Secret};
+use clap::Args;
+use serde_json::json;
+use thiserror::Error;
+
+use super::fail;
+
+/// As in the runtime.
+const BATCH: usize = 4_096;
+
+/// Measure a pipeline on a file of readings (NDJSON), and from Kafka where the topic holds the same.
+#[derive(Debug, Clone, Args)]
+pub struct BenchArgs {
+    /// The pipeline file
+    #[arg(value_name = "PIPELINE.toml")]
+    pub pipeline: PathBuf,
+
+    /// NDJSON file of readings
+    #[arg(long, value_name = "FILE")]
+    pub file: PathBuf,
+
+    /// Also measure from Kafka: the pipeline's topic must hold these rows in one partition
+    #[arg(long)]
+    pub kafka: bool,
+
+    /// Where the measured log is written; it must be empty
+    #[arg(long, value_name = "DIR", required_if_eq("kafka", "true"))]
+    pub state: Option<PathBuf>,
+}
+
+/// Why there is no measurement.
+#[derive(Debug, Error)]
+pub enum BenchError {
+    /// The file cannot be read, or the system does not say how much CPU time was used.
+    #[error("{path}: {source}")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// The system's words.
+        source: std::io::Error,
+    },
+    /// The engine failed.
+    #[error(transparent)]
+    Lane(#[from] LaneError),
+    /// Arrow failed.
+    #[error(transparent)]
+    Arrow(#[from] arrow::error::ArrowError),
+    /// Kafka failed.
+    #[error(transparent)]
+    Kafka(#[from] KafkaError),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The pipeline has no windowed step.
+    #[error("the pipeline has no windowed step to measure")]
+    NoWindow,
+}
+
+/// Measures. Exit code 0 if every stage ran.
+pub fn run(args: &BenchArgs) -> ExitCode {
+    let plan = match super::run::load(&args.pipeline) {
+        Ok((pipeline, plan)) => (pipeline, plan),
+        Err(diags) => {
+            eprint!("{}", diags.render_text(super::check::colour()));
+            return ExitCode::FAILURE;
+        }
+    };
+    match measure(args, &plan.0, &plan.1) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => fail(false, e),
+    }
+}
+
+fn secret() -> Secret {
+    Secret::new(b"bench")
+}
+
+/// User and system time of all threads of this process so far.
+fn cpu() -> Result<Duration, BenchError> {
+    let path = PathBuf::from("/proc/self/stat");
+    let text = std::fs::read_to_string(&path).map_err(|source| BenchError::File { path: path.clone(), source })?;
+    // Fields 14 and 15, counted after the program's name, which may hold spaces; in ticks of 1/100 s.
+    let ticks: Option<u64> = text.rsplit_once(')').map(|(_, rest)| {
+        rest.split_whitespace().skip(11).take(2).filter_map(|t| t.parse::<u64>().ok()).sum()
+    });
+    match ticks {
+        Some(t) => Ok(Duration::from_millis(t * 10)),
+        None => Err(BenchError::File { path, source: std::io::Error::other("not as Linux writes it") }),
+    }
+}
+
+struct Stopwatch(Duration, Instant);
+
+impl Stopwatch {
+    fn start() -> Result<Self, BenchError> {
+        Ok(Self(cpu()?, Instant::now()))
+    }
+
+    fn report(&self, name: &str, rows: usize, more: serde_json::Value) -> Result<(), BenchError> {
+        let mut line = json!({
+            "name": name,
+            "by": "Avouch",
+            "rows": rows,
+            "cpu_seconds": (cpu()? - self.0).as_secs_f64(),
+            "wall_seconds": self.1.elapsed().as_secs_f64(),
+        });
+        if let (Some(line), serde_json::Value::Object(more)) = (line.as_object_mut(), more) {
+            line.extend(more);
+        }
+        println!("{line}");
+        Ok(())
+    }
+}
+
+fn measure(args: &BenchArgs, pipeline: &crate::lang::Pipeline, plan: &Arc<LanePlan>) -> Result<(), BenchError> {
+    let text =
+        std::fs::read(&args.file).map_err(|source| BenchError::File { path: args.file.clone(), source })?;
+    let rows: Vec<&[u8]> = text.split(|b| *b == b'\n').filter(|l| !l.is_empty()).collect();
+    let records: Vec<RawRecord<'_>> = rows
+        .iter()
+        .enumerate()
+        // As if written now: nothing in the file is from the future.
+        .map(|(i, row)| RawRecord { offset: i as i64, timestamp: i64::MAX / 2, key: None, value: Some(row) })
+        .collect();
+    decode(plan, &records)?;
+    windows(plan, &records)?;
+    lane(plan, &records)?;
+    if args.kafka {
+        let state = args.state.clone().unwrap_or_default();
+        from_kafka(pipeline, plan, &state, records.len())?;
+    }
+    Ok(())
+}
+
+fn decode(plan: &Arc<LanePlan>, records: &[RawRecord<'_>]) -> Result<(), BenchError> {
+    let mut ingest = Ingest::new(&plan.source, plan.key, plan.time);
+    let mut admission = Admission::new(plan.source.max_disorder_ms, plan.source.max_future_ms, Vec::new());
+    let mut devices = DeviceTable::new(secret());
+    let mut dead = Vec::new();
+    let watch = Stopwatch::start()?;
+    for batch in records.chunks(BATCH) {
+        std::hint::black_box(ingest.run(batch, &mut admission, &mut devices, &mut dead)?);
+    }
+    watch.report("decode", records.len(), json!({ "dead": dead.len() }))
+}
+
+fn windows(plan: &Arc<LanePlan>, records: &[RawRecord<'_>]) -> Result<(), BenchError> {
+    if plan.windows.is_empty() {
+        return Err(BenchError::NoWindow);
+    }
+    let mut lane = Lane::new(plan.clone(), 0, secret());
+    let (mut dead, mut closed) = (Vec::new(), Vec::new());
+    let watch = Stopwatch::start()?;
+    for batch in records.chunks(BATCH) {
+        closed.extend(lane.step_features(batch, 0, &mut dead)?);
+    }
+    closed.extend(lane.finish_features(0)?);
+    let windows: usize = closed.iter().map(|f| f.devices.len()).sum();
+    let check: f64 = closed
+        .iter()
+        .flat_map(|f| f.batch.columns())
+        .filter_map(|c| c.as_primitive_opt::<Float64Type>())
+        .map(|c| c.iter().flatten().sum::<f64>())
+        .sum();
+    watch.report("decode+window", records.len(), json!({ "windows": windows, "check": check }))
+}
+
+fn lane(plan: &Arc<LanePlan>, records: &[RawRecord<'_>]) -> Result<(), BenchError> {
+    let mut lane = Lane::new(plan.clone(), 0, secret());
+    let mut out = Output::default();
+    let mut verdicts = 0;
+    let watch = Stopwatch::start()?;
+    for batch in records.chunks(BATCH) {
+        lane.step(batch, &mut out)?;
+        verdicts += out.verdicts.len();
+        out.verdicts.clear();
+        out.dead.clear();
+    }
+    watch.report("lane in memory", records.len(), json!({ "verdicts": verdicts }))
+}
+
+/// Everything from the broker to the durable log; what `avouch run` does besides is delivering.
+fn from_kafka(
+    pipeline: &crate::lang::Pipeline,
+    plan: &Arc<LanePlan>,
+    state: &std::path::Path,
+    rows: usize,
+) -> Result<(), BenchError> {
+    let watch = Stopwatch::start()?;
+    let (mut store, _) = LaneStore::open(state, &LogOrigin::new(&plan.pipeline, 0), StoreOptions::default())?;
+    let mut lane = Lane::new(plan.clone(), 0, secret());
+    let brokers = pipeline.source.brokers.as_str();
+    let (_source, mut readers) = Source::open(brokers, &plan.source.topic, "avouch-bench", |_| None, BATCH)?;
+    let Some(reader) = readers.first_mut() else { return Ok(()) };
+    let (mut seen, mut next) = (0, 0);
+    let mut out = Output::default();
+    let mut last = Instant::now();
+    loop {
+        let batch = reader.poll(Duration::from_millis(20))?;
+        let mut records = Vec::new();
+        batch.records(&mut records);
+        if let Some(r) = records.last() {
+            next = r.offset + 1;
+        }
+        seen += records.len();
+        lane.step(&records, &mut out)?;
+        store.append_all(&out.verdicts)?;
+        out.verdicts.clear();
+        for d in out.dead.drain(..) {
+            store.append_dead(&d)?;
+        }
+        let ended = seen >= rows;
+        if ended || last.elapsed() >= Duration::from_millis(pipeline.checkpoint.every_ms.max(1) as u64) {
+            let state = lane.snapshot();
+            store.commit(Commit {
+                next_offset: next,
+                lane_state: &state,
+                config_hash: plan.config_hash,
+                topic: &plan.source.topic,
+                partition: 0,
+                counters: &[],
+            })?;
+            last = Instant::now();
+        }
+        if ended {
+            break;
+        }
+    }
+    watch.report("lane from Kafka to the durable log", seen, json!({ "verdicts": store.size() }))
+}
