@@ -36,9 +36,19 @@ impl Anvil {
     /// # Panics
     /// As [`Anvil::start`].
     pub fn start_with(arguments: &[&str]) -> Result<Self, Missing> {
+        Self::start_on(place::free_port(), arguments)
+    }
+
+    /// [`Anvil::start_with`] on a port that a client may be dialling already.
+    ///
+    /// # Errors
+    /// As [`Anvil::start`].
+    ///
+    /// # Panics
+    /// As [`Anvil::start`].
+    pub fn start_on(port: u16, arguments: &[&str]) -> Result<Self, Missing> {
         let program = tool("anvil")?;
         let directory = place::fresh_directory("anvil");
-        let port = place::free_port();
         let accounts = directory.join("accounts.json");
         let mut command = process::command(&program);
         command.args(["--enable-tx-gas-limit", "--host", "127.0.0.1", "--port", &port.to_string(), "--config-out"]);

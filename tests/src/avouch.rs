@@ -106,7 +106,6 @@ impl Outcome {
     ///
     /// # Panics
     /// If it failed, with what it said.
-    #[must_use]
     pub fn success(self) -> Self {
         assert_eq!(self.code, Some(0), "avouch failed:\n{}\n{}", self.stdout, self.stderr);
         self

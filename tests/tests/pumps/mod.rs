@@ -1,0 +1,149 @@
+//! The pumps of the system tests: a pipeline, a model trained once a process, readings, and what a run has left.
+// Each test binary takes what it needs.
+#![allow(dead_code, clippy::unwrap_used)]
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use avouch_system_tests::{Anvil, Avouch, KafkaBroker, Record, place};
+
+/// 2026-01-06T08:00:00Z, where the simulated readings begin.
+pub const START: i64 = 1_767_686_400_000;
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// The model of the pumps `pump-000` to `pump-019`, trained by the program itself on fifteen healthy minutes.
+pub fn model() -> &'static Path {
+    static MODEL: LazyLock<PathBuf> = LazyLock::new(|| {
+        let directory = place::fresh_directory("model");
+        let (data, model) = (directory.join("healthy.ndjson"), directory.join("pumps.model"));
+        Avouch::new(["simulate", "pumps", "--healthy", "--devices", "20", "--duration", "15m"])
+            .args(["--start", "2026-01-05T08:00:00Z", "--out"])
+            .args([&data])
+            .run(LIMIT)
+            .success();
+        Avouch::new(["train"])
+            .args([fixture("pumps.toml")])
+            .args(["--created", "2026-01-05T09:00:00Z"])
+            .env("T_STATE", &directory)
+            .env("T_TRAINING", &data)
+            .env("T_MODEL", &model)
+            .run(LIMIT)
+            .success();
+        model
+    });
+    &MODEL
+}
+
+/// A file of `tests/fixtures`.
+pub fn fixture(name: &str) -> PathBuf {
+    place::workspace().join("tests/fixtures").join(name)
+}
+
+/// One pipeline on one broker, with a directory of its own.
+#[derive(Debug, Clone)]
+pub struct Place {
+    pub directory: PathBuf,
+    pub file: PathBuf,
+    environment: BTreeMap<String, String>,
+}
+
+impl Place {
+    /// With the model, and the topics given.
+    pub fn new(kafka: &str, readings: &str, verdicts: &str, dead: &str) -> Self {
+        let directory = place::fresh_directory("pipeline");
+        let file = directory.join("pumps.toml");
+        std::fs::copy(fixture("pumps.toml"), &file).unwrap();
+        let mut place = Self { directory, file, environment: BTreeMap::new() };
+        place.set("T_STATE", place.directory.join("state").display());
+        place.set("T_MODEL", model().display());
+        for (name, value) in [("T_KAFKA", kafka), ("T_READINGS", readings), ("T_VERDICTS", verdicts), ("T_DEAD", dead)]
+        {
+            place.set(name, value);
+        }
+        place
+    }
+
+    /// On fresh topics of a broker, the source of so many partitions.
+    pub fn on(kafka: &KafkaBroker, partitions: i32) -> Self {
+        let readings = kafka.create_topic("readings", partitions);
+        let (verdicts, dead) = (kafka.create_topic("verdicts", partitions), kafka.create_topic("dead", partitions));
+        Self::new(&kafka.bootstrap(), &readings, &verdicts, &dead)
+    }
+
+    /// Sets what the pipeline file interpolates.
+    pub fn set(&mut self, name: &str, value: impl std::fmt::Display) {
+        self.environment.insert(name.to_owned(), value.to_string());
+    }
+
+    /// What the pipeline file interpolates.
+    pub fn get(&self, name: &str) -> &str {
+        &self.environment[name]
+    }
+
+    /// Anchors at this endpoint, in this contract, under this key.
+    pub fn anchor(&mut self, rpc: &str, contract: &str, key: &str) {
+        let text = [fixture("pumps.toml"), fixture("anchor.toml")].map(|path| std::fs::read_to_string(path).unwrap());
+        std::fs::write(&self.file, text.concat()).unwrap();
+        self.set("T_RPC", rpc);
+        self.set("T_CONTRACT", contract);
+        self.set("T_KEY", key);
+    }
+
+    /// A call of the program on this pipeline.
+    pub fn avouch(&self, command: &str) -> Avouch {
+        let call = Avouch::new([command]).args([&self.file]).within(&self.directory);
+        self.environment.iter().fold(call, |call, (name, value)| call.env(name, value))
+    }
+
+    /// A lane's directory.
+    pub fn lane(&self, partition: i32) -> PathBuf {
+        Path::new(self.get("T_STATE")).join("pumps").join(partition.to_string())
+    }
+}
+
+/// Deploys VerdictLog from anvil's first account; its address.
+pub fn deploy(anvil: &Anvil) -> String {
+    let call = Avouch::new(["deploy", "--json", "--rpc", &anvil.rpc()]).env("AVOUCH_KEY", anvil.key(0));
+    call.run(LIMIT).success().json()["contract"].as_str().unwrap().to_owned()
+}
+
+/// A healthy reading.
+pub fn reading(device: &str, ts: i64) -> String {
+    let wave = (ts / 1000 % 7) as f64 / 7.0;
+    format!(
+        r#"{{"device":"{device}","ts":{ts},"temperature":{},"vibration":{},"pressure":4.2,"rpm":1440}}"#,
+        40.0 + wave,
+        0.05 - wave / 10.0
+    )
+}
+
+/// A record of the moment `ts`.
+pub fn record(partition: i32, device: &str, ts: i64, value: impl Into<Vec<u8>>) -> Record {
+    Record { partition: Some(partition), timestamp: Some(ts), ..Record::new(device, value) }
+}
+
+/// Healthy readings of pumps, one a second each, in one partition.
+pub fn healthy(devices: u32, seconds: i64) -> Vec<Record> {
+    (0..seconds)
+        .flat_map(|second| {
+            (0..devices).map(move |device| {
+                let (device, ts) = (format!("pump-{device:03}"), START + second * 1000);
+                record(0, &device, ts, reading(&device, ts))
+            })
+        })
+        .collect()
+}
+
+/// A metric's value on `/metrics` at `address`, summed over its series; `None` if there is none or no answer.
+pub fn metric(address: &str, name: &str) -> Option<f64> {
+    let text = ureq::get(format!("http://{address}/metrics")).call().ok()?.body_mut().read_to_string().ok()?;
+    let values: Vec<f64> = text
+        .lines()
+        .filter(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' '])))
+        .map(|line| line.rsplit(' ').next().unwrap().parse().unwrap())
+        .collect();
+    (!values.is_empty()).then(|| values.iter().sum())
+}
