@@ -41,7 +41,7 @@ pub enum LaneError {
     /// The snapshot was made by a pipeline with another definition.
     #[error(
         "the checkpoint was written by another version of this pipeline (configHash {found} there, {expected} here); \
-         restore the pipeline file, or start with an empty checkpoint store"
+         restore the pipeline file, or give the changed pipeline a new name, which begins a new log"
     )]
     OtherPipeline {
         /// Hex of the snapshot's configHash.

@@ -174,7 +174,7 @@ impl Calibration {
             0 => None,
             1 => {
                 let (shape, scale) = (r.f64()?, r.f64()?);
-                if !(0.0..=MAX_SHAPE).contains(&shape) || !(scale > 0.0 && scale.is_finite()) {
+                if !((0.0..=MAX_SHAPE).contains(&shape) && scale > 0.0 && scale.is_finite()) {
                     return Err(r.invalid("calibration tail out of range"));
                 }
                 Some(Tail { shape, scale })

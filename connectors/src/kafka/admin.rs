@@ -39,17 +39,11 @@ pub async fn ensure_topic(brokers: &str, topic: &str, partitions: i32) -> Result
         .create_topics([&new], &options)
         .await
         .map_err(|source| KafkaError::Unreachable { brokers: brokers.to_owned(), source })?;
-    for result in results {
-        match result {
-            Ok(_) => return Ok(true),
-            Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => return Ok(false),
-            Err((_, code)) => {
-                return Err(KafkaError::client(
-                    format!("creating topic \"{topic}\""),
-                    rdkafka::error::KafkaError::AdminOp(code),
-                ));
-            }
+    match results.into_iter().next() {
+        Some(Ok(_)) => Ok(true),
+        None | Some(Err((_, RDKafkaErrorCode::TopicAlreadyExists))) => Ok(false),
+        Some(Err((_, code))) => {
+            Err(KafkaError::client(format!("creating topic \"{topic}\""), rdkafka::error::KafkaError::AdminOp(code)))
         }
     }
-    Ok(false)
 }

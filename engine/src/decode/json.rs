@@ -26,7 +26,12 @@ pub struct JsonDecoder {
 impl JsonDecoder {
     /// A decoder for these fields.
     pub fn new(fields: &[FieldSpec]) -> Self {
-        Self { fields: fields.to_vec(), slots: vec![Slot::Missing; fields.len()], scratch: Vec::new(), order: (0..fields.len()).collect() }
+        Self {
+            fields: fields.to_vec(),
+            slots: vec![Slot::Missing; fields.len()],
+            scratch: Vec::new(),
+            order: (0..fields.len()).collect(),
+        }
     }
 
     /// The values of the row decoded last, in schema order.
@@ -85,9 +90,7 @@ impl JsonDecoder {
                 return Err(p.expected("a field name in quotes"));
             }
             let found = match self.order.get(place).map(|&guess| (guess, &self.fields[guess].name)) {
-                Some((guess, name))
-                    if p.rest().starts_with(name.as_bytes()) && p.peek_at(name.len()) == Some(b'"') =>
-                {
+                Some((guess, name)) if p.rest().starts_with(name.as_bytes()) && p.peek_at(name.len()) == Some(b'"') => {
                     p.at += name.len() + 1;
                     Some(guess)
                 }

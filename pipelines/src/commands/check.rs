@@ -1,7 +1,7 @@
 //! `avouch check`: says what is wrong with a pipeline before it runs. Needs no network.
 
 use std::io::{IsTerminal, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
@@ -48,7 +48,7 @@ struct Report {
     json: String,
 }
 
-fn check(path: &PathBuf) -> Report {
+fn check(path: &Path) -> Report {
     let (pipeline, diags) = match Pipeline::load(path) {
         Ok(p) => {
             let diags = lang::check(&p);
@@ -68,7 +68,7 @@ fn check(path: &PathBuf) -> Report {
     Report { ok: !diags.has_errors(), out, err: diags.render_text(colour()), json: format!("{json}\n") }
 }
 
-fn canonical(path: &PathBuf) -> Report {
+fn canonical(path: &Path) -> Report {
     match lang::read_file(path).and_then(|file| Canonical::of(&file)) {
         // No newline: what is printed is what is hashed, `avouch check --canonical p.toml | sha256sum`.
         Ok(c) => Report { ok: true, out: c.json, err: String::new(), json: String::new() },

@@ -1,6 +1,6 @@
 //! `avouch run`: drives a pipeline until it is told to stop.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -62,7 +62,7 @@ pub fn run(args: &RunArgs) -> ExitCode {
 }
 
 /// Loads a pipeline with its models and plans it, printing warnings.
-pub(crate) fn load(file: &PathBuf) -> Result<(Pipeline, Arc<avouch_engine::plan::LanePlan>), lang::Diagnostics> {
+pub(crate) fn load(file: &Path) -> Result<(Pipeline, Arc<avouch_engine::plan::LanePlan>), lang::Diagnostics> {
     let pipeline = Pipeline::load(file)?;
     let (models, warnings) = lang::load_models(&pipeline)?;
     let plan = lang::plan(&pipeline, &models)?;

@@ -50,12 +50,12 @@ pub fn run(args: &VerifyArgs) -> ExitCode {
             Ok(mut more) => steps.append(&mut more),
             Err(e) => {
                 // Not a verdict on the bundle: the question could not be asked.
-                show(args, &bundle, &steps);
-                return fail(args.json, format!("the chain could not be asked: {e}"));
+                show(args, &bundle, &steps, Some(&format!("the chain could not be asked: {e}")));
+                return ExitCode::FAILURE;
             }
         }
     }
-    show(args, &bundle, &steps);
+    show(args, &bundle, &steps, None);
     if accepted(&steps) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
@@ -131,7 +131,7 @@ pub(crate) async fn on_chain(url: &str, bundle: &Bundle) -> Result<Vec<Step>, Et
         outcome: match (owner, signer) {
             (Some(o), _) if o.into_array() != c.owner => failed(format!("checkpoint.json: the log's owner on chain is {o}")),
             (Some(o), Some(s)) if s.into_array() == c.signer => Outcome::Passed(format!("owner {o}, signer {s}")),
-            (Some(o), Some(s)) => Outcome::Passed(format!("owner {o}; the signer is {s} now, the checkpoint is an earlier key's")),
+            (Some(o), Some(s)) => Outcome::Passed(format!("owner {o}; the log's signer is {s} now. That the checkpoint's was its signer before is for the anchor to show")),
             _ => failed("checkpoint.json: the contract does not know this log".into()),
         },
     });
@@ -189,7 +189,8 @@ fn refuse(args: &VerifyArgs, why: &str) -> ExitCode {
     ExitCode::FAILURE
 }
 
-fn show(args: &VerifyArgs, bundle: &Bundle, steps: &[Step]) {
+/// Prints the steps and what follows from them; `undecided` says why nothing does.
+fn show(args: &VerifyArgs, bundle: &Bundle, steps: &[Step], undecided: Option<&str>) {
     let ok = accepted(steps);
     if args.json {
         let steps: Vec<_> = steps
@@ -203,7 +204,13 @@ fn show(args: &VerifyArgs, bundle: &Bundle, steps: &[Step]) {
                 json!({ "step": s.name, "outcome": outcome, "detail": detail, "proves": s.proves, "does_not_prove": s.does_not_prove })
             })
             .collect();
-        println!("{}", json!({ "accepted": ok, "log": bundle.origin.as_str(), "index": bundle.index, "steps": steps }));
+        println!("{}", json!({
+                "accepted": if undecided.is_some() && ok { None } else { Some(ok) },
+                "error": undecided,
+                "log": bundle.origin.as_str(),
+                "index": bundle.index,
+                "steps": steps,
+            }));
         return;
     }
     let v = &bundle.verdict;
@@ -228,5 +235,11 @@ fn show(args: &VerifyArgs, bundle: &Bundle, steps: &[Step]) {
     if args.rpc.is_none() {
         println!("  (without --rpc the chain was not asked: the log may have been rewritten since)");
     }
-    println!("{}", if ok { "ACCEPTED" } else { "REFUSED" });
+    if args.contract.is_none() || args.signer.is_none() {
+        println!("  (without --contract and --signer the addresses are the bundle's own word: compare them with ones you know)");
+    }
+    match undecided {
+        Some(why) if ok => println!("NOT DECIDED: {why}"),
+        _ => println!("{}", if ok { "ACCEPTED" } else { "REFUSED" }),
+    }
 }

@@ -160,7 +160,7 @@ fn cycles(draft: &Draft, diags: &mut Diagnostics) {
 }
 
 /// Steps whose output nothing uses, directly or through other steps.
-pub(super) fn unused<'d>(draft: &'d Draft) -> impl Iterator<Item = &'d Spanned<String>> {
+pub(super) fn unused(draft: &Draft) -> impl Iterator<Item = &Spanned<String>> {
     let mut used: Vec<&str> = Vec::new();
     for step in draft.steps.iter().filter(|s| matches!(s.role, Role::Model | Role::Unclear)) {
         let mut at = step.from.as_ref();

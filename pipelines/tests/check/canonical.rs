@@ -194,7 +194,7 @@ fn change(t: &mut BTreeMap<String, Toml>, choice: usize, to: &Toml) {
     let n = t.len();
     if let Some(v) = t.values_mut().nth(choice % n) {
         match v {
-            Toml::Table(inner) if choice % 2 == 0 => change(inner, choice / n, to),
+            Toml::Table(inner) if choice.is_multiple_of(2) => change(inner, choice / n, to),
             v => *v = to.clone(),
         }
     }
