@@ -90,6 +90,14 @@ fn the_demo_works_in_no_directory_that_is_in_use() {
 }
 
 #[test]
+fn brokers_that_are_not_there_are_named_soon() {
+    let dir = place::fresh_directory("demo-no-broker").join("work");
+    let outcome = Avouch::new(["demo", "--brokers", "127.0.0.1:1", "--dir"]).args([&dir]).run(Duration::from_secs(30));
+    assert_eq!(outcome.code, Some(1));
+    assert!(outcome.stderr.contains("no broker at 127.0.0.1:1 answers"), "{}", outcome.stderr);
+}
+
+#[test]
 fn an_interrupted_demo_takes_its_node_with_it() {
     let anvil = require!(anvil());
     for (signal, code) in [("INT", Some(130)), ("KILL", None)] {

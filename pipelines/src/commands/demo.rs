@@ -10,6 +10,7 @@
 
 mod anvil;
 mod board;
+mod error;
 mod evidence;
 mod judged;
 mod place;
@@ -24,30 +25,29 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use avouch_connectors::ethereum::{Address, Endpoint, EthereumError, OperatorKey, RpcOptions, deploy_verdict_log};
-use avouch_connectors::kafka::{EmbeddedBroker, KafkaError, ensure_topic};
-use avouch_connectors::store::{LaneReader, StoreError};
+use avouch_connectors::ethereum::{Address, Endpoint, OperatorKey, RpcOptions, deploy_verdict_log};
+use avouch_connectors::kafka::EmbeddedBroker;
+use avouch_connectors::store::LaneReader;
 use avouch_engine::dead_letter::DeadLetter;
 use avouch_engine::decode::format_timestamp;
 use avouch_engine::verdict::{Severity, VerdictRecord};
 use clap::Args;
 use serde_json::json;
-use thiserror::Error;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tracing_subscriber::EnvFilter;
 
-use super::bundle::BundleFailure;
-use super::produce::{Pace, Pacer, PublishError, Publisher};
-use super::train::TrainError;
+use super::produce::{Pace, Pacer, Publisher, TopicOptions, create_topic};
 use crate::lang::{self, Diagnostics, Pipeline, format_duration, parse_duration};
 use crate::runtime::metrics::Metrics;
-use crate::runtime::{self, RunOptions, RuntimeError, lane_dir, state_dir};
-use crate::simulator::{Fleet, FleetConfig, GroundTruth, SimulatorError};
+use crate::runtime::{self, RunOptions, lane_dir, state_dir};
+use crate::simulator::{Fleet, FleetConfig, GroundTruth};
 use anvil::Anvil;
 use board::{Board, Seen, grouped};
 use place::{Blanks, Place};
 use summary::{Anchored, Check, Evidence, Rows, Seconds, Summary};
+
+pub use error::DemoError;
 
 /// Rows sent and not yet counted as read by the lanes, at most: some 1.3 MB, a quarter of what the embedded broker keeps
 /// of one partition.
@@ -131,82 +131,6 @@ fn speed(text: &str) -> Result<Pace, String> {
     }
 }
 
-/// Why the demo did not come to its end.
-#[derive(Debug, Error)]
-pub enum DemoError {
-    /// Ctrl-C.
-    #[error("interrupted; what was done until then is in {0}")]
-    Interrupted(PathBuf),
-    /// A directory with something in it.
-    #[error("--dir {0}: there is something in it already; name a new or empty directory")]
-    NotEmpty(PathBuf),
-    /// A file could not be read or written.
-    #[error("{path}: {source}")]
-    File {
-        /// The file.
-        path: PathBuf,
-        /// The system's words.
-        source: std::io::Error,
-    },
-    /// No chain could be started.
-    #[error("no Ethereum node for the demo: {0}")]
-    NoAnvil(String),
-    /// The fleet.
-    #[error(transparent)]
-    Fleet(#[from] SimulatorError),
-    /// The demo's pipeline file does not load.
-    #[error("the demo's pipeline: {0}")]
-    Pipeline(String),
-    /// Training.
-    #[error("training: {0}")]
-    Train(#[from] TrainError),
-    /// Kafka.
-    #[error(transparent)]
-    Kafka(#[from] KafkaError),
-    /// The simulator's readings could not be sent.
-    #[error("sending readings: {0}")]
-    Publish(#[from] PublishError),
-    /// Readings were refused.
-    #[error("sending readings: {failed} of {sent} were not delivered; the first: {first}")]
-    Undelivered {
-        /// How many.
-        failed: u64,
-        /// Of how many.
-        sent: u64,
-        /// What was said of the first.
-        first: String,
-    },
-    /// The chain.
-    #[error(transparent)]
-    Chain(#[from] EthereumError),
-    /// The pipeline.
-    #[error("the pipeline stopped: {0}")]
-    Runtime(#[from] RuntimeError),
-    /// Nothing moves any more.
-    #[error("{0}; the log is {1}")]
-    Stalled(String, PathBuf),
-    /// The verdict log cannot be read.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// No evidence.
-    #[error("bundling a verdict: {0}")]
-    Bundle(#[from] BundleFailure),
-    /// No verdict to bundle.
-    #[error(
-        "no critical verdict about a pump that is really faulty, so there is nothing to bundle; try a longer --duration"
-    )]
-    NothingFound,
-    /// A thread ended.
-    #[error("a part of the demo ended: {0}")]
-    Thread(String),
-}
-
-impl DemoError {
-    pub(crate) fn file(path: &Path, source: std::io::Error) -> Self {
-        DemoError::File { path: path.to_path_buf(), source }
-    }
-}
-
 /// Runs the demo. Exit code 0 if everything that is claimed held: rows conserved, everything anchored, the evidence
 /// accepted, and refused once tampered with; 130 if interrupted.
 pub fn run(args: &DemoArgs) -> ExitCode {
@@ -246,6 +170,10 @@ pub fn run(args: &DemoArgs) -> ExitCode {
             if summary.ok { ExitCode::SUCCESS } else { ExitCode::FAILURE }
         }
         Err(e) => {
+            if !args.json {
+                // Below the table, and after the terminal's ^C.
+                eprintln!();
+            }
             let code = super::fail(args.json, e);
             if matches!(e, DemoError::Interrupted(_)) { ExitCode::from(130) } else { code }
         }
@@ -293,7 +221,7 @@ async fn demo(args: &DemoArgs, place: &Place, broker: Option<&EmbeddedBroker>) -
     let began = Instant::now();
     let say = |what: &str, text: String| {
         if !args.json {
-            eprintln!("  {what:<11} {text}");
+            eprintln!("  {what:<12} {text}");
         }
     };
     if !args.json {
@@ -395,7 +323,9 @@ async fn outside(
         match broker {
             Some(broker) => broker.create_topic(&topic, args.lanes)?,
             None => {
-                ensure_topic(&brokers, &topic, args.lanes).await?;
+                let (brokers, lanes) = (brokers.clone(), args.lanes);
+                let options = TopicOptions { partitions: Some(lanes), replication: None };
+                blocking(move || Ok(create_topic(&brokers, &topic, &options, &[])?)).await?;
             }
         }
     }

@@ -117,7 +117,9 @@ impl Board {
             () if std::io::stderr().is_terminal() => Form::Table,
             () => Form::Lines,
         };
-        Self { form, rows, start_ms, drawn: 0, last: None, pace: VecDeque::new() }
+        // A first line that says nothing is left out.
+        let last = (form == Form::Lines).then(Instant::now);
+        Self { form, rows, start_ms, drawn: 0, last, pace: VecDeque::new() }
     }
 
     /// Shows it if it is time to.
@@ -182,10 +184,8 @@ impl Board {
                     grouped(sent.saturating_sub(s.rows_in))
                 ),
             ),
-            (
-                "",
-                format!("{:>9} used   {:>9} dead letters{}", grouped(s.rows_used), grouped(s.dead_total()), reasons(s)),
-            ),
+            ("", format!("{:>9} used", grouped(s.rows_used))),
+            ("dead letters", format!("{:>9}{}", grouped(s.dead_total()), reasons(s))),
             (
                 "verdicts",
                 format!(
@@ -206,7 +206,7 @@ impl Board {
             ),
             ("failures", format!("{:>9} deliveries or anchors, each tried again", grouped(s.failures))),
         ];
-        rows.iter().fold(String::new(), |out, (name, value)| out + &format!("  {name:<11} {value}\n"))
+        rows.iter().fold(String::new(), |out, (name, value)| out + &format!("  {name:<12} {value}\n"))
     }
 }
 
@@ -216,7 +216,7 @@ fn reasons(s: &Seen) -> String {
         .filter(|r| s.dead[r.index()] > 0)
         .map(|r| format!("{} {}", grouped(s.dead[r.index()]), r.name()))
         .collect();
-    if parts.is_empty() { String::new() } else { format!(": {}", parts.join(", ")) }
+    if parts.is_empty() { String::new() } else { format!(" = {}", parts.join(" + ")) }
 }
 
 /// A number with a comma for every thousand.
@@ -252,6 +252,6 @@ mod tests {
         let board = Board::new(true, 288_000, 1_767_772_800_000);
         let table = board.table(&seen, 288_000, 1_767_779_999_000, 7_200.0);
         assert!(table.lines().all(|l| l.chars().count() <= 80), "{table}");
-        assert!(table.contains("141 undecodable, 139 late, 6,843 future"), "{table}");
+        assert!(table.contains("7,123 = 141 undecodable + 139 late + 6,843 future"), "{table}");
     }
 }
