@@ -358,7 +358,7 @@ async fn outside(
         place.write_private("rpc", &rpc)?;
         "${file:rpc}".to_owned()
     };
-    let name = if anvil.is_some() { format!("anvil at {rpc}") } else { format!("chain {chain_id}") };
+    let name = if anvil.is_some() { format!("anvil {rpc}") } else { format!("chain {chain_id}") };
     say("chain", format!("{name}, VerdictLog {contract}"));
     let blanks = Blanks {
         brokers: brokers.clone(),
