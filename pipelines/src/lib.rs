@@ -10,5 +10,5 @@
 
 pub mod commands;
 pub mod lang;
-pub mod simulator;
 pub mod runtime;
+pub mod simulator;

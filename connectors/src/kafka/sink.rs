@@ -1,7 +1,7 @@
 //! Writing to topics: in transactions that carry their own cursor, or at least once.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::client::ClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -34,6 +34,10 @@ struct Deliveries {
 }
 
 impl Deliveries {
+    fn first(&self) -> Option<Rd> {
+        self.failed.lock().unwrap_or_else(PoisonError::into_inner).first().map(|(_, e)| e.clone())
+    }
+
     fn take(&self) -> Vec<(usize, Rd)> {
         std::mem::take(&mut *self.failed.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -233,6 +237,7 @@ impl TransactionalSink {
         let doing = |what: &str| format!("{what} a transaction of \"{}\"", self.id);
         self.producer.begin_transaction().map_err(|e| KafkaError::client(doing("beginning"), e))?;
         send_all(&self.producer, &self.topic, records, truncate)?;
+        self.settle()?;
         let mut list = TopicPartitionList::new();
         let mut cursor = list.add_partition(&self.cursor_topic, self.cursor_partition);
         cursor.set_metadata(note);
@@ -244,6 +249,19 @@ impl TransactionalSink {
             .send_offsets_to_transaction(&list, &group, TIMEOUT)
             .map_err(|e| KafkaError::client(doing("adding the cursor to"), e))?;
         self.producer.commit_transaction(TIMEOUT).map_err(|e| KafkaError::client(doing("committing"), e))
+    }
+
+    /// Waits until everything sent is reported on, or one thing is refused: the cursor's request would fail then without
+    /// saying what was refused, and the rest is not sent before the transaction is aborted.
+    fn settle(&self) -> Result<(), KafkaError> {
+        let deadline = Instant::now() + TIMEOUT;
+        while self.producer.in_flight_count() > 0 && Instant::now() < deadline {
+            self.producer.poll(Duration::from_millis(100));
+            if let Some(refused) = self.producer.context().first() {
+                return Err(KafkaError::client(format!("writing to \"{}\"", self.topic), refused));
+            }
+        }
+        Ok(())
     }
 }
 

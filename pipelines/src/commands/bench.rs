@@ -100,9 +100,9 @@ fn cpu() -> Result<Duration, BenchError> {
     let path = PathBuf::from("/proc/self/stat");
     let text = std::fs::read_to_string(&path).map_err(|source| BenchError::File { path: path.clone(), source })?;
     // Fields 14 and 15, counted after the program's name, which may hold spaces; in ticks of 1/100 s.
-    let ticks: Option<u64> = text.rsplit_once(')').map(|(_, rest)| {
-        rest.split_whitespace().skip(11).take(2).filter_map(|t| t.parse::<u64>().ok()).sum()
-    });
+    let ticks: Option<u64> = text
+        .rsplit_once(')')
+        .map(|(_, rest)| rest.split_whitespace().skip(11).take(2).filter_map(|t| t.parse::<u64>().ok()).sum());
     match ticks {
         Some(t) => Ok(Duration::from_millis(t * 10)),
         None => Err(BenchError::File { path, source: std::io::Error::other("not as Linux writes it") }),
@@ -133,8 +133,7 @@ impl Stopwatch {
 }
 
 fn measure(args: &BenchArgs, pipeline: &crate::lang::Pipeline, plan: &Arc<LanePlan>) -> Result<(), BenchError> {
-    let text =
-        std::fs::read(&args.file).map_err(|source| BenchError::File { path: args.file.clone(), source })?;
+    let text = std::fs::read(&args.file).map_err(|source| BenchError::File { path: args.file.clone(), source })?;
     let rows: Vec<&[u8]> = text.split(|b| *b == b'\n').filter(|l| !l.is_empty()).collect();
     let records: Vec<RawRecord<'_>> = rows
         .iter()

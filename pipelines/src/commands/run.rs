@@ -51,7 +51,13 @@ pub fn run(args: &RunArgs) -> ExitCode {
     let outcome = runtime.block_on(async {
         let (stop, stopped) = watch::channel(false);
         tokio::spawn(stop_on_signal(stop));
-        runtime::run(&pipeline, plan, RunOptions { until_end: args.until_end, create_topics: args.create_topics }, stopped).await
+        runtime::run(
+            &pipeline,
+            plan,
+            RunOptions { until_end: args.until_end, create_topics: args.create_topics },
+            stopped,
+        )
+        .await
     });
     match outcome {
         Ok(summary) if args.json => println!("{}", summary_json(&summary)),

@@ -174,12 +174,7 @@ pub(crate) fn train_one(
 
 /// Runs the training rows through a lane up to the windowed step. Each row stands for a record that arrived at its event
 /// time, so none is from the future; rows that die (bad values, out of order) are counted and said.
-fn features_of(
-    pipeline: &Pipeline,
-    entry: &Train,
-    step: &str,
-    quiet: bool,
-) -> Result<Vec<FeatureRows>, TrainError> {
+fn features_of(pipeline: &Pipeline, entry: &Train, step: &str, quiet: bool) -> Result<Vec<FeatureRows>, TrainError> {
     let name = entry.name.value.clone();
     let text = |d: Diagnostics| TrainError::Pipeline(d.render_text(super::check::colour()));
     let plan = Arc::new(lang::plan(pipeline, &Models::new()).map_err(text)?);

@@ -160,7 +160,8 @@ pub(crate) async fn on_chain(url: &str, bundle: &Bundle) -> Result<Vec<Step>, Et
     let remembered = chain.checkpoint_of(&c.log_id, c.new_size, At::Latest).await?;
     let outcome = match remembered {
         None => Outcome::Passed(
-            "the contract keeps the last 64 checkpoints and this one is older; the anchor's transaction stands for it".into(),
+            "the contract keeps the last 64 checkpoints and this one is older; the anchor's transaction stands for it"
+                .into(),
         ),
         Some(kept) => {
             let i = &bundle.inclusion;
@@ -204,13 +205,16 @@ fn show(args: &VerifyArgs, bundle: &Bundle, steps: &[Step], undecided: Option<&s
                 json!({ "step": s.name, "outcome": outcome, "detail": detail, "proves": s.proves, "does_not_prove": s.does_not_prove })
             })
             .collect();
-        println!("{}", json!({
+        println!(
+            "{}",
+            json!({
                 "accepted": if undecided.is_some() && ok { None } else { Some(ok) },
                 "error": undecided,
                 "log": bundle.origin.as_str(),
                 "index": bundle.index,
                 "steps": steps,
-            }));
+            })
+        );
         return;
     }
     let v = &bundle.verdict;
@@ -230,13 +234,18 @@ fn show(args: &VerifyArgs, bundle: &Bundle, steps: &[Step], undecided: Option<&s
             Outcome::Failed { why, .. } => ("REFUSED", why.clone()),
             other => ("skipped", format!("{other:?}")),
         };
-        println!("  {mark} {:<20} {detail}\n          proves: {}\n          not:    {}", s.name, s.proves, s.does_not_prove);
+        println!(
+            "  {mark} {:<20} {detail}\n          proves: {}\n          not:    {}",
+            s.name, s.proves, s.does_not_prove
+        );
     }
     if args.rpc.is_none() {
         println!("  (without --rpc the chain was not asked: the log may have been rewritten since)");
     }
     if args.contract.is_none() || args.signer.is_none() {
-        println!("  (without --contract and --signer the addresses are the bundle's own word: compare them with ones you know)");
+        println!(
+            "  (without --contract and --signer the addresses are the bundle's own word: compare them with ones you know)"
+        );
     }
     match undecided {
         Some(why) if ok => println!("NOT DECIDED: {why}"),

@@ -42,10 +42,12 @@ pub enum Stop {
 pub fn operator_key(anchor: &Anchor) -> Result<OperatorKey, EthereumError> {
     match &anchor.signer {
         Signer::Keystore { file, password } => OperatorKey::from_keystore(&file.value, password.value.expose()),
-        Signer::Key(key) => OperatorKey::from_hex(key.value.expose().trim()).ok_or_else(|| EthereumError::KeyVariable {
-            variable: "anchor.signer.key".into(),
-            reason: "it is not a private key of 64 hexadecimal digits".into(),
-        }),
+        Signer::Key(key) => {
+            OperatorKey::from_hex(key.value.expose().trim()).ok_or_else(|| EthereumError::KeyVariable {
+                variable: "anchor.signer.key".into(),
+                reason: "it is not a private key of 64 hexadecimal digits".into(),
+            })
+        }
     }
 }
 
@@ -132,8 +134,7 @@ impl AnchorTail {
         let key = operator_key(&self.anchor)?;
         let domain = Domain { chain_id: self.anchor.chain_id, contract: Address::from(self.anchor.contract.value) };
         let url = self.anchor.rpc.as_str().to_owned();
-        let chain =
-            ChainReader::connect(&url, Some(domain.chain_id), domain.contract, RpcOptions::default()).await?;
+        let chain = ChainReader::connect(&url, Some(domain.chain_id), domain.contract, RpcOptions::default()).await?;
         // Before the writer opens: a registration uses the same key's nonces.
         for lane in &mut self.lanes {
             let registered = register_log(&chain, &key, &lane.name, key.address()).await?;
@@ -152,10 +153,7 @@ impl AnchorTail {
         };
         let mut writer = AnchorWriter::open(config).await?;
         writer.recover().await?;
-        let policy = AnchorPolicy {
-            verdicts: self.anchor.every_verdicts,
-            interval_ms: self.anchor.every_ms,
-        };
+        let policy = AnchorPolicy { verdicts: self.anchor.every_verdicts, interval_ms: self.anchor.every_ms };
         let mut looked: Option<tokio::time::Instant> = None;
         loop {
             if looked.is_none_or(|at| at.elapsed() >= LOOK_AT_HEADS) {
@@ -202,7 +200,12 @@ impl Lane {
         self.metrics.size.set(size as i64);
     }
 
-    async fn anchor(&mut self, writer: &mut AnchorWriter, key: &OperatorKey, domain: Domain) -> Result<(), RuntimeError> {
+    async fn anchor(
+        &mut self,
+        writer: &mut AnchorWriter,
+        key: &OperatorKey,
+        domain: Domain,
+    ) -> Result<(), RuntimeError> {
         let committed = self.reader.committed();
         let (old_size, old_root) = self.head;
         let new_size = committed.log_size;

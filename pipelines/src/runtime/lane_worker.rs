@@ -57,7 +57,9 @@ impl LaneWorker {
             if !batch.is_empty() {
                 let mut records = Vec::new();
                 batch.records(&mut records);
-                self.lane.step(&records, &mut output).map_err(|source| RuntimeError::Lane { lane: partition, source })?;
+                self.lane
+                    .step(&records, &mut output)
+                    .map_err(|source| RuntimeError::Lane { lane: partition, source })?;
                 if let Some(r) = records.last() {
                     self.next_offset = r.offset + 1;
                 }

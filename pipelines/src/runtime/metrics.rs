@@ -6,7 +6,8 @@ use avouch_engine::dead_letter::DeadReason;
 use avouch_engine::lane::Counters;
 use avouch_engine::verdict::Severity;
 use prometheus::{
-    Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry,
 };
 
 /// Kinds of metrics.

@@ -76,7 +76,12 @@ struct OpenLane {
     next_offset: Option<i64>,
 }
 
-fn open_lane(plan: &Arc<LanePlan>, state: &Path, partition: i32, secret: &avouch_engine::verdict::Secret) -> Result<OpenLane, RuntimeError> {
+fn open_lane(
+    plan: &Arc<LanePlan>,
+    state: &Path,
+    partition: i32,
+    secret: &avouch_engine::verdict::Secret,
+) -> Result<OpenLane, RuntimeError> {
     let origin = LogOrigin::new(&plan.pipeline, partition);
     let dir = lane_dir(state, partition);
     let signer = load_or_create_note_signer(&state.join(format!("note-key-{partition}")), &origin)?;
@@ -95,7 +100,12 @@ fn open_lane(plan: &Arc<LanePlan>, state: &Path, partition: i32, secret: &avouch
                 return Err(RuntimeError::Inconsistent { lane: partition, why });
             }
             let lane = Lane::restore(plan.clone(), partition, secret.clone(), &c.lane_state).map_err(in_lane)?;
-            tracing::info!(lane = partition, offset = c.committed.next_offset, log = c.committed.log_size, "lane restored");
+            tracing::info!(
+                lane = partition,
+                offset = c.committed.next_offset,
+                log = c.committed.log_size,
+                "lane restored"
+            );
             (lane, Some(c.committed.next_offset))
         }
         None => (Lane::new(plan.clone(), partition, secret.clone()), None),

@@ -34,7 +34,8 @@ pub fn secret(pipeline: &Pipeline, dir: &Path) -> Result<Secret, RuntimeError> {
     OsRng.fill_bytes(&mut bytes);
     // Written whole before it has its name: a crash must not leave half a secret behind.
     let temporary = dir.join("secret.tmp");
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary).map_err(fail)?;
+    let mut file =
+        OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary).map_err(fail)?;
     file.write_all(&bytes).and_then(|()| file.sync_all()).map_err(fail)?;
     std::fs::rename(&temporary, &path).map_err(fail)?;
     std::fs::File::open(dir).and_then(|d| d.sync_all()).map_err(fail)?;

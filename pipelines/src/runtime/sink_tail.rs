@@ -66,7 +66,10 @@ impl Writer {
         let cursor = reader.cursor(&target.name)?;
         if !target.exactly_once {
             let at = cursor.get();
-            return Ok((Writer::Plain(PlainSink::open(&target.brokers, &target.topic)?, cursor), Position { at, note: None }));
+            return Ok((
+                Writer::Plain(PlainSink::open(&target.brokers, &target.topic)?, cursor),
+                Position { at, note: None },
+            ));
         }
         let sink = TransactionalSink::open(
             &target.brokers,
@@ -138,7 +141,8 @@ pub async fn run(
     loop {
         match deliver(&target, &feed, &reader, &metrics, &mut stop, &mut pause).await {
             Ok(()) => return Ok(()),
-            Err(e @ RuntimeError::Kafka(KafkaError::Fenced { .. })) | Err(e @ (RuntimeError::Store(_) | RuntimeError::Inconsistent { .. })) => return Err(e),
+            Err(e @ RuntimeError::Kafka(KafkaError::Fenced { .. }))
+            | Err(e @ (RuntimeError::Store(_) | RuntimeError::Inconsistent { .. })) => return Err(e),
             Err(e) => {
                 metrics.errors.inc();
                 tracing::warn!(sink = target.name, lane = target.partition, error = %e, ?pause, "delivery failed, trying again");
