@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use rdkafka::ClientConfig;
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::RDKafkaErrorCode;
@@ -46,4 +46,23 @@ pub async fn ensure_topic(brokers: &str, topic: &str, partitions: i32) -> Result
             Err(KafkaError::client(format!("creating topic \"{topic}\""), rdkafka::error::KafkaError::AdminOp(code)))
         }
     }
+}
+
+/// The largest record batch a topic takes (`max.message.bytes`); `None` where the broker does not say, for want of a right or of
+/// the request.
+pub async fn record_limit(brokers: &str, topic: &str) -> Option<usize> {
+    let admin: AdminClient<DefaultClientContext> =
+        ClientConfig::new().set("bootstrap.servers", brokers).create().ok()?;
+    let options = AdminOptions::new().request_timeout(Some(Duration::from_secs(5)));
+    let told = admin.describe_configs(&[ResourceSpecifier::Topic(topic)], &options).await;
+    let limit = match told {
+        Ok(resources) => {
+            resources.into_iter().find_map(|r| r.ok()?.get("max.message.bytes")?.value.as_ref()?.parse().ok())
+        }
+        Err(_) => None,
+    };
+    if limit.is_none() {
+        tracing::debug!(topic, "the broker does not say how large a record may be");
+    }
+    limit
 }

@@ -49,14 +49,6 @@ pub enum KafkaError {
         /// librdkafka's words.
         source: Rd,
     },
-    /// Records that the broker refused for good.
-    #[error("topic \"{topic}\" refuses a record: {why}")]
-    Refused {
-        /// The topic.
-        topic: String,
-        /// The broker's reason.
-        why: String,
-    },
 }
 
 impl KafkaError {
@@ -68,10 +60,7 @@ impl KafkaError {
     pub fn retryable(&self) -> bool {
         match self {
             KafkaError::Unreachable { .. } => true,
-            KafkaError::NoTopic { .. }
-            | KafkaError::Fenced { .. }
-            | KafkaError::OffsetGone { .. }
-            | KafkaError::Refused { .. } => false,
+            KafkaError::NoTopic { .. } | KafkaError::Fenced { .. } | KafkaError::OffsetGone { .. } => false,
             KafkaError::Client { source, .. } => match source {
                 Rd::Transaction(e) => !e.is_fatal(),
                 Rd::ClientConfig(..) | Rd::ClientCreation(..) => false,

@@ -10,7 +10,7 @@ mod mock;
 mod sink;
 mod source;
 
-pub use admin::{ensure_topic, partition_count};
+pub use admin::{ensure_topic, partition_count, record_limit};
 pub use batch::{Batch, PartitionReader};
 pub use error::KafkaError;
 pub use mock::EmbeddedBroker;

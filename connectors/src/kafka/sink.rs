@@ -1,7 +1,7 @@
 //! Writing to topics: in transactions that carry their own cursor, or at least once.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rdkafka::client::ClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -15,6 +15,8 @@ use super::KafkaError;
 const TIMEOUT: Duration = Duration::from_secs(60);
 /// What is kept of a value that a topic refuses as too large.
 const TRUNCATED_BYTES: usize = 64 * 1024;
+/// Room for what Kafka adds to a record and its batch, generously.
+const FRAMING_BYTES: usize = 512;
 
 /// One record to write.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,18 +29,21 @@ pub struct OutRecord {
     pub headers: Vec<(&'static str, Vec<u8>)>,
 }
 
-/// Gathers failed deliveries by the record's place in its batch.
+impl OutRecord {
+    fn size(&self) -> usize {
+        let headers: usize = self.headers.iter().map(|(key, value)| key.len() + value.len() + 16).sum();
+        self.key.as_ref().map_or(0, Vec::len) + self.value.as_ref().map_or(0, Vec::len) + headers
+    }
+}
+
+/// Gathers what was not delivered, and why.
 #[derive(Clone, Default)]
 struct Deliveries {
-    failed: Arc<Mutex<Vec<(usize, Rd)>>>,
+    failed: Arc<Mutex<Vec<Rd>>>,
 }
 
 impl Deliveries {
-    fn first(&self) -> Option<Rd> {
-        self.failed.lock().unwrap_or_else(PoisonError::into_inner).first().map(|(_, e)| e.clone())
-    }
-
-    fn take(&self) -> Vec<(usize, Rd)> {
+    fn take(&self) -> Vec<Rd> {
         std::mem::take(&mut *self.failed.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
@@ -46,10 +51,10 @@ impl Deliveries {
 impl ClientContext for Deliveries {}
 
 impl ProducerContext for Deliveries {
-    type DeliveryOpaque = Box<usize>;
-    fn delivery(&self, result: &DeliveryResult<'_>, index: Box<usize>) {
+    type DeliveryOpaque = ();
+    fn delivery(&self, result: &DeliveryResult<'_>, _: ()) {
         if let Err((e, _)) = result {
-            self.failed.lock().unwrap_or_else(PoisonError::into_inner).push((*index, e.clone()));
+            self.failed.lock().unwrap_or_else(PoisonError::into_inner).push(e.clone());
         }
     }
 }
@@ -69,26 +74,35 @@ fn base_config(brokers: &str) -> ClientConfig {
     config
 }
 
+/// What a topic takes, in bytes; see [`super::record_limit`].
+fn limited(config: &mut ClientConfig, limit: Option<usize>) -> &mut ClientConfig {
+    match limit {
+        // A broker judges whole batches by the same limit.
+        Some(limit) => config.set("batch.size", limit.clamp(1, 1_000_000).to_string()),
+        None => config,
+    }
+}
+
 fn send_all(
     producer: &BaseProducer<Deliveries>,
     topic: &str,
+    limit: Option<usize>,
     records: &[OutRecord],
-    truncate: &[usize],
 ) -> Result<(), KafkaError> {
-    for (i, r) in records.iter().enumerate() {
+    for r in records {
         let mut headers =
             r.headers.iter().fold(OwnedHeaders::new_with_capacity(r.headers.len() + 1), |h, (key, value)| {
                 h.insert(Header { key, value: Some(value) })
             });
         let mut value = r.value.as_deref();
-        if truncate.contains(&i)
-            && let Some(full) = value
+        if let (Some(limit), Some(full)) = (limit, value)
+            && r.size() + FRAMING_BYTES > limit
         {
             let size = full.len().to_string();
             headers = headers.insert(Header { key: "truncated-from", value: Some(size.as_bytes()) });
-            value = Some(&full[..full.len().min(TRUNCATED_BYTES)]);
+            value = Some(&full[..full.len().min(TRUNCATED_BYTES).min(limit / 2)]);
         }
-        let mut record = BaseRecord::<[u8], [u8], Box<usize>>::with_opaque_to(topic, Box::new(i)).headers(headers);
+        let mut record = BaseRecord::<[u8], [u8]>::to(topic).headers(headers);
         if let Some(k) = r.key.as_deref() {
             record = record.key(k);
         }
@@ -109,26 +123,6 @@ fn send_all(
     Ok(())
 }
 
-/// The records that were refused as too large; any other failure is an error.
-fn too_large(topic: &str, failed: Vec<(usize, Rd)>, already: &[usize]) -> Result<Vec<usize>, KafkaError> {
-    let mut out = Vec::new();
-    for (i, e) in failed {
-        match e.rdkafka_error_code() {
-            Some(RDKafkaErrorCode::MessageSizeTooLarge) if !already.contains(&i) => out.push(i),
-            Some(RDKafkaErrorCode::MessageSizeTooLarge) => {
-                return Err(KafkaError::Refused {
-                    topic: topic.to_owned(),
-                    why: "too large even when truncated".into(),
-                });
-            }
-            // What an abort does to the others is no failure of theirs.
-            Some(RDKafkaErrorCode::PurgeQueue | RDKafkaErrorCode::PurgeInflight) => {}
-            _ => return Err(KafkaError::client(format!("writing to \"{topic}\""), e)),
-        }
-    }
-    Ok(out)
-}
-
 /// Writes batches atomically together with a cursor. The cursor is kept as a group offset of the source partition under a
 /// group of the sink's own, committed in the same transaction as the records; a writer that starts with the same
 /// transactional id fences this one.
@@ -137,22 +131,25 @@ pub struct TransactionalSink {
     cursor: BaseConsumer,
     id: String,
     topic: String,
+    limit: Option<usize>,
     cursor_topic: String,
     cursor_partition: i32,
 }
 
 impl TransactionalSink {
     /// Opens the sink: fences older writers of `id`, ends what they left open.
-    /// The cursor is kept for (`cursor_topic`, `cursor_partition`) in group `id`.
+    /// The cursor is kept for (`cursor_topic`, `cursor_partition`) in group `id`. `limit` is what the topic takes
+    /// ([`super::record_limit`]).
     pub fn open(
         brokers: &str,
         topic: &str,
+        limit: Option<usize>,
         id: &str,
         cursor_topic: &str,
         cursor_partition: i32,
     ) -> Result<Self, KafkaError> {
         let deliveries = Deliveries::default();
-        let producer: BaseProducer<Deliveries> = base_config(brokers)
+        let producer: BaseProducer<Deliveries> = limited(&mut base_config(brokers), limit)
             .set("transactional.id", id)
             .set("transaction.timeout.ms", "60000")
             .create_with_context(deliveries)
@@ -175,6 +172,7 @@ impl TransactionalSink {
             cursor,
             id: id.to_owned(),
             topic: topic.to_owned(),
+            limit,
             cursor_topic: cursor_topic.to_owned(),
             cursor_partition,
         })
@@ -201,43 +199,36 @@ impl TransactionalSink {
         &self.id
     }
 
-    /// Writes all records and moves the cursor to `next` with a `note` that identifies what was written so far, or does neither. A record that the topic refuses as too large is
-    /// written with its first 64 KiB and a header `truncated-from`.
+    /// Writes all records and moves the cursor to `next` with a `note` that identifies what was written so far, or does
+    /// neither. A record larger than the topic takes is written with its first 64 KiB and a header `truncated-from`.
     pub fn write(&self, records: &[OutRecord], next: u64, note: &str) -> Result<(), KafkaError> {
-        let mut truncate = Vec::new();
-        loop {
-            match self.attempt(records, &truncate, next, note) {
-                Ok(()) => {
-                    self.producer.context().take();
-                    return Ok(());
-                }
-                Err(e) => {
-                    let fatal = matches!(&e, KafkaError::Client { source: Rd::Transaction(t), .. } if t.is_fatal())
-                        || self.producer.client().fatal_error().is_some();
-                    if fatal {
-                        return Err(KafkaError::Fenced { id: self.id.clone() });
-                    }
-                    // Aborting waits for the report on everything sent, and this producer has them only when it is polled.
-                    self.producer.purge(PurgeConfig::default().queue());
-                    self.producer
-                        .flush(TIMEOUT)
-                        .and_then(|()| self.producer.abort_transaction(TIMEOUT))
-                        .map_err(|e| KafkaError::client(format!("aborting a transaction of \"{}\"", self.id), e))?;
-                    let more = too_large(&self.topic, self.producer.context().take(), &truncate)?;
-                    if more.is_empty() {
-                        return Err(e);
-                    }
-                    truncate.extend(more);
-                }
-            }
+        let Err(e) = self.attempt(records, next, note) else { return Ok(()) };
+        let fatal = matches!(&e, KafkaError::Client { source: Rd::Transaction(t), .. } if t.is_fatal())
+            || self.producer.client().fatal_error().is_some();
+        if fatal {
+            return Err(KafkaError::Fenced { id: self.id.clone() });
         }
+        // Aborting waits for the report on everything sent, and this producer has them only when it is polled.
+        self.producer.purge(PurgeConfig::default().queue());
+        self.producer
+            .flush(TIMEOUT)
+            .and_then(|()| self.producer.abort_transaction(TIMEOUT))
+            .map_err(|e| KafkaError::client(format!("aborting a transaction of \"{}\"", self.id), e))?;
+        // What was refused first says more than that the transaction cannot be committed.
+        let mut failed = self.producer.context().take();
+        failed.retain(|e| {
+            !matches!(e.rdkafka_error_code(), Some(RDKafkaErrorCode::PurgeQueue | RDKafkaErrorCode::PurgeInflight))
+        });
+        Err(match failed.into_iter().next() {
+            Some(refused) => KafkaError::client(format!("writing to \"{}\"", self.topic), refused),
+            None => e,
+        })
     }
 
-    fn attempt(&self, records: &[OutRecord], truncate: &[usize], next: u64, note: &str) -> Result<(), KafkaError> {
+    fn attempt(&self, records: &[OutRecord], next: u64, note: &str) -> Result<(), KafkaError> {
         let doing = |what: &str| format!("{what} a transaction of \"{}\"", self.id);
         self.producer.begin_transaction().map_err(|e| KafkaError::client(doing("beginning"), e))?;
-        send_all(&self.producer, &self.topic, records, truncate)?;
-        self.settle()?;
+        send_all(&self.producer, &self.topic, self.limit, records)?;
         let mut list = TopicPartitionList::new();
         let mut cursor = list.add_partition(&self.cursor_topic, self.cursor_partition);
         cursor.set_metadata(note);
@@ -250,19 +241,6 @@ impl TransactionalSink {
             .map_err(|e| KafkaError::client(doing("adding the cursor to"), e))?;
         self.producer.commit_transaction(TIMEOUT).map_err(|e| KafkaError::client(doing("committing"), e))
     }
-
-    /// Waits until everything sent is reported on, or one thing is refused: the cursor's request would fail then without
-    /// saying what was refused, and the rest is not sent before the transaction is aborted.
-    fn settle(&self) -> Result<(), KafkaError> {
-        let deadline = Instant::now() + TIMEOUT;
-        while self.producer.in_flight_count() > 0 && Instant::now() < deadline {
-            self.producer.poll(Duration::from_millis(100));
-            if let Some(refused) = self.producer.context().first() {
-                return Err(KafkaError::client(format!("writing to \"{}\"", self.topic), refused));
-            }
-        }
-        Ok(())
-    }
 }
 
 fn transaction_timed_out(e: &Rd) -> bool {
@@ -273,34 +251,27 @@ fn transaction_timed_out(e: &Rd) -> bool {
 pub struct PlainSink {
     producer: BaseProducer<Deliveries>,
     topic: String,
+    limit: Option<usize>,
 }
 
 impl PlainSink {
-    /// Opens the sink.
-    pub fn open(brokers: &str, topic: &str) -> Result<Self, KafkaError> {
-        let producer = base_config(brokers)
+    /// Opens the sink. `limit` is what the topic takes ([`super::record_limit`]).
+    pub fn open(brokers: &str, topic: &str, limit: Option<usize>) -> Result<Self, KafkaError> {
+        let producer = limited(&mut base_config(brokers), limit)
             .set("message.timeout.ms", "60000")
             .create_with_context(Deliveries::default())
             .map_err(|e| KafkaError::client("Kafka producer", e))?;
-        Ok(Self { producer, topic: topic.to_owned() })
+        Ok(Self { producer, topic: topic.to_owned(), limit })
     }
 
     /// Writes all records and waits until the broker has them. Too large records as in [`TransactionalSink::write`].
     pub fn write(&self, records: &[OutRecord]) -> Result<(), KafkaError> {
-        send_all(&self.producer, &self.topic, records, &[])?;
-        self.flush()?;
-        let refused = too_large(&self.topic, self.producer.context().take(), &[])?;
-        if refused.is_empty() {
-            return Ok(());
+        let doing = || format!("writing to \"{}\"", self.topic);
+        send_all(&self.producer, &self.topic, self.limit, records)?;
+        self.producer.flush(TIMEOUT).map_err(|e| KafkaError::client(doing(), e))?;
+        match self.producer.context().take().into_iter().next() {
+            Some(refused) => Err(KafkaError::client(doing(), refused)),
+            None => Ok(()),
         }
-        let again: Vec<OutRecord> = refused.iter().map(|&i| records[i].clone()).collect();
-        let all: Vec<usize> = (0..again.len()).collect();
-        send_all(&self.producer, &self.topic, &again, &all)?;
-        self.flush()?;
-        too_large(&self.topic, self.producer.context().take(), &all).map(|_| ())
-    }
-
-    fn flush(&self) -> Result<(), KafkaError> {
-        self.producer.flush(TIMEOUT).map_err(|e| KafkaError::client(format!("writing to \"{}\"", self.topic), e))
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use avouch_connectors::kafka::{KafkaError, OutRecord, PlainSink, TransactionalSink};
+use avouch_connectors::kafka::{KafkaError, OutRecord, PlainSink, TransactionalSink, record_limit};
 use avouch_connectors::store::{Cursor, LaneReader};
 use avouch_engine::dead_letter::DeadLetter;
 use avouch_engine::verdict::VerdictRecord;
@@ -62,18 +62,19 @@ struct Position {
 }
 
 impl Writer {
-    fn open(target: &SinkTarget, reader: &LaneReader) -> Result<(Self, Position), RuntimeError> {
+    fn open(target: &SinkTarget, limit: Option<usize>, reader: &LaneReader) -> Result<(Self, Position), RuntimeError> {
         let cursor = reader.cursor(&target.name)?;
         if !target.exactly_once {
             let at = cursor.get();
             return Ok((
-                Writer::Plain(PlainSink::open(&target.brokers, &target.topic)?, cursor),
+                Writer::Plain(PlainSink::open(&target.brokers, &target.topic, limit)?, cursor),
                 Position { at, note: None },
             ));
         }
         let sink = TransactionalSink::open(
             &target.brokers,
             &target.topic,
+            limit,
             &target.id(),
             &target.source_topic,
             target.partition,
@@ -170,7 +171,8 @@ async fn deliver(
 ) -> Result<(), RuntimeError> {
     let (mut writer, Position { mut at, note: mut to_check }) = {
         let (target, reader) = (target.clone(), reader.clone());
-        blocking(move || Writer::open(&target, &reader)).await?
+        let limit = record_limit(&target.brokers, &target.topic).await;
+        blocking(move || Writer::open(&target, limit, &reader)).await?
     };
     loop {
         metrics.position.set(at as i64);
