@@ -7,6 +7,7 @@ mod admin;
 mod batch;
 mod error;
 mod mock;
+mod publisher;
 mod sink;
 mod source;
 
@@ -14,5 +15,6 @@ pub use admin::{ensure_topic, partition_count, record_limit};
 pub use batch::{Batch, PartitionReader};
 pub use error::KafkaError;
 pub use mock::EmbeddedBroker;
+pub use publisher::{PublishError, Publisher, TopicOptions, create_topic};
 pub use sink::{OutRecord, PlainSink, TransactionalSink};
 pub use source::Source;

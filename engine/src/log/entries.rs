@@ -291,24 +291,4 @@ mod tests {
             }
         }
     }
-
-    /// `cargo test --release -p avouch-engine --lib -- --ignored --nocapture how_fast_entries_are_made`
-    #[test]
-    #[ignore = "a measurement; run it alone"]
-    fn how_fast_entries_are_made() {
-        let verdicts: Vec<Verdict> = (0..100_000).map(|n| verdict([1; 32], n)).collect();
-        let refs: Vec<&Verdict> = verdicts.iter().collect();
-        let time = |what: &str, f: &dyn Fn() -> Vec<Hash32>| {
-            let start = std::time::Instant::now();
-            std::hint::black_box(f());
-            println!("{what}: {:.2} µs an entry", start.elapsed().as_secs_f64() * 10.0);
-        };
-        time("one by one", &|| verdicts.iter().map(Verdict::struct_hash).collect());
-        time("at once", &|| entries(&refs));
-        #[cfg(target_arch = "x86_64")]
-        if std::arch::is_x86_feature_detected!("avx2") {
-            // SAFETY: just looked.
-            time("AVX2", &|| side_by_side(&refs, |w| unsafe { avx2::keccak(w) }));
-        }
-    }
 }

@@ -1,7 +1,6 @@
 //! `avouch produce`: replays files into a Kafka topic, at a chosen pace.
 
 mod pace;
-mod publisher;
 #[cfg(test)]
 mod tests;
 
@@ -14,8 +13,8 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 use thiserror::Error;
 
+pub use avouch_connectors::kafka::{PublishError, Publisher, TopicOptions, create_topic};
 pub use pace::{Pace, Pacer};
-pub use publisher::{PublishError, Publisher, TopicOptions, create_topic};
 
 /// Replay CSV, NDJSON or Parquet files into a Kafka topic.
 ///

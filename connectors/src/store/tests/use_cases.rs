@@ -1,8 +1,6 @@
 //! What a store is for.
 
-use std::path::Path;
-
-use avouch_engine::log::{EMPTY_ROOT, verify_consistency, verify_inclusion, verify_note};
+use avouch_engine::log::{verify_consistency, verify_inclusion, verify_note};
 
 use super::fixture::*;
 use crate::store::{Commit, Cursor, LaneReader, LaneStore, StoreError, StoreOptions, load_or_create_note_signer};
@@ -250,45 +248,4 @@ fn note_keys_are_kept_and_private() {
     assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     std::fs::write(&path, "short").unwrap();
     assert!(matches!(load_or_create_note_signer(&path, &origin()), Err(StoreError::Damaged { .. })));
-}
-
-fn cpu_seconds() -> f64 {
-    let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
-    let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
-    (fields[11].parse::<f64>().unwrap() + fields[12].parse::<f64>().unwrap()) / 100.0
-}
-
-/// `cargo test --release -p avouch-connectors --lib -- --ignored --nocapture a_large_commit`
-#[test]
-#[ignore = "a measurement; run it alone"]
-fn a_large_commit() {
-    const N: u64 = 200_000;
-    let dir = tempfile::tempdir_in(Path::new(".")).unwrap();
-    let records: Vec<_> = (0..N).map(record).collect();
-    let (mut store, _) =
-        LaneStore::open(dir.path(), &origin(), StoreOptions { segment_bytes: 64 << 20, ..options() }).unwrap();
-    let time = |what: &str, f: &mut dyn FnMut()| {
-        let (wall, cpu) = (std::time::Instant::now(), cpu_seconds());
-        f();
-        println!("{what}: {:.3} s wall, {:.2} s CPU", wall.elapsed().as_secs_f64(), cpu_seconds() - cpu);
-    };
-    time("append 200,000", &mut || records.chunks(1000).for_each(|r| store.append_all(r).unwrap()));
-    time("commit", &mut || commit(&mut store).unwrap());
-    let reader = store.reader();
-    time("read them back", &mut || {
-        let mut at = 0;
-        while at < N {
-            at += reader.records(at, 10_000).unwrap().len() as u64;
-        }
-    });
-    time("1,000 inclusion proofs", &mut || {
-        (0..1000).for_each(|i| drop(reader.inclusion_proof(i * 199, N).unwrap()));
-    });
-    time("a small commit", &mut || {
-        store.append(&record(N)).unwrap();
-        commit(&mut store).unwrap();
-    });
-    drop(store);
-    time("open", &mut || drop(LaneStore::open(dir.path(), &origin(), options()).unwrap()));
-    assert_ne!(reader.committed().root, EMPTY_ROOT);
 }
