@@ -16,4 +16,6 @@ pub mod files;
 pub mod http;
 #[cfg(feature = "kafka")]
 pub mod kafka;
+#[cfg(feature = "http")]
+pub mod schema_registry;
 pub mod store;

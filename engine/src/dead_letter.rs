@@ -5,7 +5,7 @@ use crate::codec::{CodecError, Reader, Writer};
 /// Why a row died. The names are the `reason` label of the metrics and the header of the dead-letter topic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum DeadReason {
-    /// The payload is not what the format says: bad JSON, bad UTF-8, no value at all.
+    /// The payload is not what the format says: bad JSON, bad UTF-8, no value at all, a schema the registry does not have.
     Undecodable,
     /// Well-formed, but a field is missing, null where it must not be, or of the wrong type or range.
     Schema,
@@ -17,7 +17,7 @@ pub enum DeadReason {
     Future,
     /// The SQL of a step failed on this row.
     Sql,
-    /// The record is larger than `max_record_bytes`.
+    /// The record is larger than `max_record_bytes`, or unfolds to more than is taken from one.
     TooLarge,
 }
 
@@ -61,11 +61,15 @@ pub struct DeadLetter {
     pub detail: String,
     /// Offset in the source partition.
     pub offset: i64,
+    /// Index of the row in its record, if the record holds several (Arrow) and could be decoded.
+    pub row: Option<u32>,
     /// The record's broker timestamp, milliseconds since the epoch.
     pub timestamp: i64,
     /// The record's key, if it had one.
     pub key: Option<Vec<u8>>,
-    /// The record's raw value, if it had one.
+    /// The record's raw value, if it had one. With `row` it is that row alone, as the JSON object that `format = "json"`
+    /// takes: a record of a thousand late rows must not be kept a thousand times. Numbers that JSON has no word for (NaN,
+    /// infinity) are text there.
     pub value: Option<Vec<u8>>,
 }
 
@@ -76,6 +80,8 @@ impl DeadLetter {
         w.u8(self.reason.index() as u8);
         w.str(&self.detail);
         w.i64(self.offset);
+        w.u8(u8::from(self.row.is_some()));
+        w.u32(self.row.unwrap_or(0));
         w.i64(self.timestamp);
         for part in [&self.key, &self.value] {
             match part {
@@ -98,6 +104,12 @@ impl DeadLetter {
         };
         let detail = r.str()?.to_owned();
         let offset = r.i64()?;
+        let (flag, row) = (r.u8()?, r.u32()?);
+        let row = match flag {
+            0 if row == 0 => None,
+            1 => Some(row),
+            other => return Err(r.invalid(format!("row flag {other}"))),
+        };
         let timestamp = r.i64()?;
         let mut parts = [None, None];
         for part in &mut parts {
@@ -109,6 +121,6 @@ impl DeadLetter {
         }
         r.finish()?;
         let [key, value] = parts;
-        Ok(Self { reason, detail, offset, timestamp, key, value })
+        Ok(Self { reason, detail, offset, row, timestamp, key, value })
     }
 }

@@ -19,9 +19,9 @@ use thiserror::Error;
 use crate::admit::Admission;
 use crate::codec::{CodecError, Reader, Writer};
 use crate::dead_letter::{DeadLetter, DeadReason};
-use crate::decode::RawRecord;
+use crate::decode::{RawRecord, SchemaAnswer};
 use crate::device::DeviceTable;
-use crate::ingest::{Ingest, Rows};
+use crate::ingest::{Ingest, Rows, Run};
 use crate::plan::{Input, LanePlan, ScoreStep};
 use crate::spec::DecideSpec;
 use crate::sql::Selection;
@@ -49,6 +49,15 @@ pub enum LaneError {
         /// Hex of this pipeline's.
         expected: String,
     },
+    /// A record was written with a schema that the lane was not told. Nothing was taken: give the records before it, tell
+    /// the lane the schema with [`Lane::learn_schema`], then give the rest.
+    #[error("schema {id} is needed to go on")]
+    NeedSchema {
+        /// The schema's id in the registry.
+        id: u32,
+        /// Index of the first record that needs it.
+        at: usize,
+    },
     /// DataFusion or Arrow failed where no row is to blame.
     #[error("step \"{step}\": {message}")]
     Step {
@@ -60,9 +69,12 @@ pub enum LaneError {
 }
 
 /// Rows counted since the lane began, over all restarts. `rows_in` = `rows_used` + the sum of `dead`.
+///
+/// Most formats have one row a record. A record of several rows (Arrow) counts as so many, each of which is used or dead
+/// by itself; a record that cannot be decoded, and whose rows are therefore not known, counts as one row in and one dead.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Counters {
-    /// Records taken.
+    /// Rows taken, as the decoder counts them before it knows what becomes of them.
     pub rows_in: u64,
     /// Rows admitted whose SQL did not fail; a row that a WHERE drops is used, since dropping it is what the SQL decided.
     pub rows_used: u64,
@@ -134,7 +146,7 @@ impl Lane {
     /// A lane at the beginning of its partition.
     pub fn new(plan: Arc<LanePlan>, partition: i32, secret: Secret) -> Self {
         let source = &plan.source;
-        let ingest = Ingest::new(source, plan.key, plan.time);
+        let ingest = Ingest::new(source, &plan.decoding, plan.key, plan.time);
         let windows = plan.windows.iter().map(|w| w.window).collect();
         let admission = Admission::new(source.max_disorder_ms, source.max_future_ms, windows);
         let operators = plan
@@ -180,10 +192,49 @@ impl Lane {
         self.next_index
     }
 
+    /// Tells the lane what the registry says of a schema id. An id's schema never changes, so this changes no verdict of
+    /// records that were taken; that a registry has none of an id is its answer of the moment, and can be replaced.
+    pub fn learn_schema(&mut self, id: u32, answer: SchemaAnswer<'_>) {
+        self.ingest.learn_schema(id, answer);
+    }
+
+    /// Forgets what was learnt of a schema id, so that it is needed again.
+    pub fn forget_schema(&mut self, id: u32) {
+        self.ingest.forget_schema(id);
+    }
+
     /// Takes records in offset order.
+    ///
+    /// # Errors
+    /// After [`LaneError::NeedSchema`] the lane is as before. After any other it must not be used again.
     pub fn step(&mut self, records: &[RawRecord<'_>], out: &mut Output) -> Result<(), LaneError> {
+        self.have_schemas(records)?;
+        let mut rest = records;
+        while !rest.is_empty() {
+            let taken = self.take(rest, out)?;
+            rest = &rest[taken..];
+        }
+        Ok(())
+    }
+
+    /// Takes some of the records, from the first on, and at least one: as many as make a batch of bounded size. How many
+    /// were taken is the result. What a caller does with `out` between calls bounds its memory, however many rows a
+    /// record holds.
+    ///
+    /// # Errors
+    /// As [`Lane::step`].
+    pub fn step_some(&mut self, records: &[RawRecord<'_>], out: &mut Output) -> Result<usize, LaneError> {
+        self.have_schemas(records)?;
+        if records.is_empty() { Ok(0) } else { self.take(records, out) }
+    }
+
+    fn have_schemas(&self, records: &[RawRecord<'_>]) -> Result<(), LaneError> {
+        self.ingest.schema_needed(records).map_or(Ok(()), |(at, id)| Err(LaneError::NeedSchema { id, at }))
+    }
+
+    fn take(&mut self, records: &[RawRecord<'_>], out: &mut Output) -> Result<usize, LaneError> {
         let (verdicts, dead) = (out.verdicts.len(), out.dead.len());
-        let fired = self.advance(records, &mut out.dead)?;
+        let (fired, taken) = self.advance(records, &mut out.dead)?;
         for (step, window) in &fired {
             self.judge(*step, window, &mut out.verdicts)?;
         }
@@ -193,9 +244,7 @@ impl Lane {
         for v in &out.verdicts[verdicts..] {
             self.counters.verdicts[v.verdict.severity as usize] += 1;
         }
-        self.counters.rows_in += records.len() as u64;
-        self.counters.rows_used += (records.len() - (out.dead.len() - dead)) as u64;
-        Ok(())
+        Ok(taken)
     }
 
     /// Takes records as [`Lane::step`] does, but gives the features of the windowed step `step` instead of verdicts: this is
@@ -206,8 +255,17 @@ impl Lane {
         step: usize,
         dead: &mut Vec<DeadLetter>,
     ) -> Result<Vec<FeatureRows>, LaneError> {
-        let fired = self.advance(records, dead)?;
-        fired.iter().filter(|(i, _)| *i == step).map(|(_, window)| self.feature_rows(step, window)).collect()
+        self.have_schemas(records)?;
+        let mut out = Vec::new();
+        let mut rest = records;
+        while !rest.is_empty() {
+            let (fired, taken) = self.advance(rest, dead)?;
+            for (_, window) in fired.iter().filter(|(i, _)| *i == step) {
+                out.push(self.feature_rows(step, window)?);
+            }
+            rest = &rest[taken..];
+        }
+        Ok(out)
     }
 
     /// The features of the windows that are still open, as if time went on without further rows. Only for input that has
@@ -230,14 +288,15 @@ impl Lane {
         })
     }
 
-    /// Decodes, admits, runs SQL and windows; the windows that closed, in the order in which rows closed them.
+    /// Decodes, admits, runs SQL and windows; the windows that closed, in the order in which rows closed them, and how
+    /// many records were taken.
     fn advance(
         &mut self,
         records: &[RawRecord<'_>],
         dead: &mut Vec<DeadLetter>,
-    ) -> Result<Vec<(usize, FiredWindow)>, LaneError> {
+    ) -> Result<(Vec<(usize, FiredWindow)>, usize), LaneError> {
         let before = dead.len();
-        let rows = self
+        let Run { rows, taken, rows_in } = self
             .ingest
             .run(records, &mut self.admission, &mut self.devices, dead)
             .map_err(|e| LaneError::Step { step: self.plan.source.name.clone(), message: e.to_string() })?;
@@ -246,19 +305,14 @@ impl Lane {
         // A row may fail in several steps; it dies once, with the first reason in step order.
         failed.sort_by_key(|(row, _)| *row);
         failed.dedup_by_key(|(row, _)| *row);
+        self.counters.rows_in += rows_in;
+        self.counters.rows_used += (rows.len() - failed.len()) as u64;
         for (row, detail) in failed {
             let record = &records[rows.records[row as usize] as usize];
-            dead.push(DeadLetter {
-                reason: DeadReason::Sql,
-                detail,
-                offset: record.offset,
-                timestamp: record.timestamp,
-                key: record.key.map(<[u8]>::to_vec),
-                value: record.value.map(<[u8]>::to_vec),
-            });
+            dead.push(rows.dead_letter(row as usize, record, DeadReason::Sql, detail));
         }
-        dead[before..].sort_by_key(|d| d.offset);
-        Ok(fired)
+        dead[before..].sort_by_key(|d| (d.offset, d.row));
+        Ok((fired, taken))
     }
 
     fn windows(

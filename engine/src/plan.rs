@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arrow::datatypes::{DataType, SchemaRef};
 use thiserror::Error;
 
-use crate::ingest::arrow_schema;
+use crate::ingest::{Decoding, arrow_schema};
 use crate::model::Scorer;
 use crate::spec::{DecideSpec, FieldType, LaneSpec, SourceSpec, SqlStepSpec, WindowSpec};
 use crate::sql::{RowPipeline, WindowedQuery, message};
@@ -84,6 +84,8 @@ pub struct LanePlan {
     pub config_hash: Hash32,
     /// The source.
     pub source: SourceSpec,
+    /// How its records are decoded.
+    pub decoding: Decoding,
     /// Index of the key field.
     pub key: usize,
     /// Index of the time field.
@@ -103,11 +105,14 @@ impl LanePlan {
         let source = &spec.source;
         let key = field(source, &source.key, FieldType::Utf8, "key", &mut errors);
         let time = field(source, &source.time, FieldType::TimestampMs, "time column", &mut errors);
-        let (Some(key), Some(time)) = (key, time) else { return Err(errors) };
+        let decoding = Decoding::new(source)
+            .map_err(|e| errors.extend(e.into_iter().map(|e| PlanError::new(&source.name, e.message))));
+        let (Some(key), Some(time), Ok(decoding)) = (key, time, decoding) else { return Err(errors) };
         let mut plan = Self {
             pipeline: spec.pipeline.clone(),
             config_hash: spec.config_hash,
             source: source.clone(),
+            decoding,
             key,
             time,
             rows: Vec::new(),
@@ -170,6 +175,12 @@ impl LanePlan {
             }
         }
         if errors.is_empty() { Ok(plan) } else { Err(errors) }
+    }
+
+    /// The plan for rows that come as JSON, whatever the source's format is: rows of files and of tests.
+    pub fn of_json(mut self) -> Self {
+        self.decoding = Decoding::Json;
+        self
     }
 
     fn input(&self, step: &SqlStepSpec) -> Option<Input> {

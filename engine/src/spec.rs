@@ -53,6 +53,43 @@ pub struct FieldSpec {
     pub required: bool,
 }
 
+/// What a record's value is.
+#[derive(Debug, Clone, Default)]
+pub enum FormatSpec {
+    /// One JSON object.
+    #[default]
+    Json,
+    /// One Avro record in Confluent framing: a zero byte, the schema's id (4 bytes, big-endian), the body. The lane is
+    /// told the schemas by [`crate::lane::Lane::learn_schema`].
+    Avro,
+    /// One Protobuf message.
+    Protobuf(ProtobufSpec),
+    /// An Arrow IPC stream: a schema and record batches, of any number of rows.
+    Arrow,
+}
+
+/// Which Protobuf message a record's value is.
+#[derive(Debug, Clone)]
+pub struct ProtobufSpec {
+    /// A serialized `google.protobuf.FileDescriptorSet`, as `protoc --include_imports --descriptor_set_out` writes it.
+    pub descriptor: Arc<[u8]>,
+    /// The message's full name, such as `acme.Reading`.
+    pub message: String,
+    /// What stands before the message.
+    pub framing: Framing,
+}
+
+/// What stands before a Protobuf message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Framing {
+    /// Nothing.
+    #[default]
+    None,
+    /// What Confluent's serializers write: a zero byte, the schema's id (4 bytes), and the path of indexes that leads to
+    /// the message in its file. The id is not looked up; a path to another message is refused.
+    Confluent,
+}
+
 /// Where readings come from and how they are admitted.
 #[derive(Debug, Clone)]
 pub struct SourceSpec {
@@ -60,6 +97,8 @@ pub struct SourceSpec {
     pub name: String,
     /// Topic, as it goes into evidence and input digests.
     pub topic: String,
+    /// What a record's value is.
+    pub format: FormatSpec,
     /// Fields, in the order that canonical rows and Arrow batches have them. (The pipeline language gives them by name.)
     pub fields: Vec<FieldSpec>,
     /// The field that names the device. Must be `utf8!`.

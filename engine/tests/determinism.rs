@@ -11,7 +11,7 @@ use avouch_engine::lane::{Lane, Output};
 use avouch_engine::model::{Score, Scorer};
 use avouch_engine::plan::LanePlan;
 use avouch_engine::spec::{
-    DecideSpec, FieldSpec, FieldType, LaneSpec, ScoreStepSpec, SourceSpec, SqlStepSpec, WindowSpec,
+    DecideSpec, FieldSpec, FieldType, FormatSpec, LaneSpec, ScoreStepSpec, SourceSpec, SqlStepSpec, WindowSpec,
 };
 use avouch_engine::verdict::{Hash32, Secret};
 use proptest::prelude::*;
@@ -67,6 +67,7 @@ fn plan() -> Arc<LanePlan> {
         source: SourceSpec {
             name: "readings".into(),
             topic: "t".into(),
+            format: FormatSpec::Json,
             fields: vec![
                 field("device", FieldType::Utf8, true),
                 field("ts", FieldType::TimestampMs, true),
@@ -275,6 +276,7 @@ fn errors_of_planning_name_step_and_cure() {
         source: SourceSpec {
             name: "readings".into(),
             topic: "t".into(),
+            format: FormatSpec::Json,
             fields: vec![
                 field("device", FieldType::Utf8, true),
                 field("ts", FieldType::TimestampMs, true),

@@ -4,10 +4,11 @@
 //!   KafkaBroker  Apache Kafka in KRaft mode     (jars: tests/kafka/pom.xml)
 //!   Anvil        an Ethereum node               (npm: connectors/ethereum/contracts)
 //!   Prometheus   Debian's, scraping a program   (configuration: tests/prometheus)
+//!   Registry     a schema registry, in process: the part of Confluent's REST interface that readers use
 //!   Avouch       the program under test, as built beside this test
 //! ```
 //!
-//! Nothing here stands in for a real part. A part that this machine lacks is [`Missing`]; a test that [`require!`]s it is
+//! Nothing here stands in for a real part but the registry, of which none can be had without a container. A part that this machine lacks is [`Missing`]; a test that [`require!`]s it is
 //! then reported as skipped, and fails where `CI=true`, so a green run there has skipped nothing.
 //!
 //! Whatever a test starts is killed with it, even if the test process itself is killed: see [`process`].
@@ -20,6 +21,7 @@ pub mod place;
 pub mod process;
 pub mod prometheus;
 pub mod records;
+pub mod registry;
 
 pub use anvil::Anvil;
 pub use avouch::Avouch;
@@ -28,6 +30,7 @@ pub use place::{Missing, datasets};
 pub use process::Process;
 pub use prometheus::Prometheus;
 pub use records::{Isolation, Record};
+pub use registry::Registry;
 
 use std::io::Write;
 use std::time::{Duration, Instant};

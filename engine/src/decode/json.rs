@@ -7,7 +7,7 @@
 
 use super::number;
 use super::timestamp::{MAX_TIMESTAMP_MS, parse_timestamp};
-use super::{RowError, Slot};
+use super::{RowDecoder, RowError, Slot, check_required, wanted};
 use crate::spec::{FieldSpec, FieldType};
 
 /// Deepest nesting allowed in values that are skipped.
@@ -33,15 +33,16 @@ impl JsonDecoder {
             order: (0..fields.len()).collect(),
         }
     }
+}
 
-    /// The values of the row decoded last, in schema order.
-    pub fn slots(&self) -> &[Slot] {
+impl RowDecoder for JsonDecoder {
+    #[inline]
+    fn slots(&self) -> &[Slot] {
         &self.slots
     }
 
-    /// The text of a [`Slot::Text`] or [`Slot::Unescaped`] of the row decoded last; empty for other slots.
     #[inline]
-    pub fn text<'a>(&'a self, payload: &'a [u8], slot: Slot) -> &'a [u8] {
+    fn text<'a>(&'a self, payload: &'a [u8], slot: Slot) -> &'a [u8] {
         match slot {
             Slot::Text { start, end } => &payload[start as usize..end as usize],
             Slot::Unescaped { start, end } => &self.scratch[start as usize..end as usize],
@@ -49,8 +50,7 @@ impl JsonDecoder {
         }
     }
 
-    /// Decodes one payload. On success every required field has a value. Text in slots is valid UTF-8.
-    pub fn decode(&mut self, payload: &[u8]) -> Result<(), RowError> {
+    fn decode(&mut self, payload: &[u8]) -> Result<(), RowError> {
         if u32::try_from(payload.len()).is_err() {
             return Err(RowError::undecodable("the value is larger than 4 GiB"));
         }
@@ -73,15 +73,11 @@ impl JsonDecoder {
         if p.at != payload.len() {
             return Err(RowError::undecodable(format!("text after the object, at byte {}", p.at)));
         }
-        for (field, slot) in self.fields.iter().zip(&self.slots) {
-            if field.required && matches!(slot, Slot::Missing | Slot::Null) {
-                let what = if *slot == Slot::Null { "null" } else { "missing" };
-                return Err(RowError::schema(format!("field \"{}\" is {what} but required", field.name)));
-            }
-        }
-        Ok(())
+        check_required(&self.fields, &self.slots)
     }
+}
 
+impl JsonDecoder {
     fn members(&mut self, p: &mut Scan<'_>) -> Result<(), RowError> {
         let mut place = 0;
         loop {
@@ -210,16 +206,8 @@ impl JsonDecoder {
     #[cold]
     fn unfit(&self, i: usize, p: &Scan<'_>, start: usize) -> RowError {
         let f = &self.fields[i];
-        let wanted = match f.ty {
-            FieldType::Utf8 => "text (utf8)",
-            FieldType::Bool => "true or false (bool)",
-            FieldType::I64 => "a 64-bit integer (i64)",
-            FieldType::F64 => "a finite number (f64)",
-            FieldType::TimestampMs => {
-                "milliseconds since 1970 or an RFC 3339 time, between 1970 and 9999 (timestamp_ms)"
-            }
-        };
         let found = String::from_utf8_lossy(&p.bytes[start..p.at.min(start + 40)]);
+        let wanted = wanted(f.ty);
         RowError::schema(format!("field \"{}\" at byte {start}: {wanted} expected, found {found}", f.name))
     }
 }

@@ -130,7 +130,7 @@ fn last_end(window: WindowSpec, t: i64) -> i64 {
 /// Windows of one step over one lane.
 ///
 /// The input digest of a device's window is SHA-256 over the codec form (see [`crate::codec`]) of: the text
-/// `avouch/input/1`, topic, partition (4 bytes), device name, window start and end (8 bytes each), the number of
+/// `avouch/input/2`, topic, partition (4 bytes), device name, window start and end (8 bytes each), the number of
 /// non-empty panes (4 bytes), and for each in time order its start (8 bytes), its number of rows (8 bytes) and the
 /// SHA-256 of its rows' canonical bytes ([`Rows::canonical`]) in offset order. Rows that a SQL filter dropped before the
 /// window are not in it.
@@ -172,7 +172,7 @@ impl WindowOperator {
             })
             .collect();
         let mut header = Writer::new();
-        header.str("avouch/input/1");
+        header.str("avouch/input/2");
         header.str(topic);
         header.u32(partition as u32);
         Self {

@@ -152,13 +152,17 @@ fn measure(args: &BenchArgs, pipeline: &crate::lang::Pipeline, plan: &Arc<LanePl
 }
 
 fn decode(plan: &Arc<LanePlan>, records: &[RawRecord<'_>]) -> Result<(), BenchError> {
-    let mut ingest = Ingest::new(&plan.source, plan.key, plan.time);
+    let mut ingest = Ingest::new(&plan.source, &plan.decoding, plan.key, plan.time);
     let mut admission = Admission::new(plan.source.max_disorder_ms, plan.source.max_future_ms, Vec::new());
     let mut devices = DeviceTable::new(secret());
     let mut dead = Vec::new();
     let watch = Stopwatch::start()?;
     for batch in records.chunks(BATCH) {
-        std::hint::black_box(ingest.run(batch, &mut admission, &mut devices, &mut dead)?);
+        let mut rest = batch;
+        while !rest.is_empty() {
+            let run = std::hint::black_box(ingest.run(rest, &mut admission, &mut devices, &mut dead)?);
+            rest = &rest[run.taken..];
+        }
     }
     watch.report("decode", records.len(), json!({ "dead": dead.len() }))
 }

@@ -177,7 +177,8 @@ pub(crate) fn train_one(
 fn features_of(pipeline: &Pipeline, entry: &Train, step: &str, quiet: bool) -> Result<Vec<FeatureRows>, TrainError> {
     let name = entry.name.value.clone();
     let text = |d: Diagnostics| TrainError::Pipeline(d.render_text(super::check::colour()));
-    let plan = Arc::new(lang::plan(pipeline, &Models::new()).map_err(text)?);
+    // Rows of files come as JSON, whatever the source speaks.
+    let plan = Arc::new(lang::plan(pipeline, &Models::new()).map_err(text)?.of_json());
     let engine = |why: String| TrainError::Engine { name: name.clone(), why };
     let Some(window) = plan.windows.iter().position(|w| w.name == step) else {
         return Err(engine(format!("\"{step}\" is not a windowed step")));

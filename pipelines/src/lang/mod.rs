@@ -22,6 +22,7 @@
 mod canonical;
 mod diagnostics;
 mod fields;
+mod format;
 mod guarantees;
 mod interpolate;
 mod pipeline;
@@ -38,6 +39,7 @@ use std::sync::Arc;
 pub use canonical::{Canonical, hex};
 pub(crate) use diagnostics::plural;
 pub use diagnostics::{Diagnostic, Diagnostics, Level};
+pub use format::{Format, Protobuf, Registry, RegistryLogin};
 pub use interpolate::{Environment, ProcessEnvironment, SecretString, Text};
 pub use pipeline::{
     Anchor, Checkpoint, DeadLetterTopic, Delivery, KafkaSink, KafkaSource, ModelStep, Pipeline, Signer, SqlStep, Time,

@@ -14,6 +14,7 @@ use avouch_models::{AlgorithmConfig, SplitConfig};
 
 use super::canonical::Canonical;
 use super::diagnostics::Diagnostics;
+use super::format::Format;
 use super::interpolate::{SecretString, Text};
 use super::span::{SourceFile, Span, Spanned};
 
@@ -132,6 +133,8 @@ pub struct KafkaSource {
     pub topic: Text,
     /// Consumer group; the pipeline's name if not given.
     pub group: Text,
+    /// What a record's value is.
+    pub format: Format,
     /// The fields of a reading, by name.
     pub fields: Vec<Spanned<FieldSpec>>,
     /// The field that names the device; `utf8!`.

@@ -26,6 +26,7 @@ pub fn lane_spec(pipeline: &Pipeline, models: &Models) -> LaneSpec {
         source: SourceSpec {
             name: source.name.value.clone(),
             topic: source.topic.as_str().to_owned(),
+            format: source.format.spec(),
             fields: source.fields.iter().map(|f| f.value.clone()).collect::<Vec<FieldSpec>>(),
             key: source.key.value.clone(),
             time: source.time.column.value.clone(),

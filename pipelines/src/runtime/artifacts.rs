@@ -16,6 +16,11 @@ pub fn pipeline_path(dir: &Path, hash: &Hash32) -> PathBuf {
     dir.join("pipelines").join(format!("{}.json", hex(hash)))
 }
 
+/// Where a Protobuf descriptor set of this hash is kept.
+pub fn descriptor_path(dir: &Path, hash: &Hash32) -> PathBuf {
+    dir.join("descriptors").join(format!("{}.desc", hex(hash)))
+}
+
 /// Keeps a file unless it is there. The name is the hash of the bytes, so what is there is right.
 pub fn keep(path: &Path, bytes: &[u8]) -> Result<(), RuntimeError> {
     let fail = |source| RuntimeError::File { path: path.to_path_buf(), source };

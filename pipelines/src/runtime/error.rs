@@ -28,6 +28,9 @@ pub enum RuntimeError {
     /// The HTTP server.
     #[error(transparent)]
     Http(#[from] HttpError),
+    /// The schema registry's settings.
+    #[error(transparent)]
+    Registry(#[from] avouch_connectors::schema_registry::RegistryError),
     /// The chain.
     #[error(transparent)]
     Chain(#[from] avouch_connectors::ethereum::EthereumError),

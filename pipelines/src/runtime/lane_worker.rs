@@ -7,12 +7,14 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use avouch_connectors::http::Readiness;
 use avouch_connectors::kafka::PartitionReader;
 use avouch_connectors::store::{Commit, LaneStore};
-use avouch_engine::lane::{Lane, Output};
+use avouch_engine::decode::RawRecord;
+use avouch_engine::lane::{Lane, LaneError, Output};
 use avouch_engine::plan::LanePlan;
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::error::RuntimeError;
 use super::metrics::LaneMetrics;
+use super::schemas::Schemas;
 
 /// How long a poll gathers messages: the latency added at low rates.
 const GATHER: Duration = Duration::from_millis(20);
@@ -25,6 +27,8 @@ pub struct LaneWorker {
     pub reader: PartitionReader,
     pub metrics: LaneMetrics,
     pub readiness: Readiness,
+    /// For a source that needs a schema registry.
+    pub schemas: Option<Schemas>,
     pub next_offset: i64,
     pub checkpoint_every: Duration,
     /// Stop once the partition has been read up to this offset.
@@ -54,24 +58,18 @@ impl LaneWorker {
         let mut output = Output::default();
         loop {
             let batch = self.reader.poll(GATHER)?;
+            if let Some(schemas) = &mut self.schemas {
+                schemas.forget_old(&mut self.lane);
+            }
+            let mut taken = true;
             if !batch.is_empty() {
                 let mut records = Vec::new();
                 batch.records(&mut records);
-                self.lane
-                    .step(&records, &mut output)
-                    .map_err(|source| RuntimeError::Lane { lane: partition, source })?;
-                if let Some(r) = records.last() {
-                    self.next_offset = r.offset + 1;
-                }
-                self.store.append_all(&output.verdicts)?;
-                output.verdicts.clear();
-                for d in output.dead.drain(..) {
-                    self.store.append_dead(&d)?;
-                }
+                taken = self.take(&records, &mut output, &mut last)?;
                 dirty = true;
                 self.show();
             }
-            if let Some(end) = batch.end() {
+            if let Some(end) = batch.end().filter(|_| taken) {
                 // Past aborted records and transaction markers there is nothing to read again.
                 if end > self.next_offset {
                     self.next_offset = end;
@@ -90,6 +88,78 @@ impl LaneWorker {
                 return Ok(());
             }
         }
+    }
+
+    /// Takes records, however many rows they hold, and waits for the schemas they need; whether all were taken, which is
+    /// not so only when told to stop while waiting.
+    fn take(
+        &mut self,
+        records: &[RawRecord<'_>],
+        output: &mut Output,
+        last: &mut Instant,
+    ) -> Result<bool, RuntimeError> {
+        let mut rest = records;
+        while !rest.is_empty() {
+            let outcome = match self.lane.step_some(rest, output) {
+                // What comes before the record that has to wait need not.
+                Err(LaneError::NeedSchema { at, .. }) if at > 0 => self.lane.step_some(&rest[..at], output),
+                other => other,
+            };
+            match outcome {
+                Ok(n) => {
+                    self.next_offset = rest[n - 1].offset + 1;
+                    rest = &rest[n..];
+                    self.store.append_all(&output.verdicts)?;
+                    output.verdicts.clear();
+                    for d in output.dead.drain(..) {
+                        self.store.append_dead(&d)?;
+                    }
+                }
+                Err(LaneError::NeedSchema { id, .. }) => {
+                    if !self.wait_for_schema(id, last)? {
+                        return Ok(false);
+                    }
+                }
+                Err(source) => return Err(RuntimeError::Lane { lane: self.reader.partition(), source }),
+            }
+        }
+        Ok(true)
+    }
+
+    /// Waits until the registry says what schema `id` is, however long that takes: what the lane has taken stays durable
+    /// meanwhile, and nothing is skipped. False if told to stop.
+    fn wait_for_schema(&mut self, id: u32, last: &mut Instant) -> Result<bool, RuntimeError> {
+        let lane = self.reader.partition();
+        let Some(mut schemas) = self.schemas.take() else {
+            return Err(RuntimeError::Lane { lane, source: LaneError::NeedSchema { id, at: 0 } });
+        };
+        let mut waited = false;
+        let learnt = loop {
+            let Err(e) = schemas.learn(&mut self.lane, id) else { break true };
+            let pause = schemas.pause();
+            self.metrics.schema_errors.inc();
+            tracing::warn!(lane, schema = id, error = %e, ?pause, "the lane waits for a schema");
+            self.readiness.waiting(&format!("lane {lane}"), &format!("waiting for schema {id}: {e}"));
+            if !waited {
+                // All that came before is durable and delivered while this lasts.
+                self.checkpoint()?;
+                *last = Instant::now();
+                self.show();
+                waited = true;
+            }
+            let until = Instant::now() + pause;
+            while Instant::now() < until && !self.stop.load(Ordering::Relaxed) {
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            if self.stop.load(Ordering::Relaxed) {
+                break false;
+            }
+        };
+        if waited {
+            self.readiness.ready(&format!("lane {lane}"));
+        }
+        self.schemas = Some(schemas);
+        Ok(learnt)
     }
 
     fn checkpoint(&mut self) -> Result<(), RuntimeError> {

@@ -43,13 +43,14 @@ macro_rules! declarations {
 }
 
 declarations! {
-    ROWS_IN: Counter "avouch_lane_rows_in_total" ["lane"] "Records read from the source partition.";
+    ROWS_IN: Counter "avouch_lane_rows_in_total" ["lane"] "Rows read from the source partition; a record that cannot be decoded counts as one.";
     ROWS_USED: Counter "avouch_lane_rows_used_total" ["lane"] "Rows admitted and computed on; rows in = rows used + dead letters.";
     DEAD: Counter "avouch_lane_dead_letters_total" ["lane", "reason"] "Rows that died, by reason.";
     VERDICTS: Counter "avouch_lane_verdicts_total" ["lane", "severity"] "Verdicts appended to the verdict log, by severity.";
     WATERMARK: Gauge "avouch_lane_watermark_timestamp_seconds" ["lane"] "Event time up to which windows are closed, Unix seconds.";
     NEXT_OFFSET: Gauge "avouch_lane_next_offset" ["lane"] "Offset of the next record to read.";
     CHECKPOINT_OFFSET: Gauge "avouch_lane_checkpoint_offset" ["lane"] "Offset of the next record to read after a restart.";
+    SCHEMA_ERRORS: Counter "avouch_lane_schema_errors_total" ["lane"] "Requests to the schema registry without an answer; the lane waits and asks again.";
     DEVICES: Gauge "avouch_lane_devices" ["lane"] "Devices the lane has seen.";
     LOG_SIZE: Gauge "avouch_log_size_entries" ["lane"] "Verdicts in the log that a durable checkpoint covers.";
     CHECKPOINT_TIME: Gauge "avouch_checkpoint_timestamp_seconds" ["lane"] "When the last checkpoint became durable, Unix seconds.";
@@ -81,6 +82,7 @@ pub struct Metrics {
     watermark: GaugeVec,
     next_offset: IntGaugeVec,
     checkpoint_offset: IntGaugeVec,
+    schema_errors: IntCounterVec,
     devices: IntGaugeVec,
     log_size: IntGaugeVec,
     checkpoint_time: GaugeVec,
@@ -123,6 +125,7 @@ impl Metrics {
             watermark: float(WATERMARK)?,
             next_offset: int(NEXT_OFFSET)?,
             checkpoint_offset: int(CHECKPOINT_OFFSET)?,
+            schema_errors: counter(SCHEMA_ERRORS)?,
             devices: int(DEVICES)?,
             log_size: int(LOG_SIZE)?,
             checkpoint_time: float(CHECKPOINT_TIME)?,
@@ -155,6 +158,7 @@ impl Metrics {
             watermark: self.watermark.with_label_values(&l),
             next_offset: self.next_offset.with_label_values(&l),
             checkpoint_offset: self.checkpoint_offset.with_label_values(&l),
+            schema_errors: self.schema_errors.with_label_values(&l),
             devices: self.devices.with_label_values(&l),
             log_size: self.log_size.with_label_values(&l),
             checkpoint_time: self.checkpoint_time.with_label_values(&l),
@@ -205,6 +209,8 @@ pub struct LaneMetrics {
     pub next_offset: IntGauge,
     /// [`CHECKPOINT_OFFSET`].
     pub checkpoint_offset: IntGauge,
+    /// [`SCHEMA_ERRORS`].
+    pub schema_errors: IntCounter,
     /// [`DEVICES`].
     pub devices: IntGauge,
     /// [`LOG_SIZE`].

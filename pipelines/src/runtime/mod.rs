@@ -9,6 +9,7 @@ mod artifacts;
 mod error;
 mod lane_worker;
 pub mod metrics;
+mod schemas;
 mod secret;
 pub mod signed;
 mod sink_tail;
@@ -29,7 +30,9 @@ use avouch_connectors::kafka::{Source, ensure_topic, partition_count};
 use avouch_connectors::store::{LaneReader, LaneStore, StoreOptions, load_or_create_note_signer};
 use avouch_engine::lane::{Counters, Lane};
 use avouch_engine::plan::LanePlan;
-use avouch_engine::verdict::LogOrigin;
+use avouch_engine::spec::FormatSpec;
+use avouch_engine::verdict::{Hash32, LogOrigin};
+use sha2::{Digest, Sha256};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
@@ -177,6 +180,7 @@ pub async fn run_watched(
     })
     .await?;
 
+    let registry = schemas::registry(pipeline, &state)?;
     let log_readers: Vec<(i32, LaneReader)> = lanes.iter().map(|l| (l.partition, l.store.reader())).collect();
     let halt = Arc::new(AtomicBool::new(false));
     let (tell, mut told) = mpsc::unbounded_channel();
@@ -191,6 +195,7 @@ pub async fn run_watched(
             store: lane.store,
             reader,
             readiness: readiness.clone(),
+            schemas: registry.clone().map(|r| schemas::Schemas::new(r, tokio::runtime::Handle::current())),
             checkpoint_every: Duration::from_millis(pipeline.checkpoint.every_ms.max(1) as u64),
             until,
             stop: halt.clone(),
@@ -322,6 +327,11 @@ fn feeds(pipeline: &Pipeline) -> Vec<(String, String, Feed)> {
 
 fn keep_artifacts(pipeline: &Pipeline, plan: &LanePlan, state: &Path) -> Result<(), RuntimeError> {
     artifacts::keep(&pipeline_path(state, &plan.config_hash), pipeline.canonical.json.as_bytes())?;
+    if let FormatSpec::Protobuf(p) = &plan.source.format {
+        let hash: Hash32 = Sha256::digest(&p.descriptor).into();
+        artifacts::keep(&artifacts::descriptor_path(state, &hash), &p.descriptor)?;
+        tracing::info!(message = p.message, descriptor = hex(&hash), "Protobuf descriptor");
+    }
     for score in &plan.scores {
         let Some(step) = pipeline.model_step(&score.name) else { continue };
         let path = &step.model_file.value;

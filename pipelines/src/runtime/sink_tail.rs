@@ -282,16 +282,16 @@ fn verdict(origin: &str, r: &VerdictRecord) -> OutRecord {
 }
 
 fn dead(target: &SinkTarget, l: DeadLetter) -> OutRecord {
-    OutRecord {
-        key: l.key,
-        value: l.value,
-        headers: vec![
-            ("reason", l.reason.name().as_bytes().to_vec()),
-            ("detail", l.detail.into_bytes()),
-            ("topic", target.source_topic.as_bytes().to_vec()),
-            ("partition", target.partition.to_string().into_bytes()),
-            ("offset", l.offset.to_string().into_bytes()),
-            ("timestamp", l.timestamp.to_string().into_bytes()),
-        ],
+    let mut headers = vec![
+        ("reason", l.reason.name().as_bytes().to_vec()),
+        ("detail", l.detail.into_bytes()),
+        ("topic", target.source_topic.as_bytes().to_vec()),
+        ("partition", target.partition.to_string().into_bytes()),
+        ("offset", l.offset.to_string().into_bytes()),
+        ("timestamp", l.timestamp.to_string().into_bytes()),
+    ];
+    if let Some(row) = l.row {
+        headers.push(("row", row.to_string().into_bytes()));
     }
+    OutRecord { key: l.key, value: l.value, headers }
 }

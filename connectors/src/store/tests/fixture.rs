@@ -58,6 +58,7 @@ pub fn dead(n: u64) -> DeadLetter {
         reason: DeadReason::ALL[n as usize % 7],
         detail: format!("letter {n}"),
         offset: n as i64,
+        row: None,
         timestamp: 1_700_000_000_000,
         key: n.is_multiple_of(2).then(|| b"key".to_vec()),
         value: Some(vec![n as u8; n as usize % 50]),

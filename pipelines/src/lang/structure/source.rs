@@ -7,14 +7,27 @@ use super::super::interpolate::Text;
 use super::super::pipeline::{KafkaSource, Time};
 use super::super::span::Spanned;
 use super::super::tree::{Entry, NodeValue};
-use super::{SourceDraft, check_topic, name_of};
+use super::{SourceDraft, check_topic, format, name_of};
 
 const SOURCE: Keys = Keys {
-    known: &["kind", "brokers", "topic", "group", "format", "schema", "key", "time", "max_record_bytes"],
+    known: &[
+        "kind",
+        "brokers",
+        "topic",
+        "group",
+        "format",
+        "registry",
+        "descriptor",
+        "message",
+        "framing",
+        "schema",
+        "key",
+        "time",
+        "max_record_bytes",
+    ],
     planned: &[
         ("security", "remove it and connect to a plaintext listener on a network you trust"),
         ("identity", "remove it; until then, let Kafka's access control say who may write to the topic"),
-        ("registry", "remove it and send JSON"),
     ],
 };
 const TIME: Keys = Keys {
@@ -22,7 +35,6 @@ const TIME: Keys = Keys {
     planned: &[("idle_after", "remove it; a partition's windows close when later readings arrive in it")],
 };
 const KIND: Choices = Choices { what: "source kind", known: &["kafka"], planned: &["files", "mqtt", "ethereum"] };
-const FORMAT: Choices = Choices { what: "format", known: &["json"], planned: &["avro", "protobuf", "arrow"] };
 const SCHEMA_EXAMPLE: &str = "schema = { device = \"utf8!\", ts = \"timestamp_ms!\", temperature = \"f64\" }";
 const DEFAULT_MAX_FUTURE_MS: i64 = 300_000;
 const DEFAULT_MAX_RECORD_BYTES: i64 = 1 << 20;
@@ -51,8 +63,8 @@ fn read_body(cx: &mut Reading<'_>, e: &Entry, default_group: Option<Text>) -> Op
         None => default_group,
         Some(_) => f.text(cx, Need::May, "group", "group = \"pump-health\""),
     };
-    let format = f.choice(cx, Need::Must, "format", &FORMAT, "format = \"json\"");
     let fields = read_schema(cx, &f);
+    let format = format::read(cx, &f, fields.as_deref());
     let key = f.literal(cx, Need::Must, "key", "key = \"device\"");
     if let (Some(fields), Some(key)) = (&fields, &key) {
         check_column(cx, fields, key, FieldType::Utf8, "names the device");
@@ -68,12 +80,13 @@ fn read_body(cx: &mut Reading<'_>, e: &Entry, default_group: Option<Text>) -> Op
             f.size(cx, Need::May, "max_record_bytes", range, "max_record_bytes = \"1MiB\"").map(|s| s.value)
         }
     };
-    let (_, _) = (kind?, format?);
+    kind?;
     Some(KafkaSource {
         name: name_of(e),
         brokers: brokers?,
         topic: topic?,
         group: group?,
+        format: format?,
         fields: fields?,
         key: key?,
         time: time?,

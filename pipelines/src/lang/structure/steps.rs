@@ -172,7 +172,7 @@ fn read_model(cx: &mut Reading<'_>, f: &Fields<'_>, e: &Entry, from: Option<Span
 }
 
 /// `Some(None)` when the hash is given but empty, as `${env:MODEL_SHA256:-}` is where nothing is pinned.
-fn read_sha256(cx: &mut Reading<'_>, m: &Fields<'_>) -> Option<Option<Spanned<Hash32>>> {
+pub(super) fn read_sha256(cx: &mut Reading<'_>, m: &Fields<'_>) -> Option<Option<Spanned<Hash32>>> {
     let text = m.text_maybe_empty(cx, Need::May, "sha256", "sha256 = \"${env:PUMP_MODEL_SHA256:-}\"")?;
     if text.as_str().is_empty() {
         return Some(None);
