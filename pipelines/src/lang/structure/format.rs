@@ -124,7 +124,7 @@ fn read_descriptor(cx: &mut Reading<'_>, f: &Fields<'_>) -> Option<(Spanned<std:
     };
     let (text, pinned) = (text?, pinned?);
     let path = cx.dir.join(text.as_str());
-    let bytes = match std::fs::read(&path) {
+    let bytes = match cx.env.read(&path) {
         Ok(bytes) => bytes,
         Err(e) => {
             cx.diags.error(

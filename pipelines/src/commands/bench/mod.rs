@@ -3,6 +3,8 @@
 //! Each stage prints one JSON line: its name, rows, CPU seconds (user and system, all threads of this process) and wall
 //! seconds. What is measured is the code that `avouch run` drives, with this pipeline's SQL, windows and models.
 
+mod encode;
+
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -13,11 +15,12 @@ use arrow::datatypes::Float64Type;
 use avouch_connectors::kafka::{KafkaError, Source};
 use avouch_connectors::store::{Commit, LaneStore, StoreError, StoreOptions};
 use avouch_engine::admit::Admission;
-use avouch_engine::decode::RawRecord;
+use avouch_engine::decode::{RawRecord, SchemaAnswer};
 use avouch_engine::device::DeviceTable;
 use avouch_engine::ingest::Ingest;
 use avouch_engine::lane::{Lane, LaneError, Output};
 use avouch_engine::plan::LanePlan;
+use avouch_engine::spec::FormatSpec;
 use avouch_engine::verdict::{LogOrigin, Secret};
 use clap::Args;
 use serde_json::json;
@@ -71,6 +74,9 @@ pub enum BenchError {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The pipeline cannot be planned for another format.
+    #[error("{0}")]
+    Plan(String),
     /// The pipeline has no windowed step.
     #[error("the pipeline has no windowed step to measure")]
     NoWindow,
@@ -135,15 +141,11 @@ impl Stopwatch {
 fn measure(args: &BenchArgs, pipeline: &crate::lang::Pipeline, plan: &Arc<LanePlan>) -> Result<(), BenchError> {
     let text = std::fs::read(&args.file).map_err(|source| BenchError::File { path: args.file.clone(), source })?;
     let rows: Vec<&[u8]> = text.split(|b| *b == b'\n').filter(|l| !l.is_empty()).collect();
-    let records: Vec<RawRecord<'_>> = rows
-        .iter()
-        .enumerate()
-        // As if written now: nothing in the file is from the future.
-        .map(|(i, row)| RawRecord { offset: i as i64, timestamp: i64::MAX / 2, key: None, value: Some(row) })
-        .collect();
-    decode(plan, &records)?;
+    let records = records(rows.iter().copied());
+    decode("decode", plan, &records, records.len())?;
     windows(plan, &records)?;
-    lane(plan, &records)?;
+    lane("lane in memory", plan, &records, records.len())?;
+    formats(pipeline, plan, &rows)?;
     if args.kafka {
         let state = args.state.clone().unwrap_or_default();
         from_kafka(pipeline, plan, &state, records.len())?;
@@ -151,11 +153,50 @@ fn measure(args: &BenchArgs, pipeline: &crate::lang::Pipeline, plan: &Arc<LanePl
     Ok(())
 }
 
-fn decode(plan: &Arc<LanePlan>, records: &[RawRecord<'_>]) -> Result<(), BenchError> {
+/// The same rows in the other formats. What they are encoded from is decoded before the clock starts.
+fn formats(pipeline: &crate::lang::Pipeline, plan: &Arc<LanePlan>, lines: &[&[u8]]) -> Result<(), BenchError> {
+    let (models, _) = crate::lang::load_models(pipeline).map_err(|e| BenchError::Plan(e.render_text(false)))?;
+    let fields = &plan.source.fields;
+    let rows = encode::rows(fields, lines);
+    for (name, format) in [
+        ("Avro", FormatSpec::Avro),
+        ("Protobuf", encode::protobuf_format(fields)),
+        ("Arrow, 1,000 rows a record", FormatSpec::Arrow),
+    ] {
+        let values = match &format {
+            FormatSpec::Avro => encode::avro(fields, &rows),
+            FormatSpec::Arrow => encode::arrow(fields, &rows)?,
+            _ => encode::protobuf(fields, &rows),
+        };
+        let mut spec = crate::lang::lane_spec(pipeline, &models);
+        spec.source.format = format;
+        // Room for a batch, whatever the pipeline allows a row.
+        spec.source.max_record_bytes = spec.source.max_record_bytes.max(1 << 24);
+        let plan = LanePlan::new(&spec).map_err(|e| BenchError::Plan(format!("{e:?}")))?;
+        let plan = Arc::new(plan);
+        let records = records(values.iter().map(Vec::as_slice));
+        decode(&format!("decode {name}"), &plan, &records, rows.len())?;
+        lane(&format!("lane in memory, {name}"), &plan, &records, rows.len())?;
+    }
+    Ok(())
+}
+
+fn records<'a>(values: impl Iterator<Item = &'a [u8]>) -> Vec<RawRecord<'a>> {
+    values
+        .enumerate()
+        // As if written now: nothing in the file is from the future.
+        .map(|(i, value)| RawRecord { offset: i as i64, timestamp: i64::MAX / 2, key: None, value: Some(value) })
+        .collect()
+}
+
+fn decode(name: &str, plan: &Arc<LanePlan>, records: &[RawRecord<'_>], rows: usize) -> Result<(), BenchError> {
     let mut ingest = Ingest::new(&plan.source, &plan.decoding, plan.key, plan.time);
     let mut admission = Admission::new(plan.source.max_disorder_ms, plan.source.max_future_ms, Vec::new());
     let mut devices = DeviceTable::new(secret());
     let mut dead = Vec::new();
+    if let Some((_, id)) = ingest.schema_needed(records) {
+        ingest.learn_schema(id, SchemaAnswer::Avro(encode::avro_schema(&plan.source.fields).as_bytes()));
+    }
     let watch = Stopwatch::start()?;
     for batch in records.chunks(BATCH) {
         let mut rest = batch;
@@ -164,7 +205,7 @@ fn decode(plan: &Arc<LanePlan>, records: &[RawRecord<'_>]) -> Result<(), BenchEr
             rest = &rest[run.taken..];
         }
     }
-    watch.report("decode", records.len(), json!({ "dead": dead.len() }))
+    watch.report(name, rows, json!({ "dead": dead.len() }))
 }
 
 fn windows(plan: &Arc<LanePlan>, records: &[RawRecord<'_>]) -> Result<(), BenchError> {
@@ -188,8 +229,9 @@ fn windows(plan: &Arc<LanePlan>, records: &[RawRecord<'_>]) -> Result<(), BenchE
     watch.report("decode+window", records.len(), json!({ "windows": windows, "check": check }))
 }
 
-fn lane(plan: &Arc<LanePlan>, records: &[RawRecord<'_>]) -> Result<(), BenchError> {
+fn lane(name: &str, plan: &Arc<LanePlan>, records: &[RawRecord<'_>], rows: usize) -> Result<(), BenchError> {
     let mut lane = Lane::new(plan.clone(), 0, secret());
+    lane.learn_schema(encode::SCHEMA_ID, SchemaAnswer::Avro(encode::avro_schema(&plan.source.fields).as_bytes()));
     let mut out = Output::default();
     let mut verdicts = 0;
     let watch = Stopwatch::start()?;
@@ -199,7 +241,7 @@ fn lane(plan: &Arc<LanePlan>, records: &[RawRecord<'_>]) -> Result<(), BenchErro
         out.verdicts.clear();
         out.dead.clear();
     }
-    watch.report("lane in memory", records.len(), json!({ "verdicts": verdicts }))
+    watch.report(name, rows, json!({ "verdicts": verdicts }))
 }
 
 /// Everything from the broker to the durable log; what `avouch run` does besides is delivering.
