@@ -16,12 +16,18 @@ pub const SCHEMA_ID: u32 = 1;
 pub const BATCH_ROWS: usize = 1_000;
 
 /// One reading: a value a field, in the schema's order; `None` is null.
-type Row = Vec<Option<Value>>;
+pub type Row = Vec<Option<Value>>;
 
-enum Value {
+/// A field's value.
+#[derive(Debug)]
+pub enum Value {
+    /// `utf8`.
     Text(String),
+    /// `bool`.
     Bool(bool),
+    /// `i64`, `timestamp_ms`.
     Whole(i64),
+    /// `f64`.
     Float(f64),
 }
 
