@@ -182,7 +182,7 @@ impl SchemaRegistry {
         Ok(answer)
     }
 
-    /// Whether the registry answers and lets us in: for `avouch check --connect`.
+    /// Whether the registry answers and lets us in: said early, since a schema is asked for only when a record needs it.
     pub async fn ping(&self) -> Result<(), RegistryError> {
         let (status, _) = self.get("subjects").await?;
         if status.is_success() { Ok(()) } else { Err(self.odd(status)) }

@@ -181,6 +181,12 @@ pub async fn run_watched(
     .await?;
 
     let registry = schemas::registry(pipeline, &state)?;
+    if let Some(registry) = &registry
+        && let Err(e) = registry.ping().await
+    {
+        // Schemas that were fetched before are kept, so it may never be needed.
+        tracing::warn!(error = %e, "a lane that needs a schema it does not have will wait");
+    }
     let log_readers: Vec<(i32, LaneReader)> = lanes.iter().map(|l| (l.partition, l.store.reader())).collect();
     let halt = Arc::new(AtomicBool::new(false));
     let (tell, mut told) = mpsc::unbounded_channel();
