@@ -171,7 +171,7 @@ fn check_message(cx: &mut Reading<'_>, p: &Protobuf, fields: &[Spanned<FieldSpec
             for e in errors {
                 let span = e.field.as_deref().map_or(p.message.span, place);
                 let help = match e.field {
-                    Some(_) => "change the field's type in the schema to one that the message's type fits",
+                    Some(_) => "correct the field's name or type in the schema, or use a newer descriptor",
                     None => "correct `message` or `descriptor`",
                 };
                 cx.diags.error("wrong-message", span, e.message, help);
