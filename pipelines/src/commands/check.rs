@@ -100,7 +100,7 @@ fn summary(p: &Pipeline, diags: &Diagnostics) -> String {
             "pipeline",
             format!("{}, {delivery}, a checkpoint every {}", p.name.value, format_duration(p.checkpoint.every_ms)),
         ),
-        ("reads", format!("{} ({})", p.source.topic.raw(), plural(p.source.fields.len(), "field"))),
+        ("reads", format!("{} ({})", p.source.reads(), plural(p.source.fields.len(), "field"))),
         ("steps", format!("{} of SQL; models: {}", p.sql_steps.len(), models.join(", "))),
         ("writes", if topics.is_empty() { "the verdict log only".to_owned() } else { topics.join(", ") }),
         ("anchor", anchor),

@@ -2,7 +2,7 @@
 //! possible, but probably not meant.
 
 use super::diagnostics::Diagnostics;
-use super::pipeline::Delivery;
+use super::pipeline::{Delivery, SourceKind};
 use super::references;
 use super::span::{Span, Spanned};
 use super::structure::{Draft, Section, SinkState, StepBody};
@@ -73,6 +73,7 @@ fn one_topic_per_sink(draft: &Draft, diags: &mut Diagnostics) {
 /// Verdicts or dead letters in the source's topic would be read as readings again, without end.
 fn topics_do_not_feed_back(draft: &Draft, diags: &mut Diagnostics) {
     let Some(source) = draft.sources.first().and_then(|s| s.body.as_ref()) else { return };
+    let SourceKind::Kafka(source) = &source.kind;
     let dead = match &draft.dead_letter {
         Section::Read(d) => Some(("dead letters", &d.topic)),
         _ => None,

@@ -58,7 +58,7 @@ pub struct Pipeline {
     /// checkpoints.
     pub secret: Option<Spanned<SecretString>>,
     /// The one `[sources.*]`.
-    pub source: KafkaSource,
+    pub source: Source,
     /// The `[steps.*]` with `sql`, by name.
     pub sql_steps: Vec<SqlStep>,
     /// The `[steps.*]` with `model`, by name.
@@ -122,17 +122,11 @@ pub struct Checkpoint {
     pub span: Span,
 }
 
-/// A Kafka source.
+/// Where readings come from, and how they are read and admitted.
 #[derive(Debug, Clone)]
-pub struct KafkaSource {
+pub struct Source {
     /// Its name, which is its table name in SQL.
     pub name: Spanned<String>,
-    /// Comma-separated `host:port`.
-    pub brokers: Text,
-    /// Topic.
-    pub topic: Text,
-    /// Consumer group; the pipeline's name if not given.
-    pub group: Text,
     /// What a record's value is.
     pub format: Format,
     /// The fields of a reading, by name.
@@ -143,6 +137,43 @@ pub struct KafkaSource {
     pub time: Time,
     /// Records with a larger value die undecoded; 1 MiB if not given.
     pub max_record_bytes: usize,
+    /// What is read, and how it is reached.
+    pub kind: SourceKind,
+}
+
+impl Source {
+    /// The name of its input log, as it goes into evidence, input digests, dead letters and checkpoints: a Kafka source's
+    /// topic.
+    pub fn log_name(&self) -> String {
+        match &self.kind {
+            SourceKind::Kafka(kafka) => kafka.topic.as_str().to_owned(),
+        }
+    }
+
+    /// What it reads as it stands in the pipeline file, safe to show.
+    pub fn reads(&self) -> &str {
+        match &self.kind {
+            SourceKind::Kafka(kafka) => kafka.topic.raw(),
+        }
+    }
+}
+
+/// What a source reads. Each kind gives every lane an input log: records with increasing offsets that can be read again.
+#[derive(Debug, Clone)]
+pub enum SourceKind {
+    /// A Kafka topic, one lane a partition.
+    Kafka(KafkaSource),
+}
+
+/// A Kafka topic as a source.
+#[derive(Debug, Clone)]
+pub struct KafkaSource {
+    /// Comma-separated `host:port`.
+    pub brokers: Text,
+    /// Topic.
+    pub topic: Text,
+    /// Consumer group; the pipeline's name if not given.
+    pub group: Text,
 }
 
 /// How readings are placed in time.

@@ -25,7 +25,7 @@ pub fn lane_spec(pipeline: &Pipeline, models: &Models) -> LaneSpec {
         config_hash: pipeline.config_hash(),
         source: SourceSpec {
             name: source.name.value.clone(),
-            topic: source.topic.as_str().to_owned(),
+            topic: source.log_name(),
             format: source.format.spec(),
             fields: source.fields.iter().map(|f| f.value.clone()).collect::<Vec<FieldSpec>>(),
             key: source.key.value.clone(),

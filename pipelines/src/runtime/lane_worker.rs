@@ -5,7 +5,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use avouch_connectors::http::Readiness;
-use avouch_connectors::kafka::PartitionReader;
 use avouch_connectors::store::{Commit, LaneStore};
 use avouch_engine::decode::RawRecord;
 use avouch_engine::lane::{Lane, LaneError, Output};
@@ -13,6 +12,7 @@ use avouch_engine::plan::LanePlan;
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::error::RuntimeError;
+use super::lane_input::LaneInput;
 use super::metrics::LaneMetrics;
 use super::schemas::Schemas;
 
@@ -24,7 +24,7 @@ pub struct LaneWorker {
     pub plan: Arc<LanePlan>,
     pub lane: Lane,
     pub store: LaneStore,
-    pub reader: PartitionReader,
+    pub input: LaneInput,
     pub metrics: LaneMetrics,
     pub readiness: Readiness,
     /// For a source that needs a schema registry.
@@ -41,7 +41,7 @@ pub struct LaneWorker {
 impl LaneWorker {
     /// Runs until told to stop, or until the end if there is one. The last act is a checkpoint.
     pub fn run(mut self) -> Result<(), RuntimeError> {
-        let partition = self.reader.partition();
+        let partition = self.input.lane();
         let part = format!("lane {partition}");
         self.show();
         // A restored lane has a checkpoint, although this process has not made it.
@@ -57,7 +57,7 @@ impl LaneWorker {
         let mut dirty = false;
         let mut output = Output::default();
         loop {
-            let batch = self.reader.poll(GATHER)?;
+            let batch = self.input.poll(GATHER)?;
             if let Some(schemas) = &mut self.schemas {
                 schemas.forget_old(&mut self.lane);
             }
@@ -120,7 +120,7 @@ impl LaneWorker {
                         return Ok(false);
                     }
                 }
-                Err(source) => return Err(RuntimeError::Lane { lane: self.reader.partition(), source }),
+                Err(source) => return Err(RuntimeError::Lane { lane: self.input.lane(), source }),
             }
         }
         Ok(true)
@@ -129,7 +129,7 @@ impl LaneWorker {
     /// Waits until the registry says what schema `id` is, however long that takes: what the lane has taken stays durable
     /// meanwhile, and nothing is skipped. False if told to stop.
     fn wait_for_schema(&mut self, id: u32, last: &mut Instant) -> Result<bool, RuntimeError> {
-        let lane = self.reader.partition();
+        let lane = self.input.lane();
         let Some(mut schemas) = self.schemas.take() else {
             return Err(RuntimeError::Lane { lane, source: LaneError::NeedSchema { id, at: 0 } });
         };
@@ -163,7 +163,7 @@ impl LaneWorker {
     }
 
     fn checkpoint(&mut self) -> Result<(), RuntimeError> {
-        let lane = self.reader.partition();
+        let lane = self.input.lane();
         let counters = self.lane.counters();
         // Checked in production, not only in tests: a checkpoint must never make an imbalance durable.
         if !counters.balanced() || self.lane.next_index() != self.store.size() {

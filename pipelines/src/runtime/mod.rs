@@ -7,6 +7,7 @@
 mod anchor_tail;
 mod artifacts;
 mod error;
+mod lane_input;
 mod lane_worker;
 pub mod metrics;
 mod schemas;
@@ -36,7 +37,8 @@ use sha2::{Digest, Sha256};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
-use crate::lang::{Delivery, Pipeline};
+use crate::lang::{Delivery, Pipeline, SourceKind};
+use lane_input::LaneInput;
 use lane_worker::LaneWorker;
 use metrics::Metrics;
 use sink_tail::{Feed, SinkTarget};
@@ -150,7 +152,8 @@ pub async fn run_watched(
     tracing::info!(address = %http.address(), "serving /metrics, /livez and /readyz");
     let mut http = tokio::spawn(http.serve());
 
-    let brokers = pipeline.source.brokers.as_str().to_owned();
+    let SourceKind::Kafka(kafka) = &pipeline.source.kind;
+    let brokers = kafka.brokers.as_str().to_owned();
     let topic = plan.source.topic.clone();
     let partitions = {
         let (brokers, topic) = (brokers.clone(), topic.clone());
@@ -166,7 +169,7 @@ pub async fn run_watched(
     let lanes: Vec<OpenLane> =
         (0..partitions).map(|p| open_lane(&plan, &state, p, &secret)).collect::<Result<_, _>>()?;
     let starts: Vec<Option<i64>> = lanes.iter().map(|l| l.next_offset).collect();
-    let group = pipeline.source.group.as_str().to_owned();
+    let group = kafka.group.as_str().to_owned();
     let until_end = options.until_end;
     let (source, readers, ends) = blocking(move || {
         let start = |p: i32| starts.get(p as usize).copied().flatten();
@@ -199,7 +202,7 @@ pub async fn run_watched(
             metrics: metrics.lane(lane.partition),
             lane: lane.lane,
             store: lane.store,
-            reader,
+            input: LaneInput::Kafka(reader),
             readiness: readiness.clone(),
             schemas: registry.clone().map(|r| schemas::Schemas::new(r, tokio::runtime::Handle::current())),
             checkpoint_every: Duration::from_millis(pipeline.checkpoint.every_ms.max(1) as u64),
@@ -217,7 +220,7 @@ pub async fn run_watched(
     for (partition, reader) in &log_readers {
         for (name, topic, feed) in feeds(pipeline) {
             let target = SinkTarget {
-                brokers: pipeline.source.brokers.as_str().to_owned(),
+                brokers: kafka.brokers.as_str().to_owned(),
                 source_topic: plan.source.topic.clone(),
                 partition: *partition,
                 pipeline: plan.pipeline.clone(),

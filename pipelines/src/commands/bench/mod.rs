@@ -27,6 +27,7 @@ use serde_json::json;
 use thiserror::Error;
 
 use super::fail;
+use crate::lang::SourceKind;
 
 /// As in the runtime.
 const BATCH: usize = 4_096;
@@ -254,7 +255,8 @@ fn from_kafka(
     let watch = Stopwatch::start()?;
     let (mut store, _) = LaneStore::open(state, &LogOrigin::new(&plan.pipeline, 0), StoreOptions::default())?;
     let mut lane = Lane::new(plan.clone(), 0, secret());
-    let brokers = pipeline.source.brokers.as_str();
+    let SourceKind::Kafka(kafka) = &pipeline.source.kind;
+    let brokers = kafka.brokers.as_str();
     let (_source, mut readers) = Source::open(brokers, &plan.source.topic, "avouch-bench", |_| None, BATCH)?;
     let Some(reader) = readers.first_mut() else { return Ok(()) };
     let (mut seen, mut next) = (0, 0);

@@ -133,7 +133,7 @@ fn fill(line: &str, values: &BTreeMap<&str, String>) -> String {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::lang::{Delivery, Pipeline};
+    use crate::lang::{Delivery, Pipeline, SourceKind};
 
     fn blanks() -> Blanks {
         Blanks {
@@ -155,8 +155,9 @@ mod tests {
         let path = place.path().join("pipeline.toml");
         std::fs::write(&path, &text).unwrap();
         let pipeline = Pipeline::load(&path).unwrap_or_else(|e| panic!("{}", e.render_text(false)));
-        assert_eq!(pipeline.source.brokers.as_str(), "localhost:1");
-        assert_eq!(pipeline.source.topic.as_str(), "demo.telemetry");
+        let SourceKind::Kafka(kafka) = &pipeline.source.kind;
+        assert_eq!(kafka.brokers.as_str(), "localhost:1");
+        assert_eq!(kafka.topic.as_str(), "demo.telemetry");
         assert_eq!(pipeline.dead_letter.topic.as_str(), "demo.dead");
         assert_eq!(pipeline.delivery.value, Delivery::ExactlyOnce);
         let anchor = pipeline.anchor.unwrap();

@@ -114,7 +114,7 @@ pub(super) fn read(
             dir: state,
             step: step.to_owned(),
             lanes: plural(out.lanes.len(), "lane"),
-            topic: pipeline.source.topic.raw().to_owned(),
+            topic: pipeline.source.reads().to_owned(),
         });
     }
     Ok(out)

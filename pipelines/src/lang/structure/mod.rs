@@ -13,7 +13,7 @@ use std::net::SocketAddr;
 
 use super::fields::{Fields, Keys, Need, Reading, list};
 use super::interpolate::Text;
-use super::pipeline::{Anchor, DeadLetterTopic, KafkaSource, ModelStep, SqlStep, Train};
+use super::pipeline::{Anchor, DeadLetterTopic, ModelStep, Source, SqlStep, Train};
 use super::span::{Span, Spanned};
 use super::tree::{Entry, Node};
 
@@ -45,7 +45,7 @@ pub(super) enum Section<T> {
 
 pub(super) struct SourceDraft {
     pub name: Spanned<String>,
-    pub body: Option<KafkaSource>,
+    pub body: Option<Source>,
 }
 
 /// What a step is, as far as its keys tell.

@@ -4,7 +4,7 @@ use avouch_engine::spec::{FieldSpec, FieldType};
 
 use super::super::fields::{Choices, Fields, Keys, Need, Reading, closest, list, value_span};
 use super::super::interpolate::Text;
-use super::super::pipeline::{KafkaSource, Time};
+use super::super::pipeline::{KafkaSource, Source, SourceKind, Time};
 use super::super::span::Spanned;
 use super::super::tree::{Entry, NodeValue};
 use super::{SourceDraft, check_topic, format, name_of};
@@ -43,7 +43,7 @@ pub(super) fn read(cx: &mut Reading<'_>, e: &Entry, default_group: Option<Text>)
     SourceDraft { name: name_of(e), body: read_body(cx, e, default_group) }
 }
 
-fn read_body(cx: &mut Reading<'_>, e: &Entry, default_group: Option<Text>) -> Option<KafkaSource> {
+fn read_body(cx: &mut Reading<'_>, e: &Entry, default_group: Option<Text>) -> Option<Source> {
     let path = format!("sources.{}", e.key);
     let f = Fields::open(cx, &e.node, &path, e.key_span, &SOURCE, "[sources.readings]")?;
     let kind = f.choice(cx, Need::Must, "kind", &KIND, "kind = \"kafka\"");
@@ -81,16 +81,14 @@ fn read_body(cx: &mut Reading<'_>, e: &Entry, default_group: Option<Text>) -> Op
         }
     };
     kind?;
-    Some(KafkaSource {
+    Some(Source {
         name: name_of(e),
-        brokers: brokers?,
-        topic: topic?,
-        group: group?,
         format: format?,
         fields: fields?,
         key: key?,
         time: time?,
         max_record_bytes: usize::try_from(max_record?).ok()?,
+        kind: SourceKind::Kafka(KafkaSource { brokers: brokers?, topic: topic?, group: group? }),
     })
 }
 
