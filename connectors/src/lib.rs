@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!   kafka ─► (a lane of avouch-engine) ─► store ─┬─► kafka      sinks, with a cursor in the transaction
-//!   files ─► training, replay                    └─► ethereum   anchors, from a journal
+//!   files ─┤                                     └─► ethereum   anchors, from a journal
+//!   mqtt ─► journal
 //!   http: metrics and health of the process
 //! ```
 //!
@@ -14,8 +15,12 @@ pub mod ethereum;
 pub mod files;
 #[cfg(feature = "http")]
 pub mod http;
+#[cfg(feature = "mqtt")]
+pub mod journal;
 #[cfg(feature = "kafka")]
 pub mod kafka;
+#[cfg(feature = "mqtt")]
+pub mod mqtt;
 #[cfg(feature = "http")]
 pub mod schema_registry;
 pub mod store;

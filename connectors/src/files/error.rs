@@ -53,6 +53,25 @@ pub enum FilesError {
         /// Those there are.
         have: Vec<String>,
     },
+    /// A file that was read, or is being read, is no longer what it was.
+    #[error(
+        "{name} changed after its reading began: {what}. What was read from it is in verdicts already: put the old \
+         file back and give the new rows a file of their own (write it under another name, then rename it)"
+    )]
+    Changed {
+        /// The file.
+        name: String,
+        /// What is different.
+        what: String,
+    },
+    /// The manifest of a file source does not go with the checkpoint.
+    #[error("{}: {why}", dir.display())]
+    Inconsistent {
+        /// The directory of the manifest.
+        dir: PathBuf,
+        /// What contradicts what.
+        why: String,
+    },
     /// Something is wrong with the file or one of its rows.
     #[error("{}:{line}: {why}", path.display())]
     Row {

@@ -1,4 +1,4 @@
-//! Files as a stream of readings, for replay into a topic and for training.
+//! Files as a stream of readings, for replay into a topic and for training; and as a lane's input log ([`log`]).
 //!
 //! CSV, NDJSON and Parquet files become rows of JSON, the same bytes a device would have sent, so that replayed and
 //! trained-on data go through the one decoder of the engine. With a time column the files of a fleet are merged in
@@ -24,6 +24,7 @@
 mod csv_rows;
 mod error;
 mod json_text;
+pub mod log;
 mod ndjson_rows;
 mod options;
 mod parquet_rows;
@@ -34,6 +35,14 @@ mod tests;
 pub use error::FilesError;
 pub use options::{DeviceFrom, Format, Header, Order, ReplayOptions};
 pub use replay::Replay;
+
+/// Whether `pattern` is a file pattern; else what is wrong with it.
+///
+/// # Errors
+/// The words of the pattern's parser.
+pub fn check_pattern(pattern: &str) -> Result<(), String> {
+    glob::Pattern::new(pattern).map(drop).map_err(|e| e.msg.to_owned())
+}
 
 /// One row, with what replay and training need to know of it. Meant to be reused: every call that fills it keeps its
 /// buffers.

@@ -42,7 +42,7 @@ const fn tables() -> [[u32; 256]; 8] {
 }
 
 /// CRC-32 (IEEE), eight bytes at a time.
-pub(super) fn crc32(bytes: &[u8]) -> u32 {
+pub(crate) fn crc32(bytes: &[u8]) -> u32 {
     let mut crc = u32::MAX;
     let mut eights = bytes.chunks_exact(8);
     for b in &mut eights {

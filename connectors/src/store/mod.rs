@@ -55,6 +55,8 @@ mod tests;
 pub use checkpoint::{Checkpoint, Commit, Committed};
 pub use cursor::Cursor;
 pub use error::StoreError;
+#[cfg(feature = "mqtt")]
+pub(crate) use frame::crc32;
 pub use history::HistoryRow;
 pub use lane::LaneStore;
 pub use note_key::load_or_create_note_signer;
