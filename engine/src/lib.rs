@@ -7,13 +7,13 @@
 //! ```
 //!
 //! Start at [`lane`]: everything before it serves one step of it, everything after it is about what it gives. [`spec`] is
-//! what a lane is made of, [`plan`] makes it run, [`model`] is what a model must be able to do, [`anchor`] decides when to
-//! anchor. ARCHITECTURE.md lists what must stay absent here.
+//! what a lane is made of, [`plan`] makes it run, [`model`] is what a model must be able to do, [`control`] decides when to
+//! checkpoint, deliver and anchor. ARCHITECTURE.md lists what must stay absent here.
 
 pub mod admit;
-pub mod anchor;
 pub mod bundle;
 pub mod codec;
+pub mod control;
 pub mod dead_letter;
 pub mod decode;
 pub mod device;

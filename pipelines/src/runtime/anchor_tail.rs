@@ -12,8 +12,8 @@ use avouch_connectors::ethereum::{
     WriterOptions, register_log,
 };
 use avouch_connectors::store::LaneReader;
-use avouch_engine::anchor::{AnchorPolicy, Backlog};
 use avouch_engine::bundle::SignedCheckpoint;
+use avouch_engine::control::anchor::{AnchorPolicy, Backlog};
 use avouch_engine::verdict::{Hash32, LogOrigin};
 use tokio::sync::watch;
 

@@ -1,0 +1,293 @@
+//! The life of a lane in one process: who may read it, who may commit.
+//!
+//! ```text
+//!   assigned
+//!      │                busy: wait, try again
+//!      ▼               ┌─────┐
+//!   Waiting ───────────┴─────┘
+//!      │ lock taken (generation g)
+//!      ▼
+//!   Opening ──── restored ────► Running ◄─────────────── durable ──┐
+//!      │                          │ │  └──── checkpoint due ──► Checkpointing
+//!      │                          │ │                              │
+//!      │            revoked, stop │ │ fenced, lost, failed         │ revoked, stop: it becomes the last one
+//!      │                          ▼ │                              ▼
+//!      │                      Draining ─── last checkpoint ────► (durable)
+//!      │                          │ │      made if there is something to cover
+//!      │   nothing is committed   │ └──────────────┐
+//!      └──────────────────────────┴──────► Closing ◄── from everywhere, by revoked, stop, lost, fenced, failed
+//!                                             │  first the tails are stopped, then the store and the lock let go
+//!                                             ▼
+//!                                           Closed (ended: why)
+//! ```
+//!
+//! - A lane is restored only after its lock is taken: what another writer committed before letting go is then read, never
+//!   remembered. So the checkpoint, the sinks' cursors and the chain's head are looked up again at every takeover.
+//! - **Revoked** leaves time: what was read becomes durable first. **Lost** (the session expired) does not: somebody else may
+//!   have the lane already, so no checkpoint is begun. One that is under way is left to the fence.
+//! - The fence decides, not the clock: a commit carries its generation, and the store refuses an older one. A process that slept
+//!   through its session (a zombie) learns it at its next commit, which writes nothing.
+//! - Sinks and anchors of the lane are stopped before the lock is let go, so that a plain sink's cursor has one writer too.
+
+use super::Timer;
+use super::invariants::Violation;
+
+/// How long to wait for a lock that another process has before trying again, milliseconds.
+pub const LOCK_RETRY_MS: i64 = 500;
+
+/// Where a lane is. See the [module](self).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LaneState {
+    /// Assigned, but another process has its lock.
+    Waiting,
+    /// The lock is taken; the store is recovered and the lane restored.
+    Opening,
+    /// Reads and steps.
+    Running,
+    /// A checkpoint is being made; reading waits for it.
+    Checkpointing,
+    /// The last checkpoint is being made, or about to be.
+    Draining,
+    /// Tails stop, then the store and its lock are let go.
+    Closing,
+    /// Over.
+    Closed,
+}
+
+/// Why a lane ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// Its partition was given to another process; everything read is durable.
+    Revoked,
+    /// The session expired: somebody else may have it already.
+    Lost,
+    /// This process stops; everything read is durable.
+    Stopped,
+    /// Another writer has begun a newer generation.
+    Fenced,
+    /// An error after which the lane must be opened again, or must not be.
+    Failed,
+}
+
+impl Ended {
+    /// Whether the tails may finish what is durable, or must stop at once because another process may serve it already.
+    pub fn tails_may_flush(self) -> bool {
+        matches!(self, Ended::Stopped)
+    }
+}
+
+/// What happened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LaneEvent {
+    /// The lock is ours, as this generation.
+    LockTaken {
+        /// Larger than that of every writer before.
+        generation: u64,
+    },
+    /// Another process holds the lock.
+    LockBusy,
+    /// The store is recovered, the lane restored, the source positioned at the checkpoint's offset.
+    Restored,
+    /// Rows were read that no checkpoint covers yet.
+    Progressed,
+    /// A checkpoint is due (see [`super::checkpoint::Checkpointer::due`]).
+    CheckpointDue,
+    /// The checkpoint stands.
+    CheckpointDurable,
+    /// The consumer group takes the partition away and waits for us to be done.
+    Revoked,
+    /// The consumer group took the partition away while we did not answer.
+    Lost,
+    /// The process ends.
+    Stop,
+    /// The store names a newer generation.
+    Fenced,
+    /// The lane, its store or its reader failed.
+    Failed,
+    /// Sinks and anchors of this lane have stopped.
+    TailsStopped,
+    /// Store and lock are let go.
+    Released,
+}
+
+/// What to do now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LaneAction {
+    /// Try to take the lane's lock.
+    TakeLock,
+    /// Do nothing before this time, milliseconds.
+    WaitUntil(i64),
+    /// Recover the store as this generation, restore the lane, start the tails, position the reader.
+    Open {
+        /// The writer's generation.
+        generation: u64,
+    },
+    /// Read, step, append; see whether a checkpoint is due.
+    Read,
+    /// Make a checkpoint. It is the last one if `last`.
+    Checkpoint {
+        /// No row is read after it.
+        last: bool,
+    },
+    /// Stop the lane's sinks and anchors; let them deliver what is durable first if `flush`.
+    StopTails {
+        /// Whether they may finish.
+        flush: bool,
+    },
+    /// Let go of the store and its lock.
+    Release,
+    /// Nothing any more.
+    End(Ended),
+}
+
+/// Decides about one lane in one process. See the [module](self).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LaneControl {
+    state: LaneState,
+    generation: Option<u64>,
+    retry: Option<Timer>,
+    /// Rows were read that no checkpoint covers.
+    dirty: bool,
+    ended: Ended,
+    tails_stopped: bool,
+}
+
+impl LaneControl {
+    /// For a lane that was just assigned.
+    pub fn assigned() -> Self {
+        Self {
+            state: LaneState::Waiting,
+            generation: None,
+            retry: None,
+            dirty: false,
+            ended: Ended::Failed,
+            tails_stopped: false,
+        }
+    }
+
+    /// Where it is.
+    pub fn state(&self) -> LaneState {
+        self.state
+    }
+
+    /// The writer's generation, once the lock was taken.
+    pub fn generation(&self) -> Option<u64> {
+        self.generation
+    }
+
+    /// Whether this process may begin to commit. Whether a commit is accepted, the store's fence decides.
+    pub fn may_commit(&self) -> bool {
+        matches!(self.state, LaneState::Running | LaneState::Checkpointing | LaneState::Draining)
+    }
+
+    /// What to do now. In [`LaneState::Opening`], [`LaneState::Checkpointing`] and [`LaneState::Draining`] it is the same until its
+    /// outcome is told; a driver does it once.
+    pub fn action(&self, now_ms: i64) -> LaneAction {
+        match self.state {
+            LaneState::Waiting => match self.retry {
+                Some(timer) if !timer.rung(now_ms) => LaneAction::WaitUntil(timer.at_ms()),
+                _ => LaneAction::TakeLock,
+            },
+            LaneState::Opening => LaneAction::Open { generation: self.generation.unwrap_or_default() },
+            LaneState::Running => LaneAction::Read,
+            LaneState::Checkpointing => LaneAction::Checkpoint { last: false },
+            LaneState::Draining => LaneAction::Checkpoint { last: true },
+            LaneState::Closing if !self.tails_stopped => LaneAction::StopTails { flush: self.ended.tails_may_flush() },
+            LaneState::Closing => LaneAction::Release,
+            LaneState::Closed => LaneAction::End(self.ended),
+        }
+    }
+
+    /// Takes note of what happened.
+    ///
+    /// # Errors
+    /// [`Violation::Unexpected`] for an outcome of something that was not being done.
+    pub fn on(&mut self, event: LaneEvent, now_ms: i64) -> Result<(), Violation> {
+        use LaneEvent as E;
+        use LaneState as S;
+        match (self.state, event) {
+            // Being told to end twice changes nothing, but that a gentle end becomes a hard one.
+            (S::Closed, E::Revoked | E::Lost | E::Stop | E::Fenced | E::Failed) => {}
+            (S::Closing, E::Revoked | E::Stop) => {}
+            (S::Closing, E::Lost | E::Fenced | E::Failed) if self.ended.tails_may_flush() => self.end(event),
+            (S::Closing, E::Lost | E::Fenced | E::Failed) => {}
+
+            (S::Waiting, E::LockTaken { generation }) => {
+                self.generation = Some(generation);
+                self.state = S::Opening;
+            }
+            (S::Waiting, E::LockBusy) => self.retry = Some(Timer::new(now_ms, LOCK_RETRY_MS)),
+            // It was ordered before we were told to end: what was taken is let go by `Release`.
+            (S::Closing, E::LockTaken { generation }) => self.generation = Some(generation),
+            (S::Closing, E::LockBusy) => {}
+
+            (S::Opening, E::Restored) => self.state = S::Running,
+            (S::Closing, E::Restored) => {}
+
+            (S::Running | S::Checkpointing, E::Progressed) => self.dirty = true,
+            (_, E::Progressed) => return Err(self.unexpected("rows were read")),
+            (S::Running, E::CheckpointDue) => self.state = S::Checkpointing,
+            // A reader that was told to stop may have found one due at the same moment.
+            (S::Draining | S::Checkpointing | S::Closing, E::CheckpointDue) => {}
+            (S::Checkpointing, E::CheckpointDurable) => {
+                self.dirty = false;
+                self.state = S::Running;
+            }
+            (S::Draining, E::CheckpointDurable) => {
+                self.dirty = false;
+                self.state = S::Closing;
+            }
+            // Left to the fence, and it stood: what is durable is durable.
+            (S::Closing, E::CheckpointDurable) => {}
+
+            (S::Running, E::Revoked | E::Stop) if self.dirty => self.drain(event),
+            (S::Checkpointing, E::Revoked | E::Stop) => self.drain(event),
+            (S::Draining, E::Revoked | E::Stop) => {}
+            (_, E::Revoked | E::Stop | E::Lost | E::Fenced | E::Failed) => self.end(event),
+
+            (S::Closing, E::TailsStopped) => self.tails_stopped = true,
+            (S::Closing, E::Released) if self.tails_stopped => self.state = S::Closed,
+
+            (_, E::LockTaken { .. } | E::LockBusy) => return Err(self.unexpected("a lock was asked for")),
+            (_, E::Restored) => return Err(self.unexpected("a lane is restored")),
+            (_, E::CheckpointDue) => return Err(self.unexpected("a checkpoint is due")),
+            (_, E::CheckpointDurable) => return Err(self.unexpected("a checkpoint is durable")),
+            (_, E::TailsStopped) => return Err(self.unexpected("sinks and anchors have stopped")),
+            (_, E::Released) => return Err(self.unexpected("the store is let go")),
+        }
+        Ok(())
+    }
+
+    fn drain(&mut self, event: LaneEvent) {
+        self.ended = why(event);
+        self.state = LaneState::Draining;
+    }
+
+    fn end(&mut self, event: LaneEvent) {
+        self.ended = why(event);
+        self.state = LaneState::Closing;
+    }
+
+    fn unexpected(&self, event: &'static str) -> Violation {
+        let state = match self.state {
+            LaneState::Waiting => "waiting for its lock",
+            LaneState::Opening => "opening",
+            LaneState::Running => "running",
+            LaneState::Checkpointing => "making a checkpoint",
+            LaneState::Draining => "making its last checkpoint",
+            LaneState::Closing => "closing",
+            LaneState::Closed => "closed",
+        };
+        Violation::Unexpected { machine: "lane", event, state }
+    }
+}
+
+fn why(event: LaneEvent) -> Ended {
+    match event {
+        LaneEvent::Revoked => Ended::Revoked,
+        LaneEvent::Lost => Ended::Lost,
+        LaneEvent::Stop => Ended::Stopped,
+        LaneEvent::Fenced => Ended::Fenced,
+        _ => Ended::Failed,
+    }
+}

@@ -1,0 +1,471 @@
+//! Each machine by itself. That they hold together under faults, `engine/tests/simulation` shows.
+#![allow(clippy::unwrap_used)]
+
+use super::checkpoint::{Checkpointer, Covered};
+use super::invariants::{self, Shown, Violation};
+use super::lane::{Ended, LOCK_RETRY_MS, LaneAction, LaneControl, LaneEvent, LaneState};
+use super::sink::{self, Delivery, Guarantee};
+use super::{Backoff, Failure, Head, Stop, Timer, anchor};
+use crate::lane::Counters;
+
+fn head(size: u64, root: u8) -> Head {
+    Head { size, root: [root; 32] }
+}
+
+fn counters(rows_in: u64) -> Counters {
+    Counters { rows_in, rows_used: rows_in, ..Counters::default() }
+}
+
+#[test]
+fn clocks_that_jump_back_make_nothing_wait_for_ever() {
+    let t = Timer::new(1_000, 100);
+    assert!(!t.rung(1_099) && t.rung(1_100));
+    assert!(t.rung(999), "a clock that shows less than at the start has jumped");
+    let mut b = Backoff::new(200, 500);
+    assert_eq!([b.pause_ms(), b.pause_ms(), b.pause_ms(), b.pause_ms()], [200, 400, 500, 500]);
+    b.reset();
+    assert_eq!(b.pause_ms(), 200);
+}
+
+mod lanes {
+    use super::*;
+
+    fn running() -> LaneControl {
+        let mut lane = LaneControl::assigned();
+        lane.on(LaneEvent::LockTaken { generation: 4 }, 0).unwrap();
+        lane.on(LaneEvent::Restored, 0).unwrap();
+        lane
+    }
+
+    #[test]
+    fn waits_for_its_lock_then_restores() {
+        let mut lane = LaneControl::assigned();
+        assert_eq!(lane.action(0), LaneAction::TakeLock);
+        lane.on(LaneEvent::LockBusy, 0).unwrap();
+        assert_eq!(lane.action(1), LaneAction::WaitUntil(LOCK_RETRY_MS));
+        assert_eq!(lane.action(LOCK_RETRY_MS), LaneAction::TakeLock);
+        assert!(!lane.may_commit());
+        lane.on(LaneEvent::LockTaken { generation: 7 }, 600).unwrap();
+        assert_eq!(lane.action(600), LaneAction::Open { generation: 7 });
+        assert!(!lane.may_commit());
+        lane.on(LaneEvent::Restored, 600).unwrap();
+        assert_eq!((lane.action(600), lane.may_commit(), lane.generation()), (LaneAction::Read, true, Some(7)));
+    }
+
+    fn close(lane: &mut LaneControl, flush: bool, ended: Ended) {
+        assert_eq!(lane.action(0), LaneAction::StopTails { flush });
+        assert!(lane.on(LaneEvent::Released, 0).is_err(), "the lock is not let go while a sink may still write");
+        lane.on(LaneEvent::TailsStopped, 0).unwrap();
+        assert_eq!(lane.action(0), LaneAction::Release);
+        lane.on(LaneEvent::Released, 0).unwrap();
+        assert_eq!(lane.action(0), LaneAction::End(ended));
+    }
+
+    #[test]
+    fn what_was_read_is_durable_before_a_revoked_lane_is_let_go() {
+        let mut lane = running();
+        lane.on(LaneEvent::Progressed, 0).unwrap();
+        lane.on(LaneEvent::Revoked, 0).unwrap();
+        assert_eq!(lane.action(0), LaneAction::Checkpoint { last: true });
+        lane.on(LaneEvent::CheckpointDurable, 0).unwrap();
+        close(&mut lane, false, Ended::Revoked);
+
+        let mut lane = running();
+        lane.on(LaneEvent::Revoked, 0).unwrap();
+        close(&mut lane, false, Ended::Revoked);
+    }
+
+    #[test]
+    fn a_checkpoint_under_way_becomes_the_last_one() {
+        let mut lane = running();
+        lane.on(LaneEvent::Progressed, 0).unwrap();
+        lane.on(LaneEvent::CheckpointDue, 0).unwrap();
+        assert_eq!(lane.action(0), LaneAction::Checkpoint { last: false });
+        lane.on(LaneEvent::Stop, 0).unwrap();
+        assert_eq!(lane.state(), LaneState::Draining);
+        lane.on(LaneEvent::CheckpointDurable, 0).unwrap();
+        close(&mut lane, true, Ended::Stopped);
+    }
+
+    #[test]
+    fn a_lost_lane_begins_no_checkpoint() {
+        for event in [LaneEvent::Lost, LaneEvent::Fenced, LaneEvent::Failed] {
+            let mut lane = running();
+            lane.on(LaneEvent::Progressed, 0).unwrap();
+            lane.on(event, 0).unwrap();
+            assert!(!lane.may_commit());
+            assert_eq!(lane.action(0), LaneAction::StopTails { flush: false });
+        }
+        // One that was under way is left to the fence.
+        let mut lane = running();
+        lane.on(LaneEvent::Progressed, 0).unwrap();
+        lane.on(LaneEvent::CheckpointDue, 0).unwrap();
+        lane.on(LaneEvent::Lost, 0).unwrap();
+        lane.on(LaneEvent::CheckpointDurable, 0).unwrap();
+        close(&mut lane, false, Ended::Lost);
+    }
+
+    #[test]
+    fn a_gentle_end_becomes_a_hard_one_but_not_back() {
+        let mut lane = running();
+        lane.on(LaneEvent::Stop, 0).unwrap();
+        assert_eq!(lane.action(0), LaneAction::StopTails { flush: true });
+        lane.on(LaneEvent::Lost, 0).unwrap();
+        assert_eq!(lane.action(0), LaneAction::StopTails { flush: false });
+        lane.on(LaneEvent::Stop, 0).unwrap();
+        close(&mut lane, false, Ended::Lost);
+    }
+
+    #[test]
+    fn an_outcome_of_nothing_is_refused() {
+        let mut lane = running();
+        assert!(matches!(lane.on(LaneEvent::CheckpointDurable, 0), Err(Violation::Unexpected { .. })));
+        assert!(lane.on(LaneEvent::LockBusy, 0).is_err());
+        assert!(lane.on(LaneEvent::TailsStopped, 0).is_err());
+    }
+
+    #[test]
+    fn a_lock_taken_too_late_is_let_go() {
+        let mut lane = LaneControl::assigned();
+        lane.on(LaneEvent::Revoked, 0).unwrap();
+        lane.on(LaneEvent::LockTaken { generation: 3 }, 0).unwrap();
+        close(&mut lane, false, Ended::Revoked);
+    }
+}
+
+mod checkpoints {
+    use super::*;
+
+    fn covered(offset: i64, size: u64, root: u8) -> Covered {
+        Covered { next_offset: offset, log: head(size, root), dead: 0 }
+    }
+
+    #[test]
+    fn due_by_time_when_something_was_read_and_before_the_end() {
+        let mut c = Checkpointer::restored(covered(5, 2, 1), false, 100, 1_000);
+        assert!(!c.due(9_999, true), "nothing was read");
+        c.progressed();
+        assert!(!c.due(1_099, false));
+        assert!(c.due(1_099, true) && c.due(1_100, false));
+        assert!(c.due(500, false), "the clock jumped back");
+        c.begin(covered(9, 3, 2), 3, &counters(9)).unwrap();
+        assert!(!c.due(2_000, true), "one at a time");
+        assert_eq!(c.shown(), &covered(5, 2, 1), "nothing is shown before it is durable");
+        c.progressed();
+        assert_eq!(c.durable(2_000).unwrap(), &covered(9, 3, 2));
+        assert!(c.due(2_100, false), "rows that came meanwhile are not forgotten");
+        assert!(c.durable(2_000).is_err());
+    }
+
+    #[test]
+    fn a_first_one_is_due_at_once() {
+        let c = Checkpointer::restored(Covered::default(), true, 60_000, 7);
+        assert!(c.due(7, false));
+    }
+
+    #[test]
+    fn after_a_failure_nothing_more_is_made_or_shown() {
+        let mut c = Checkpointer::restored(covered(5, 2, 1), false, 100, 0);
+        c.progressed();
+        c.begin(covered(9, 3, 2), 3, &counters(9)).unwrap();
+        c.failed();
+        assert!(!c.due(1_000, true));
+        assert_eq!(c.shown(), &covered(5, 2, 1));
+        assert!(c.durable(0).is_err() && c.begin(covered(9, 3, 2), 3, &counters(9)).is_err());
+    }
+
+    #[test]
+    fn an_imbalance_is_never_made_durable() {
+        let mut c = Checkpointer::restored(covered(5, 2, 1), false, 100, 0);
+        let lost = Counters { rows_in: 9, rows_used: 8, ..Counters::default() };
+        assert!(matches!(c.begin(covered(9, 3, 2), 3, &lost), Err(Violation::Rows { .. })));
+        assert!(matches!(c.begin(covered(9, 3, 2), 4, &counters(9)), Err(Violation::Index { .. })));
+        assert!(matches!(c.begin(covered(4, 3, 2), 3, &counters(9)), Err(Violation::GoesBack { .. })));
+        assert!(matches!(c.begin(covered(9, 1, 2), 1, &counters(9)), Err(Violation::GoesBack { .. })));
+        assert!(matches!(c.begin(covered(9, 2, 2), 2, &counters(9)), Err(Violation::Forked { .. })));
+        c.begin(covered(9, 2, 1), 2, &counters(9)).unwrap();
+    }
+}
+
+mod sinks {
+    use super::*;
+    use sink::{Action, Ended, Outcome};
+
+    fn tell(d: &mut Delivery, outcome: Outcome) {
+        d.on(d.ticket(), outcome, 0).unwrap();
+    }
+
+    fn opened(cursor: Option<u64>) -> Outcome {
+        Outcome::Opened { cursor, noted: cursor.is_some(), saved: 0 }
+    }
+
+    fn ready(durable: u64, at: u64) -> Delivery {
+        let mut d = Delivery::new(Guarantee::Transactional, durable, 0);
+        tell(&mut d, opened(Some(at)));
+        tell(&mut d, Outcome::Note { same: true });
+        d
+    }
+
+    #[test]
+    fn writes_what_is_durable_from_the_cursor_on() {
+        let mut d = Delivery::new(Guarantee::Transactional, 10, 0);
+        assert_eq!(d.action(0), Action::Open);
+        tell(&mut d, opened(Some(4)));
+        assert_eq!(d.action(0), Action::CheckNote { at: 4 });
+        tell(&mut d, Outcome::Note { same: true });
+        assert_eq!(d.action(0), Action::Write { from: 4, upto: 10 });
+        tell(&mut d, Outcome::Acked { next: 7 });
+        assert_eq!(d.action(0), Action::SaveCursor { next: 7 });
+        tell(&mut d, Outcome::CursorSaved);
+        assert_eq!(d.action(0), Action::Write { from: 7, upto: 10 });
+        tell(&mut d, Outcome::Acked { next: 10 });
+        tell(&mut d, Outcome::CursorSaved);
+        assert_eq!(d.action(0), Action::Wait { until_ms: Some(sink::REFRESH_MS) });
+        assert_eq!(d.action(sink::REFRESH_MS), Action::Refresh { at: 10 });
+        d.committed(12).unwrap();
+        assert_eq!(d.action(0), Action::Write { from: 10, upto: 12 });
+        assert!(d.committed(11).is_err());
+        d.stop(Stop::Flush);
+        assert_eq!(d.action(0), Action::Write { from: 10, upto: 12 });
+        tell(&mut d, Outcome::Acked { next: 12 });
+        assert_eq!(d.action(0), Action::SaveCursor { next: 12 });
+        tell(&mut d, Outcome::CursorSaved);
+        assert_eq!(d.action(0), Action::End(Ended::Stopped { short: false }));
+    }
+
+    #[test]
+    fn after_a_lost_answer_the_cursor_is_read_before_anything_is_written() {
+        let mut d = ready(10, 4);
+        let write = d.ticket();
+        tell(&mut d, Outcome::Failed(Failure::Unknown));
+        assert_eq!(d.action(0), Action::Wait { until_ms: Some(200) });
+        // The answer comes after all: too late to be believed, the cursor will say.
+        d.on(write, Outcome::Acked { next: 10 }, 0).unwrap();
+        assert_eq!(d.action(200), Action::Open);
+        tell(&mut d, opened(Some(10)));
+        tell(&mut d, Outcome::Note { same: true });
+        assert!(matches!(d.action(200), Action::Wait { .. }), "it had been committed");
+    }
+
+    #[test]
+    fn an_answer_that_comes_twice_counts_once() {
+        let mut d = ready(10, 4);
+        let write = d.ticket();
+        d.on(write, Outcome::Acked { next: 6 }, 0).unwrap();
+        d.on(write, Outcome::Acked { next: 6 }, 0).unwrap();
+        tell(&mut d, Outcome::CursorSaved);
+        d.on(write, Outcome::Acked { next: 6 }, 0).unwrap();
+        assert_eq!(d.action(0), Action::Write { from: 6, upto: 10 });
+    }
+
+    #[test]
+    fn a_cursor_never_moves_back_or_ahead_of_what_is_durable() {
+        let mut d = ready(10, 4);
+        assert!(d.on(d.ticket(), Outcome::Acked { next: 3 }, 0).is_err());
+        assert!(d.on(d.ticket(), Outcome::Acked { next: 11 }, 0).is_err());
+    }
+
+    #[test]
+    fn pauses_grow_until_something_is_acknowledged() {
+        let mut d = Delivery::new(Guarantee::Plain, 10, 0);
+        for pause in [200, 400, 800] {
+            tell(&mut d, Outcome::Failed(Failure::Unknown));
+            assert_eq!(d.action(0), Action::Wait { until_ms: Some(pause) });
+        }
+        tell(&mut d, Outcome::Opened { cursor: Some(3), noted: false, saved: 3 });
+        tell(&mut d, Outcome::Acked { next: 10 });
+        tell(&mut d, Outcome::CursorSaved);
+        assert_eq!(d.action(0), Action::Wait { until_ms: None }, "a plain sink has nothing to refresh");
+        tell(&mut d, Outcome::Failed(Failure::Unknown));
+        assert_eq!(d.action(0), Action::Wait { until_ms: Some(200) });
+        d.stop(Stop::Flush);
+        assert_eq!(d.action(0), Action::End(Ended::Stopped { short: true }));
+    }
+
+    #[test]
+    fn another_logs_cursor_and_a_forgotten_one_end_it() {
+        let mut d = Delivery::new(Guarantee::Transactional, 10, 0);
+        tell(&mut d, opened(Some(4)));
+        tell(&mut d, Outcome::Note { same: false });
+        assert_eq!(d.action(0), Action::End(Ended::OtherLog { at: 4 }));
+
+        let mut d = Delivery::new(Guarantee::Transactional, 10, 0);
+        tell(&mut d, Outcome::Opened { cursor: None, noted: false, saved: 6 });
+        assert_eq!(d.action(0), Action::End(Ended::Forgotten { delivered: 6 }));
+
+        let mut d = ready(10, 4);
+        tell(&mut d, Outcome::Failed(Failure::Fenced));
+        assert_eq!(d.action(0), Action::End(Ended::Fenced));
+    }
+
+    #[test]
+    fn a_cursor_ahead_of_the_log_waits_for_it_to_regrow() {
+        let mut d = Delivery::new(Guarantee::Transactional, 3, 0);
+        tell(&mut d, opened(Some(5)));
+        assert_eq!(d.action(0), Action::Wait { until_ms: None });
+        d.committed(5).unwrap();
+        assert_eq!(d.action(0), Action::CheckNote { at: 5 });
+    }
+
+    #[test]
+    fn a_refused_record_is_set_aside_in_its_place() {
+        let mut d = ready(10, 4);
+        tell(&mut d, Outcome::Refused { index: 6 });
+        assert_eq!(d.action(0), Action::Write { from: 4, upto: 6 });
+        tell(&mut d, Outcome::Acked { next: 6 });
+        tell(&mut d, Outcome::CursorSaved);
+        assert_eq!(d.action(0), Action::SetAside { index: 6 });
+        tell(&mut d, Outcome::Acked { next: 7 });
+        tell(&mut d, Outcome::CursorSaved);
+        assert_eq!(d.action(0), Action::Write { from: 7, upto: 10 });
+        assert!(d.on(d.ticket(), Outcome::Refused { index: 5 }, 0).is_err());
+        assert!(d.on(d.ticket(), Outcome::Refused { index: 10 }, 0).is_err());
+    }
+
+    #[test]
+    fn told_to_stop_at_once_it_still_remembers_what_was_acknowledged() {
+        let mut d = ready(10, 4);
+        d.stop(Stop::Now);
+        assert_eq!(d.action(0), Action::End(Ended::Stopped { short: true }));
+        tell(&mut d, Outcome::Acked { next: 6 });
+        assert_eq!(d.action(0), Action::SaveCursor { next: 6 });
+        d.stop(Stop::Flush);
+        tell(&mut d, Outcome::CursorSaved);
+        assert_eq!(d.action(0), Action::End(Ended::Stopped { short: true }));
+    }
+}
+
+mod anchors {
+    use super::*;
+    use anchor::{Action, AnchorPolicy, Anchoring, Ended, LOOK_MS, Outcome, PAUSES_MS, Place, place, taken_back};
+
+    const POLICY: AnchorPolicy = AnchorPolicy { verdicts: Some(5), interval_ms: Some(1_000) };
+
+    fn tell(a: &mut Anchoring, outcome: Outcome) {
+        a.on(a.ticket(), outcome, 0).unwrap();
+    }
+
+    fn watching() -> Anchoring {
+        let mut a = Anchoring::new(POLICY);
+        a.committed(0, head(4, 4), 0).unwrap();
+        a.committed(1, head(9, 9), 0).unwrap();
+        assert_eq!(a.action(0), Action::Connect);
+        tell(&mut a, Outcome::Done);
+        assert_eq!(a.action(0), Action::Look);
+        a.seen(0, head(0, 0), 0);
+        a.seen(1, head(2, 2), 0);
+        tell(&mut a, Outcome::Done);
+        a
+    }
+
+    #[test]
+    fn anchors_what_is_due_from_the_chains_head() {
+        let mut a = watching();
+        assert_eq!(a.action(0), Action::Anchor { lane: 1, from: head(2, 2), to: head(9, 9) });
+        tell(&mut a, Outcome::Anchored { lane: 1, head: head(9, 9) });
+        assert_eq!(a.action(10), Action::WaitUntil(210));
+        assert_eq!(a.action(1_000), Action::Anchor { lane: 0, from: head(0, 0), to: head(4, 4) });
+        assert_eq!(a.action(LOOK_MS), Action::Look, "the head is read again before signing on an old one");
+        a.stop(Stop::Flush);
+        assert_eq!(a.action(10), Action::Anchor { lane: 0, from: head(0, 0), to: head(4, 4) });
+        tell(&mut a, Outcome::Anchored { lane: 0, head: head(4, 4) });
+        assert_eq!(a.action(10), Action::End(Ended::Stopped));
+    }
+
+    #[test]
+    fn after_a_lost_answer_it_connects_and_looks() {
+        let mut a = watching();
+        let anchoring = a.ticket();
+        tell(&mut a, Outcome::Failed(Failure::Unknown));
+        assert_eq!(a.action(1), Action::WaitUntil(PAUSES_MS.0));
+        a.on(anchoring, Outcome::Anchored { lane: 1, head: head(9, 9) }, 0).unwrap();
+        assert_eq!(a.head(1), Some(head(2, 2)), "too late to be believed; the chain will say");
+        assert_eq!(a.action(500), Action::Connect);
+        tell(&mut a, Outcome::Done);
+        assert_eq!(a.action(500), Action::Look);
+    }
+
+    #[test]
+    fn a_reorganisation_makes_it_wait_again_and_a_shorter_log_waits() {
+        let mut a = watching();
+        a.seen(1, head(9, 9), 0);
+        a.seen(0, head(4, 4), 0);
+        assert!(matches!(a.action(0), Action::WaitUntil(_)));
+        a.seen(1, head(2, 2), 10);
+        assert_eq!(a.action(10), Action::Anchor { lane: 1, from: head(2, 2), to: head(9, 9) });
+        // The chain is ahead of a log that fell back: nothing to anchor, nothing to flush.
+        a.seen(1, head(20, 20), 10);
+        assert!(matches!(a.action(10), Action::WaitUntil(_)));
+        assert_eq!(a.backlog(1).unwrap().pending(), 0);
+    }
+
+    #[test]
+    fn lanes_come_and_go() {
+        let mut a = watching();
+        a.forget(1);
+        assert!(matches!(a.action(0), Action::WaitUntil(_)));
+        a.committed(2, head(9, 7), 0).unwrap();
+        assert_eq!(a.action(0), Action::Look, "its head is looked up, never remembered");
+        assert!(a.committed(2, head(8, 7), 0).is_err());
+        assert!(a.committed(2, head(9, 8), 0).is_err());
+        a.stop(Stop::Now);
+        assert_eq!(a.action(0), Action::End(Ended::Stopped));
+    }
+
+    #[test]
+    fn the_chain_alone_says_where_a_checkpoint_stands() {
+        let (old, new) = (head(4, 4), head(9, 9));
+        assert_eq!(place(&old, &new, &head(4, 4), None), Ok(Place::Next));
+        assert_eq!(place(&old, &new, &head(9, 9), None), Ok(Place::There));
+        assert_eq!(place(&old, &new, &head(12, 12), Some(&[9; 32])), Ok(Place::There));
+        assert_eq!(place(&old, &new, &head(12, 12), None), Ok(Place::Elsewhere));
+        assert_eq!(place(&old, &new, &head(2, 2), None), Ok(Place::Elsewhere));
+        assert!(place(&old, &new, &head(4, 5), None).is_err());
+        assert!(place(&old, &new, &head(9, 5), None).is_err());
+        assert!(place(&old, &new, &head(12, 12), Some(&[5; 32])).is_err());
+        assert_eq!(taken_back(&new, &head(4, 4)), Ok(true));
+        assert_eq!(taken_back(&new, &head(9, 9)), Ok(false));
+        assert_eq!(taken_back(&new, &head(12, 1)), Ok(false));
+        assert!(taken_back(&new, &head(9, 1)).is_err());
+    }
+}
+
+#[test]
+fn what_was_shown_is_neither_truncated_nor_changed() {
+    let mut shown = Shown::default();
+    let at = |root: u8| move |_| Ok::<_, Violation>([root; 32]);
+    shown.show(head(5, 1), at(0)).unwrap();
+    assert!(matches!(shown.show(head(4, 1), at(1)), Err(Violation::Truncated { shown: 5, now: 4 })));
+    assert!(matches!(shown.show(head(5, 2), at(1)), Err(Violation::Forked { size: 5, .. })));
+    assert!(matches!(shown.show(head(8, 2), at(7)), Err(Violation::Forked { size: 5, .. })));
+    assert_eq!(shown.most(), Some(head(5, 1)));
+    shown.show(head(8, 2), at(1)).unwrap();
+}
+
+#[test]
+fn invariants_say_what_is_wrong() {
+    assert!(invariants::only_durable("a delivery", 5, 5).is_ok() && invariants::one_writer(3, 3).is_ok());
+    let chain = head(4, 4);
+    invariants::anchor_extends(&chain, &chain, &head(9, 9), 9).unwrap();
+    let said = [
+        invariants::only_durable("a delivery", 6, 5).unwrap_err(),
+        invariants::one_writer(3, 4).unwrap_err(),
+        invariants::batch_in_order(4, 5, 9).unwrap_err(),
+        invariants::batch_in_order(4, 4, 3).unwrap_err(),
+        invariants::anchor_extends(&chain, &head(3, 3), &head(9, 9), 9).unwrap_err(),
+        invariants::anchor_extends(&chain, &chain, &head(4, 4), 9).unwrap_err(),
+        invariants::anchor_extends(&chain, &chain, &head(9, 9), 8).unwrap_err(),
+        invariants::rows_conserved(&Counters { rows_in: 3, rows_used: 1, ..Counters::default() }).unwrap_err(),
+    ];
+    let said: Vec<String> = said.iter().map(ToString::to_string).collect();
+    insta::assert_snapshot!(said.join("\n"), @r"
+    a delivery would reach 6, but a durable checkpoint covers only 5
+    generation 3 of this lane's writer is over: generation 4 has begun
+    a delivery is out of order: expected from 4 on, got 5 up to 9
+    a delivery is out of order: expected from 4 on, got 4 up to 3
+    an anchor from 3 to 9 does not extend the anchored log of 4
+    an anchor from 4 to 4 does not extend the anchored log of 4
+    an anchor would reach 9, but a durable checkpoint covers only 8
+    rows are not conserved: 3 came in, but 1 were used and 0 died; nothing was written, please report this
+    ");
+}
