@@ -9,7 +9,6 @@ use avouch_engine::log::{self, Coverage, stored_hash_count};
 use avouch_engine::verdict::{Hash32, VerdictRecord};
 use tokio::sync::watch;
 
-use super::StoreError;
 use super::checkpoint::{self, Committed};
 use super::cursor::Cursor;
 use super::frame::FrameReader;
@@ -17,6 +16,7 @@ use super::history::{self, HistoryRow};
 use super::publish::StoredHashes;
 use super::recover::Files;
 use super::stream::StreamReader;
+use super::{StoreError, io};
 
 type Result<T> = std::result::Result<T, StoreError>;
 
@@ -84,7 +84,10 @@ fn newest(dir: &Path) -> Result<Arc<Committed>> {
             let why = match checkpoint::read(dir, seq)? {
                 Err(why) => why,
                 Ok(c) => match covered(dir, &c.committed)? {
-                    None => return Ok(c.committed),
+                    None => {
+                        keep(dir)?;
+                        return Ok(c.committed);
+                    }
                     Some(why) => why,
                 },
             };
@@ -93,6 +96,16 @@ fn newest(dir: &Path) -> Result<Arc<Committed>> {
         }
     }
     Err(StoreError::NoUsableCheckpoint { dir: dir.to_path_buf(), reasons })
+}
+
+/// Makes sure that a checkpoint seen beside its writer stays. The writer may have renamed it into place and not fsynced the
+/// directory yet; a power cut now would take it back, and with it what was anchored on the strength of having seen it.
+fn keep(dir: &Path) -> Result<()> {
+    match io::sync_dir(dir) {
+        // Where nothing can be written, nothing was.
+        Err(StoreError::Io { source, .. }) if source.kind() == std::io::ErrorKind::ReadOnlyFilesystem => Ok(()),
+        outcome => outcome,
+    }
 }
 
 /// Why a checkpoint's data is not there, by lengths and the root from the stored hashes.

@@ -234,12 +234,17 @@ impl Anchoring {
         self.lanes.get(&lane).map(|l| &l.backlog)
     }
 
+    /// The durable checkpoint of this lane's log that is known here.
+    pub fn durable(&self, lane: i32) -> Option<Head> {
+        self.lanes.get(&lane).map(|l| l.durable)
+    }
+
     /// The chain's head of this lane's log, as last seen.
     pub fn head(&self, lane: i32) -> Option<Head> {
         self.lanes.get(&lane).and_then(|l| l.head)
     }
 
-    /// Identifies the present action; goes with its outcome.
+    /// Identifies the present action. Take it with the action, and give it back with its outcome.
     pub fn ticket(&self) -> Ticket {
         self.ticket
     }
@@ -292,6 +297,10 @@ impl Anchoring {
             (_, Outcome::Failed(Failure::Fatal)) => State::Ended(Ended::Failed),
             (State::Connecting | State::Pausing(_), Outcome::Done) => State::Looking,
             (State::Looking | State::Watching(_), Outcome::Done) => {
+                if matches!(self.state, State::Watching(_)) {
+                    // It has gone well for a while.
+                    self.backoff.reset();
+                }
                 if self.lanes.values().any(|lane| lane.head.is_none()) {
                     // A lane was added while the others were looked at.
                     State::Looking

@@ -194,7 +194,7 @@ impl Delivery {
         self.have.saturating_sub(self.at)
     }
 
-    /// Identifies the present action; goes with its outcome.
+    /// Identifies the present action. Take it with the action, and give it back with its outcome.
     pub fn ticket(&self) -> Ticket {
         self.ticket
     }

@@ -1,0 +1,80 @@
+//! Protocols with a mistake built in. The simulator must find every one of them, or it proves nothing.
+
+/// At most one mistake a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bug {
+    /// The protocol as it is.
+    None,
+    /// Readers are told of a checkpoint when it begins, not when it is durable.
+    ShownBeforeDurable,
+    /// The checkpoint's bytes are not fsynced before it is renamed into place.
+    CheckpointNotSynced,
+    /// The directory is not fsynced after the rename.
+    DirectoryNotSynced,
+    /// … nor when a store is opened that a kill left so.
+    DirectoryNotSyncedAtOpening,
+    /// The data that a checkpoint covers is not fsynced before it.
+    DataNotSynced,
+    /// What lies beyond the checkpoint is not cut off at a restart.
+    LogNotTruncated,
+    /// The checkpoint's offset is where the reader is, not what the state has seen.
+    OffsetAheadOfState,
+    /// A counter is missing in the lane's snapshot.
+    CounterNotInSnapshot,
+    /// A lane that comes back to a process goes on from what that process remembers.
+    TakeoverFromMemory,
+    /// Manifests are put over those that are there, whoever wrote them.
+    NoFence,
+    /// After a put, nobody looks whether the number was free only because it had been deleted.
+    NewerManifestsNotLookedFor,
+    /// Objects that no manifest refers to yet are deleted, whoever put them.
+    PartsOfOthersDeleted,
+    /// The manifest is put before the parts that it refers to.
+    ManifestBeforeParts,
+    /// The sink's cursor is committed before the transaction.
+    CursorBeforeTransaction,
+    /// The sink's cursor is committed after the transaction.
+    CursorAfterTransaction,
+    /// A lost answer is taken for a failure: the batch is sent again in a new transaction.
+    LostAnswerSentAgain,
+    /// The cursor is read first, then older writers are fenced.
+    CursorReadBeforeFencing,
+    /// A plain sink saves its cursor before it delivers.
+    PlainCursorFirst,
+    /// A checkpoint is anchored that is not durable yet.
+    AnchorNotDurable,
+    /// … because it was seen beside its writer, who had not fsynced the directory yet.
+    AnchorOfRenamed,
+    /// A head that a reorganisation lowered is not believed.
+    ReorgIgnored,
+    /// The lock is let go before the last checkpoint.
+    ReleasedBeforeLastCheckpoint,
+}
+
+impl Bug {
+    /// All mistakes.
+    pub const ALL: [Bug; 22] = [
+        Bug::ShownBeforeDurable,
+        Bug::CheckpointNotSynced,
+        Bug::DirectoryNotSynced,
+        Bug::DirectoryNotSyncedAtOpening,
+        Bug::DataNotSynced,
+        Bug::LogNotTruncated,
+        Bug::OffsetAheadOfState,
+        Bug::CounterNotInSnapshot,
+        Bug::TakeoverFromMemory,
+        Bug::NoFence,
+        Bug::NewerManifestsNotLookedFor,
+        Bug::PartsOfOthersDeleted,
+        Bug::ManifestBeforeParts,
+        Bug::CursorBeforeTransaction,
+        Bug::CursorAfterTransaction,
+        Bug::LostAnswerSentAgain,
+        Bug::CursorReadBeforeFencing,
+        Bug::PlainCursorFirst,
+        Bug::AnchorNotDurable,
+        Bug::AnchorOfRenamed,
+        Bug::ReorgIgnored,
+        Bug::ReleasedBeforeLastCheckpoint,
+    ];
+}

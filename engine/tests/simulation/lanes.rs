@@ -1,0 +1,187 @@
+//! The lanes that are simulated, and the unbroken run that everything is compared with.
+//!
+//! Most seeds use a stand-in: some tens of nanoseconds a row, with every output depending on all rows before it, on the
+//! state's every field and on the order of rows. A fraction of the seeds run the engine's own lane ([`super::real`]).
+
+use std::sync::Arc;
+
+use avouch_engine::control::Head;
+use avouch_engine::lane::Counters;
+
+use super::bugs::Bug;
+use super::real::{RealLane, RealPlan};
+
+pub fn mix(a: u64, b: u64) -> u64 {
+    let mut x = (a ^ b.rotate_left(29)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    x ^= x >> 32;
+    x.wrapping_mul(0xD6E8_FEB8_6659_FD93) ^ (x >> 29)
+}
+
+/// A root, as the machines carry it.
+pub fn head(size: usize, root: u64) -> Head {
+    let mut bytes = [0; 32];
+    bytes[..8].copy_from_slice(&root.to_le_bytes());
+    Head { size: size as u64, root: bytes }
+}
+
+/// The root of a log that goes on with `word`. It stands for the Merkle root: equal roots, equal logs.
+pub fn grow_root(root: u64, word: u64) -> u64 {
+    mix(root, word ^ 0xA5A5)
+}
+
+/// A lane's partition: offsets with a row, and offsets that a reader never sees (aborted records, markers).
+pub struct Partition {
+    pub values: Vec<Option<u64>>,
+}
+
+/// What a step gives.
+#[derive(Default)]
+pub struct Made {
+    pub verdicts: Vec<u64>,
+    pub dead: Vec<u64>,
+}
+
+/// A lane small enough for millions of steps. Its "devices" have sequence numbers and sums, as real ones have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct StandIn {
+    h: u64,
+    next_index: u64,
+    rows_in: u64,
+    rows_used: u64,
+    dead: u64,
+    seq: [u32; 4],
+    sum: [u64; 4],
+}
+
+impl StandIn {
+    fn step(&mut self, offset: i64, value: u64, out: &mut Made) {
+        self.rows_in += 1;
+        if value.is_multiple_of(9) {
+            self.dead += 1;
+            out.dead.push(mix(value, offset as u64));
+            return;
+        }
+        self.rows_used += 1;
+        let device = (value >> 8) as usize % 4;
+        self.sum[device] = mix(self.sum[device], value);
+        self.h = mix(self.h, self.sum[device] ^ offset as u64);
+        // Between none and two verdicts a row, 0.7 on average.
+        for (divisor, device) in [(2, device), (5, (device + 1) % 4)] {
+            if self.sum[device].is_multiple_of(divisor) {
+                let said = mix(self.h, mix(self.sum[device], self.next_index));
+                out.verdicts.push(mix(said, mix(self.seq[device].into(), mix(self.rows_in, self.dead))));
+                self.seq[device] += 1;
+                self.next_index += 1;
+            }
+        }
+    }
+}
+
+/// A lane of either kind.
+#[allow(clippy::large_enum_variant, reason = "nearly all are stand-ins")]
+pub enum SimLane {
+    StandIn(StandIn),
+    Real(RealLane),
+}
+
+/// A lane's state, as a checkpoint keeps it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Snapshot {
+    StandIn(StandIn),
+    Real(Arc<[u8]>),
+}
+
+/// Which kind of lane a run has.
+#[derive(Clone)]
+pub enum Kind {
+    StandIn,
+    Real(RealPlan),
+}
+
+impl SimLane {
+    pub fn new(kind: &Kind, lane: usize) -> Self {
+        match kind {
+            Kind::StandIn => SimLane::StandIn(StandIn { h: lane as u64, ..StandIn::default() }),
+            Kind::Real(plan) => SimLane::Real(RealLane::new(plan, lane)),
+        }
+    }
+
+    pub fn restore(kind: &Kind, lane: usize, snapshot: &Snapshot, bug: Bug) -> Self {
+        match (kind, snapshot) {
+            (_, Snapshot::StandIn(s)) => {
+                let mut s = *s;
+                if bug == Bug::CounterNotInSnapshot {
+                    s.dead = 0;
+                }
+                SimLane::StandIn(s)
+            }
+            (Kind::Real(plan), Snapshot::Real(bytes)) => SimLane::Real(RealLane::restore(plan, lane, bytes)),
+            (Kind::StandIn, Snapshot::Real(_)) => unreachable!("one run has one kind of lane"),
+        }
+    }
+
+    pub fn step(&mut self, offset: i64, value: u64, out: &mut Made) {
+        match self {
+            SimLane::StandIn(s) => s.step(offset, value, out),
+            SimLane::Real(r) => r.step(offset, value, out),
+        }
+    }
+
+    pub fn snapshot(&self) -> Snapshot {
+        match self {
+            SimLane::StandIn(s) => Snapshot::StandIn(*s),
+            SimLane::Real(r) => Snapshot::Real(r.snapshot()),
+        }
+    }
+
+    pub fn next_index(&self) -> u64 {
+        match self {
+            SimLane::StandIn(s) => s.next_index,
+            SimLane::Real(r) => r.next_index(),
+        }
+    }
+
+    pub fn counters(&self) -> Counters {
+        match self {
+            SimLane::StandIn(s) => {
+                let mut c = Counters { rows_in: s.rows_in, rows_used: s.rows_used, ..Counters::default() };
+                c.dead[0] = s.dead;
+                c
+            }
+            SimLane::Real(r) => r.counters(),
+        }
+    }
+}
+
+/// What an unbroken run makes of a partition.
+pub struct Unbroken {
+    pub verdicts: Vec<u64>,
+    /// By size, from 0 on.
+    pub roots: Vec<u64>,
+    pub dead: Vec<u64>,
+    /// By offset: log size, dead letters and state when everything before it was read.
+    pub at: Vec<(usize, usize, Snapshot)>,
+}
+
+impl Unbroken {
+    pub fn run(kind: &Kind, lane: usize, partition: &Partition) -> Self {
+        let mut sim = SimLane::new(kind, lane);
+        let mut made = Made::default();
+        let mut at = vec![(0, 0, sim.snapshot())];
+        for (offset, value) in partition.values.iter().enumerate() {
+            if let Some(value) = value {
+                sim.step(offset as i64, *value, &mut made);
+            }
+            at.push((made.verdicts.len(), made.dead.len(), sim.snapshot()));
+        }
+        let mut roots = vec![0];
+        for word in &made.verdicts {
+            roots.push(grow_root(roots[roots.len() - 1], *word));
+        }
+        Self { verdicts: made.verdicts, roots, dead: made.dead, at }
+    }
+
+    pub fn head(&self, size: usize) -> Head {
+        head(size, self.roots[size])
+    }
+}

@@ -1,0 +1,189 @@
+//! A process: a member of the group, its lanes with their sinks, its anchors. It can die and sleep at any act.
+
+use avouch_engine::control::lane::{Ended, LaneAction, LaneEvent};
+
+use super::anchor_task::{AnchorTask, Journal};
+use super::bugs::Bug;
+use super::kafka::{Life, Told};
+use super::lane_task::{LaneTask, Remembered};
+use super::world::{Call, Task, World};
+
+pub struct Process {
+    id: usize,
+    life: u32,
+    alive: bool,
+    /// Asleep, as after SIGSTOP: it keeps its locks and does not answer; it may wake as a zombie.
+    pub paused: bool,
+    pub skew_ms: i64,
+    joined: bool,
+    /// Told to end; it does when its lanes have closed.
+    stopping: bool,
+    lanes: Vec<Option<Box<LaneTask>>>,
+    anchor: Option<Box<AnchorTask>>,
+    journal: Journal,
+    /// What lanes that were here left behind, for a protocol that trusts it.
+    remembered: Vec<Option<Remembered>>,
+}
+
+impl Process {
+    pub fn new(id: usize) -> Self {
+        Self {
+            id,
+            life: 0,
+            alive: false,
+            paused: false,
+            skew_ms: 0,
+            joined: false,
+            stopping: false,
+            lanes: Vec::new(),
+            anchor: None,
+            journal: Journal::default(),
+            remembered: Vec::new(),
+        }
+    }
+
+    /// Tasks of a process: membership, anchors, and three for each lane.
+    pub fn slots(lanes: usize) -> usize {
+        2 + 3 * lanes
+    }
+
+    fn life(&self) -> Life {
+        (self.id, self.life)
+    }
+
+    pub fn dead(&self) -> bool {
+        !self.alive
+    }
+
+    pub fn start(&mut self, w: &World) {
+        self.life += 1;
+        self.alive = true;
+        self.paused = false;
+        self.joined = false;
+        self.stopping = false;
+        self.lanes = w.partitions.iter().map(|_| None).collect();
+        self.remembered = w.partitions.iter().map(|_| None).collect();
+        self.anchor = Some(Box::new(AnchorTask::new(w.anchor_policy)));
+    }
+
+    /// What it held in memory is gone; the operating system lets go of its locks. What it sent is still on its way.
+    pub fn kill(&mut self, w: &mut World) {
+        if !self.alive {
+            return;
+        }
+        let life = self.life();
+        self.alive = false;
+        for lane in self.lanes.iter_mut().filter_map(Option::take) {
+            lane.killed(w);
+        }
+        self.anchor = None;
+        for dir in &mut w.dirs {
+            if dir.lock == Some(life) {
+                dir.lock = None;
+            }
+        }
+    }
+
+    /// Asks it to end in good order: a last checkpoint of every lane, and its sinks up to there.
+    pub fn stop(&mut self, w: &mut World) {
+        if self.alive && !self.stopping {
+            self.stopping = true;
+            let now = w.now_ms + self.skew_ms;
+            for lane in self.lanes.iter_mut().flatten() {
+                lane.tell(w, LaneEvent::Stop, now);
+            }
+        }
+    }
+
+    pub fn power_cut(&mut self, w: &mut World) {
+        self.journal.power_cut(&mut w.random);
+    }
+
+    /// One act of one task.
+    pub fn act(&mut self, w: &mut World, slot: usize) {
+        if !self.alive {
+            if w.draining && slot == 0 {
+                self.start(w);
+            }
+            return;
+        }
+        if self.paused {
+            return;
+        }
+        let now = w.now_ms + self.skew_ms;
+        match slot {
+            0 => self.poll(w, now),
+            1 => {
+                if let Some(anchor) = &mut self.anchor {
+                    anchor.act(w, (self.id, self.life), &mut self.journal, now);
+                }
+            }
+            _ => self.act_lane(w, (slot - 2) / 3, (slot - 2) % 3, now),
+        }
+    }
+
+    fn poll(&mut self, w: &mut World, now: i64) {
+        let life = self.life();
+        if self.stopping {
+            if self.lanes.iter().all(Option::is_none) {
+                w.group.leave(life, &mut w.random);
+                self.kill(w);
+            }
+            return;
+        }
+        if !self.joined {
+            // Who comes back after its session has expired first learns what it has lost.
+            if self.lanes.iter().all(Option::is_none) || w.group.members[self.id] == Some(self.life) {
+                w.group.join(life, &mut w.random);
+                self.joined = true;
+            }
+        }
+        for lane in 0..self.lanes.len() {
+            let task = &mut self.lanes[lane];
+            match (w.group.poll(life, lane, task.is_some()), task) {
+                (Some(Told::Assigned), None) => self.lanes[lane] = Some(Box::new(LaneTask::new(lane, life))),
+                (Some(Told::Revoked), Some(task)) => task.tell(w, LaneEvent::Revoked, now),
+                (Some(Told::Lost), Some(task)) => task.tell(w, LaneEvent::Lost, now),
+                _ => {}
+            }
+        }
+        self.joined = w.group.members[self.id] == Some(self.life);
+    }
+
+    fn act_lane(&mut self, w: &mut World, lane: usize, part: usize, now: i64) {
+        let Some(task) = &mut self.lanes[lane] else { return };
+        let Some(anchor) = &mut self.anchor else { return };
+        match part {
+            0 => task.act(w, anchor, self.remembered[lane].as_ref(), now),
+            sink => task.act_sink(w, sink - 1, now),
+        }
+        if let LaneAction::End(ended) = task.action(now) {
+            let gone = self.lanes[lane].take();
+            if w.bug == Bug::TakeoverFromMemory {
+                self.remembered[lane] = gone.and_then(|g| g.remember());
+            }
+            w.group.release(self.life(), lane);
+            if ended == Ended::Failed {
+                // The runtime ends with an error; somebody starts it again.
+                self.kill(w);
+            }
+        }
+    }
+
+    /// Where the answer to a call goes, if whoever asked is still there.
+    pub fn waiting(&mut self, life: u32, task: Task) -> Option<&mut Call> {
+        if life != self.life || !self.alive {
+            return None;
+        }
+        match task {
+            Task::Lane(lane) => self.lanes[lane].as_mut()?.call.as_mut(),
+            Task::Sink(lane, sink) => self.lanes[lane].as_mut()?.sink_call(sink),
+            Task::Anchor => self.anchor.as_mut()?.call.as_mut(),
+        }
+    }
+
+    pub fn describe(&self) -> String {
+        let lanes: Vec<_> = self.lanes.iter().map(|l| l.as_ref().map(|l| l.describe())).collect();
+        format!("process {} (alive {}, joined {}): {lanes:?}; ", self.id, self.alive, self.joined)
+    }
+}

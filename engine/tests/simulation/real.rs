@@ -1,0 +1,128 @@
+//! The engine's own lane, on a small pipeline, in the place of the stand-in.
+
+use std::sync::Arc;
+
+use avouch_engine::decode::RawRecord;
+use avouch_engine::lane::{Counters, Lane, Output};
+use avouch_engine::model::{Score, Scorer};
+use avouch_engine::plan::LanePlan;
+use avouch_engine::spec::{
+    DecideSpec, FieldSpec, FieldType, LaneSpec, ScoreStepSpec, SourceSpec, SqlStepSpec, WindowSpec,
+};
+use avouch_engine::verdict::{Hash32, Secret};
+
+use super::lanes::Made;
+
+/// Scores by the sum of the features.
+#[derive(Debug)]
+struct SumModel(Vec<String>);
+
+impl Scorer for SumModel {
+    fn hash(&self) -> Hash32 {
+        [7; 32]
+    }
+    fn features(&self) -> &[String] {
+        &self.0
+    }
+    fn score(&self, _device: &str, x: &[f64], expected: &mut [f64], contributions: &mut [f64]) -> Score {
+        expected.fill(0.0);
+        contributions.copy_from_slice(x);
+        let value: f64 = x.iter().sum();
+        Score { value, p_value: 1.0 / (1.0 + value.abs()) }
+    }
+    fn smallest_p_value(&self) -> f64 {
+        0.0
+    }
+}
+
+/// A planned pipeline; making one takes as long as a thousand seeds of the stand-in.
+#[derive(Clone)]
+pub struct RealPlan(Arc<LanePlan>);
+
+impl RealPlan {
+    pub fn new() -> Self {
+        let field = |name: &str, ty, required| FieldSpec { name: name.into(), ty, required };
+        let features = vec!["m".to_owned(), "c".to_owned()];
+        let spec = LaneSpec {
+            pipeline: "p".into(),
+            config_hash: [1; 32],
+            source: SourceSpec {
+                name: "readings".into(),
+                topic: "t".into(),
+                fields: vec![
+                    field("device", FieldType::Utf8, true),
+                    field("ts", FieldType::TimestampMs, true),
+                    field("x", FieldType::F64, false),
+                ],
+                key: "device".into(),
+                time: "ts".into(),
+                max_disorder_ms: 1_000,
+                max_future_ms: 5_000,
+                max_record_bytes: 1_000,
+            },
+            sql: vec![SqlStepSpec {
+                name: "w".into(),
+                from: "readings".into(),
+                sql: "SELECT device, avg(x) AS m, count(*) AS c FROM readings GROUP BY device".into(),
+                window: Some(WindowSpec::Sliding { size_ms: 2_000, every_ms: 1_000 }),
+            }],
+            scores: vec![ScoreStepSpec {
+                name: "s".into(),
+                from: "w".into(),
+                features: features.clone(),
+                model: Arc::new(SumModel(features)),
+                decide: DecideSpec { warning: Some(0.05), critical: Some(0.01) },
+            }],
+        };
+        Self(Arc::new(LanePlan::new(&spec).expect("the pipeline is right")))
+    }
+}
+
+pub struct RealLane(Lane);
+
+impl RealLane {
+    fn secret() -> Secret {
+        Secret::new(b"simulated")
+    }
+
+    pub fn new(plan: &RealPlan, lane: usize) -> Self {
+        Self(Lane::new(plan.0.clone(), lane as i32, Self::secret()))
+    }
+
+    pub fn restore(plan: &RealPlan, lane: usize, bytes: &[u8]) -> Self {
+        Self(Lane::restore(plan.0.clone(), lane as i32, Self::secret(), bytes).expect("a snapshot of this pipeline"))
+    }
+
+    /// The number decides the row: mostly a reading of one of three devices about half a second after the one before, some
+    /// late, some in the future, some no JSON at all.
+    pub fn step(&mut self, offset: i64, value: u64, out: &mut Made) {
+        let timestamp = 1_700_000_000_000 + offset * 500;
+        let ts = match value % 16 {
+            0 => timestamp + 60_000,
+            1 => timestamp - 60_000,
+            n => timestamp + n as i64 * 60 - 500,
+        };
+        let text = match value % 11 {
+            0 => "{\"device\":".to_owned(),
+            n => format!("{{\"device\":\"d{}\",\"ts\":{ts},\"x\":{}}}", value % 3, (value >> 20) as f64 / n as f64),
+        };
+        let record = RawRecord { offset, timestamp, key: None, value: Some(text.as_bytes()) };
+        let mut output = Output::default();
+        self.0.step(&[record], &mut output).expect("no record stops a lane");
+        let word = |bytes: &[u8]| u64::from_le_bytes(bytes[..8].try_into().expect("eight bytes"));
+        out.verdicts.extend(output.verdicts.iter().map(|v| word(&v.entry())));
+        out.dead.extend(output.dead.iter().map(|d| word(&d.to_bytes()) ^ d.offset as u64));
+    }
+
+    pub fn snapshot(&self) -> Arc<[u8]> {
+        self.0.snapshot().into()
+    }
+
+    pub fn next_index(&self) -> u64 {
+        self.0.next_index()
+    }
+
+    pub fn counters(&self) -> Counters {
+        *self.0.counters()
+    }
+}
