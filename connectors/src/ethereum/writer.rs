@@ -21,6 +21,9 @@ use std::time::{Duration, Instant};
 use alloy::primitives::{B256, Bytes, TxKind};
 use alloy::rpc::types::TransactionReceipt;
 use alloy::sol_types::SolCall;
+use avouch_engine::control::Head;
+use avouch_engine::control::anchor::{Place, place, taken_back};
+use avouch_engine::control::invariants::{Fork, same_root};
 use avouch_engine::verdict::Hash32;
 
 use super::bindings::VerdictLog as contract;
@@ -217,7 +220,7 @@ impl AnchorWriter {
         let head = self.reader.head(log_id, At::Finalized).await?;
         let of_log = |a: &&Attempt| a.checkpoint.log_id == *log_id && a.included.is_some();
         if let Some(a) = self.journal.attempts().iter().filter(of_log).find(|a| a.checkpoint.new_size == head.size) {
-            self.require_same_root(&a.checkpoint, &head.root)?;
+            same_root(head.size, &head.root, &a.checkpoint.new_root).map_err(|f| self.diverged(*log_id, &f))?;
         }
         let done: Vec<u64> = self
             .journal
@@ -241,14 +244,14 @@ impl AnchorWriter {
         logs.dedup();
         for log_id in logs {
             let head = self.reader.head(&log_id, At::Latest).await?;
+            let head = Head { size: head.size, root: head.root };
             let mut lost = Vec::new();
             for a in self.journal.attempts() {
                 if a.checkpoint.log_id != log_id || a.included.is_none() {
                     continue;
                 }
-                if a.checkpoint.new_size == head.size {
-                    self.require_same_root(&a.checkpoint, &head.root)?;
-                } else if a.checkpoint.new_size > head.size {
+                let (_, new) = ends(&a.checkpoint);
+                if taken_back(&new, &head).map_err(|f| self.diverged(log_id, &f))? {
                     lost.push(a.id);
                 }
             }
@@ -262,42 +265,35 @@ impl AnchorWriter {
 
     /// Whether the chain holds exactly this checkpoint's result. Where it stands elsewhere, that is an error.
     async fn anchored_already(&self, checkpoint: &Checkpoint) -> Result<Option<Inclusion>, EthereumError> {
-        let Checkpoint { log_id, old_size, old_root, new_size, .. } = checkpoint;
-        let head = self.reader.head(log_id, At::Latest).await?;
-        if head.size == *old_size && head.root == *old_root {
-            return Ok(None);
-        }
-        if head.size == *old_size {
-            return Err(EthereumError::Diverged {
+        let (old, new) = ends(checkpoint);
+        let head = self.reader.head(&checkpoint.log_id, At::Latest).await?;
+        let head = Head { size: head.size, root: head.root };
+        let at_new_size = if head.size == old.size {
+            None
+        } else {
+            self.reader.checkpoint_of(&checkpoint.log_id, new.size, At::Latest).await?.map(|there| there.root)
+        };
+        match place(&old, &new, &head, at_new_size.as_ref()).map_err(|f| self.diverged(checkpoint.log_id, &f))? {
+            Place::Next => Ok(None),
+            Place::There => self.inclusion_by_event(checkpoint).await,
+            Place::Elsewhere => Err(EthereumError::HeadMoved {
                 contract: self.reader.domain().contract,
-                log_id: *log_id,
-                size: head.size,
-                roots: Box::new(Roots { ours: *old_root, chain: head.root }),
-            });
+                log_id: checkpoint.log_id,
+                old_size: old.size,
+                head_size: head.size,
+                head_root: head.root,
+            }),
         }
-        if let Some(there) = self.reader.checkpoint_of(log_id, *new_size, At::Latest).await? {
-            self.require_same_root(checkpoint, &there.root)?;
-            return self.inclusion_by_event(checkpoint).await;
-        }
-        Err(EthereumError::HeadMoved {
-            contract: self.reader.domain().contract,
-            log_id: *log_id,
-            old_size: *old_size,
-            head_size: head.size,
-            head_root: head.root,
-        })
     }
 
-    fn require_same_root(&self, ours: &Checkpoint, chain: &Hash32) -> Result<(), EthereumError> {
-        if ours.new_root == *chain {
-            return Ok(());
-        }
-        Err(EthereumError::Diverged {
+    /// The chain has another log under this name.
+    fn diverged(&self, log_id: Hash32, fork: &Fork) -> EthereumError {
+        EthereumError::Diverged {
             contract: self.reader.domain().contract,
-            log_id: ours.log_id,
-            size: ours.new_size,
-            roots: Box::new(Roots { ours: ours.new_root, chain: *chain }),
-        })
+            log_id,
+            size: fork.size,
+            roots: Box::new(Roots { ours: fork.now, chain: fork.known }),
+        }
     }
 
     async fn inclusion_by_event(&self, checkpoint: &Checkpoint) -> Result<Option<Inclusion>, EthereumError> {
@@ -577,6 +573,11 @@ impl AnchorWriter {
     pub fn journal_path(&self) -> &Path {
         self.journal.path()
     }
+}
+
+/// Where a checkpoint begins and where it ends.
+fn ends(c: &Checkpoint) -> (Head, Head) {
+    (Head { size: c.old_size, root: c.old_root }, Head { size: c.new_size, root: c.new_root })
 }
 
 async fn continue_after(pause: Duration) {

@@ -21,7 +21,7 @@
 
 use std::collections::BTreeMap;
 
-use super::invariants::{self, Violation};
+use super::invariants::{self, Fork, Violation};
 use super::{Backoff, Failure, Head, Stop, Ticket, Timer};
 use crate::verdict::Hash32;
 
@@ -351,8 +351,8 @@ pub enum Place {
 /// This is all that may decide whether to send: not what was sent before, nor what was answered.
 ///
 /// # Errors
-/// [`Violation::Forked`]: the chain has another log under this name.
-pub fn place(old: &Head, new: &Head, head: &Head, at_new_size: Option<&Hash32>) -> Result<Place, Violation> {
+/// [`Fork`]: the chain has another log under this name.
+pub fn place(old: &Head, new: &Head, head: &Head, at_new_size: Option<&Hash32>) -> Result<Place, Fork> {
     if head.size == old.size {
         invariants::same_root(head.size, &head.root, &old.root)?;
         return Ok(Place::Next);
@@ -370,8 +370,8 @@ pub fn place(old: &Head, new: &Head, head: &Head, at_new_size: Option<&Hash32>) 
 /// Whether a checkpoint up to `new` that was in a block is there no more, judged by the chain's present `head`.
 ///
 /// # Errors
-/// [`Violation::Forked`]: the chain has another log under this name.
-pub fn taken_back(new: &Head, head: &Head) -> Result<bool, Violation> {
+/// [`Fork`]: the chain has another log under this name.
+pub fn taken_back(new: &Head, head: &Head) -> Result<bool, Fork> {
     if head.size == new.size {
         invariants::same_root(new.size, &head.root, &new.root)?;
     }

@@ -47,15 +47,8 @@ pub enum Violation {
         log_size: u64,
     },
     /// Two roots for one size.
-    #[error("the log has forked: at size {size} its root was {}, now it is {}", hex(.known), hex(.now))]
-    Forked {
-        /// The size.
-        size: u64,
-        /// The root that was known.
-        known: Hash32,
-        /// The root now.
-        now: Hash32,
-    },
+    #[error(transparent)]
+    Forked(#[from] Fork),
     /// Less would be shown than was shown before.
     #[error("a published log of {shown} entries would be truncated to {now}")]
     Truncated {
@@ -124,6 +117,18 @@ pub enum Violation {
     },
 }
 
+/// Two roots for one size: two logs under one name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("the log has forked: at size {size} its root was {}, now it is {}", hex(.known), hex(.now))]
+pub struct Fork {
+    /// The size.
+    pub size: u64,
+    /// The root that was known, be it to a reader or to the chain.
+    pub known: Hash32,
+    /// The root now.
+    pub now: Hash32,
+}
+
 fn hex(hash: &Hash32) -> String {
     hash.iter().map(|b| format!("{b:02x}")).collect()
 }
@@ -151,9 +156,9 @@ pub fn lane_follows_log(next_index: u64, log_size: u64) -> Result<(), Violation>
 /// The root at a size that somebody knows has not changed.
 ///
 /// # Errors
-/// [`Violation::Forked`].
-pub fn same_root(size: u64, known: &Hash32, now: &Hash32) -> Result<(), Violation> {
-    if known == now { Ok(()) } else { Err(Violation::Forked { size, known: *known, now: *now }) }
+/// [`Fork`].
+pub fn same_root(size: u64, known: &Hash32, now: &Hash32) -> Result<(), Fork> {
+    if known == now { Ok(()) } else { Err(Fork { size, known: *known, now: *now }) }
 }
 
 /// A checkpoint takes nothing back that the one before it covers.
@@ -172,10 +177,9 @@ pub fn checkpoint_extends(before: &Covered, after: &Covered) -> Result<(), Viola
         return went_back("number of dead letters", before.dead.into(), after.dead.into());
     }
     if after.log.size == before.log.size {
-        same_root(after.log.size, &before.log.root, &after.log.root)
-    } else {
-        Ok(())
+        same_root(after.log.size, &before.log.root, &after.log.root)?;
     }
+    Ok(())
 }
 
 /// A batch begins where the cursor stands and moves it on. An empty one (`from == next`) writes the cursor again.
@@ -245,7 +249,7 @@ impl Shown {
                 return Err(Violation::Truncated { shown: most.size, now: now.size }.into());
             }
             let root = if now.size == most.size { now.root } else { root_at(most.size)? };
-            same_root(most.size, &most.root, &root)?;
+            same_root(most.size, &most.root, &root).map_err(Violation::from)?;
         }
         self.most = Some(now);
         Ok(())

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use super::checkpoint::{Checkpointer, Covered};
-use super::invariants::{self, Shown, Violation};
+use super::invariants::{self, Fork, Shown, Violation};
 use super::lane::{Ended, LOCK_RETRY_MS, LaneAction, LaneControl, LaneEvent, LaneState};
 use super::sink::{self, Delivery, Guarantee};
 use super::{Backoff, Failure, Head, Stop, Timer, anchor};
@@ -182,7 +182,7 @@ mod checkpoints {
         assert!(matches!(c.begin(covered(9, 3, 2), 4, &counters(9)), Err(Violation::Index { .. })));
         assert!(matches!(c.begin(covered(4, 3, 2), 3, &counters(9)), Err(Violation::GoesBack { .. })));
         assert!(matches!(c.begin(covered(9, 1, 2), 1, &counters(9)), Err(Violation::GoesBack { .. })));
-        assert!(matches!(c.begin(covered(9, 2, 2), 2, &counters(9)), Err(Violation::Forked { .. })));
+        assert!(matches!(c.begin(covered(9, 2, 2), 2, &counters(9)), Err(Violation::Forked(_))));
         c.begin(covered(9, 2, 1), 2, &counters(9)).unwrap();
     }
 }
@@ -436,8 +436,8 @@ fn what_was_shown_is_neither_truncated_nor_changed() {
     let at = |root: u8| move |_| Ok::<_, Violation>([root; 32]);
     shown.show(head(5, 1), at(0)).unwrap();
     assert!(matches!(shown.show(head(4, 1), at(1)), Err(Violation::Truncated { shown: 5, now: 4 })));
-    assert!(matches!(shown.show(head(5, 2), at(1)), Err(Violation::Forked { size: 5, .. })));
-    assert!(matches!(shown.show(head(8, 2), at(7)), Err(Violation::Forked { size: 5, .. })));
+    assert!(matches!(shown.show(head(5, 2), at(1)), Err(Violation::Forked(Fork { size: 5, .. }))));
+    assert!(matches!(shown.show(head(8, 2), at(7)), Err(Violation::Forked(Fork { size: 5, .. }))));
     assert_eq!(shown.most(), Some(head(5, 1)));
     shown.show(head(8, 2), at(1)).unwrap();
 }

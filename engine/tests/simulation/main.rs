@@ -38,16 +38,26 @@ const SEEDS: u64 = 20_000;
 /// Seeds within which every mistake must be found.
 const SEEDS_FOR_A_BUG: u64 = 60_000;
 /// Seeds that run the engine's own lane.
-const SEEDS_OF_REAL_LANES: u64 = 150;
+const SEEDS_OF_REAL_LANES: u64 = 1_000;
 
 fn number(variable: &str) -> Option<u64> {
     let text = std::env::var(variable).ok()?;
     Some(text.parse().unwrap_or_else(|_| panic!("{variable} is a number, not {text:?}")))
 }
 
-/// Runs seeds on all processors. The first violation by seed, and how many events there were.
-fn search(seeds: u64, setup: impl Fn(u64) -> Setup + Sync) -> (Option<(u64, String)>, u64) {
-    let (next, steps, worst) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(u64::MAX));
+/// What a search has come to.
+struct Searched {
+    /// The first violation, by seed.
+    found: Option<(u64, String)>,
+    steps: u64,
+    verdicts: u64,
+    dead: u64,
+}
+
+/// Runs seeds on all processors.
+fn search(seeds: u64, setup: impl Fn(u64) -> Setup + Sync) -> Searched {
+    let [next, steps, verdicts, dead] = [const { AtomicU64::new(0) }; 4];
+    let worst = AtomicU64::new(u64::MAX);
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let found = std::thread::scope(|scope| {
         let search = || {
@@ -59,6 +69,8 @@ fn search(seeds: u64, setup: impl Fn(u64) -> Setup + Sync) -> (Option<(u64, Stri
                 }
                 let outcome = run(&setup(seed));
                 steps.fetch_add(outcome.steps, Ordering::Relaxed);
+                verdicts.fetch_add(outcome.made.0, Ordering::Relaxed);
+                dead.fetch_add(outcome.made.1, Ordering::Relaxed);
                 if let Some(violation) = outcome.violation {
                     worst.fetch_min(seed, Ordering::Relaxed);
                     first = first.or(Some((seed, violation)));
@@ -68,7 +80,7 @@ fn search(seeds: u64, setup: impl Fn(u64) -> Setup + Sync) -> (Option<(u64, Stri
         let workers: Vec<_> = (0..threads).map(|_| scope.spawn(search)).collect();
         workers.into_iter().filter_map(|w| w.join().expect("a worker panicked")).min()
     });
-    (found, steps.into_inner())
+    Searched { found, steps: steps.into_inner(), verdicts: verdicts.into_inner(), dead: dead.into_inner() }
 }
 
 fn fail(test: &str, seed: u64, violation: &str) -> ! {
@@ -90,7 +102,7 @@ fn any_seed() {
     }
     let seeds = number("AVOUCH_SIM_SEEDS").unwrap_or(SEEDS);
     let began = std::time::Instant::now();
-    let (found, steps) = search(seeds, setup);
+    let Searched { found, steps, .. } = search(seeds, setup);
     if let Some((seed, violation)) = found {
         fail("any_seed", seed, &violation);
     }
@@ -107,18 +119,20 @@ fn any_seed_of_real_lanes() {
         Some(seed) => (seed, 1),
         None => (0, SEEDS_OF_REAL_LANES),
     };
-    let (found, steps) = search(seeds, |seed| setup(first + seed));
+    let Searched { found, steps, verdicts, dead } = search(seeds, |seed| setup(first + seed));
     if let Some((seed, violation)) = found {
         fail("any_seed_of_real_lanes", first + seed, &violation);
     }
-    println!("{seeds} seeds from {first} on with real lanes, {steps} events");
+    println!("{seeds} seeds from {first} on with real lanes, {steps} events, {verdicts} verdicts, {dead} dead letters");
+    // Else there would be nothing to lose.
+    assert!(seeds == 1 || (verdicts > 10 * seeds && dead > seeds));
 }
 
 #[test]
 fn every_mistake_is_found() {
     let mut missed = Vec::new();
     for bug in Bug::ALL {
-        let (found, steps) = search(SEEDS_FOR_A_BUG, |seed| Setup { seed, bug, kind: Kind::StandIn });
+        let Searched { found, steps, .. } = search(SEEDS_FOR_A_BUG, |seed| Setup { seed, bug, kind: Kind::StandIn });
         match found {
             Some((seed, violation)) => println!("{bug:?}: seed {seed}, {steps} events: {violation}"),
             None => missed.push(bug),

@@ -259,7 +259,7 @@ impl World {
     }
 
     /// Notes a violation, if it is one.
-    pub fn hold(&mut self, checked: Result<(), Violation>) -> bool {
+    pub fn hold<E: std::fmt::Display>(&mut self, checked: Result<(), E>) -> bool {
         if let Err(v) = &checked {
             self.violate(v.to_string());
         }
@@ -396,6 +396,8 @@ pub struct Simulation {
 /// What one run came to.
 pub struct Outcome {
     pub steps: u64,
+    /// What the unbroken run makes: verdicts and dead letters.
+    pub made: (u64, u64),
     pub violation: Option<String>,
 }
 
@@ -420,7 +422,9 @@ pub fn run(setup: &Setup) -> Outcome {
     if s.world.violation.is_none() {
         s.check_end();
     }
-    Outcome { steps: s.steps, violation: s.world.violation }
+    let made = |f: fn(&Unbroken) -> usize| s.world.unbroken.iter().map(f).sum::<usize>() as u64;
+    let made = (made(|u| u.verdicts.len()), made(|u| u.dead.len()));
+    Outcome { steps: s.steps, made, violation: s.world.violation }
 }
 
 impl Simulation {
