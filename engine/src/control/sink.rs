@@ -118,7 +118,8 @@ pub enum Outcome {
         cursor: Option<u64>,
         /// Whether a note came with it that must be compared.
         noted: bool,
-        /// The copy in the lane's directory.
+        /// The copy in the lane's directory, read before older writers were fenced: read afterwards, it could be what a
+        /// still newer writer has saved since, and the cursor would seem forgotten.
         saved: u64,
     },
     /// Whether the cursor's note is what the log gives.

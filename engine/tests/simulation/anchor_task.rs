@@ -8,7 +8,7 @@ use avouch_engine::control::{Failure, Head, Ticket};
 use super::bugs::Bug;
 use super::chain::Transaction;
 use super::kafka::Life;
-use super::lanes::head;
+use super::lanes::{grow_root, head};
 use super::random::Random;
 use super::world::{Answer, Ask, Call, Heard, Task, World};
 
@@ -167,6 +167,10 @@ impl AnchorTask {
                 if w.bug != Bug::AnchorOfRenamed {
                     w.dirs[lane].sync_dir();
                 }
+                let log = w.dirs[lane].log.cached[..seen.size as usize].to_vec();
+                let mut roots = vec![0];
+                log.iter().for_each(|word| roots.push(grow_root(roots[roots.len() - 1], *word)));
+                w.show(lane, seen, &log, &roots);
                 w.hold(self.machine.committed(lane as i32, seen, now));
             }
         }

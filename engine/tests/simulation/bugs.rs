@@ -21,6 +21,8 @@ pub enum Bug {
     OffsetAheadOfState,
     /// A counter is missing in the lane's snapshot.
     CounterNotInSnapshot,
+    /// A tick is given to the lane but not recorded.
+    TickNotRecorded,
     /// A lane that comes back to a process goes on from what that process remembers.
     TakeoverFromMemory,
     /// Manifests are put over those that are there, whoever wrote them.
@@ -53,7 +55,7 @@ pub enum Bug {
 
 impl Bug {
     /// All mistakes.
-    pub const ALL: [Bug; 22] = [
+    pub const ALL: [Bug; 23] = [
         Bug::ShownBeforeDurable,
         Bug::CheckpointNotSynced,
         Bug::DirectoryNotSynced,
@@ -62,6 +64,7 @@ impl Bug {
         Bug::LogNotTruncated,
         Bug::OffsetAheadOfState,
         Bug::CounterNotInSnapshot,
+        Bug::TickNotRecorded,
         Bug::TakeoverFromMemory,
         Bug::NoFence,
         Bug::NewerManifestsNotLookedFor,

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use avouch_engine::control::Head;
 use avouch_engine::control::invariants;
 
-use super::lanes::Unbroken;
+use super::lanes::Truth;
 use super::random::Random;
 
 /// Blocks below the newest that no reorganisation reaches.
@@ -63,7 +63,7 @@ impl Chain {
     }
 
     /// A block with some of the pool, in any order. The contract takes what begins at its head.
-    pub fn mine(&mut self, random: &mut Random, unbroken: &[Unbroken]) -> Result<(), String> {
+    pub fn mine(&mut self, random: &mut Random, truth: &[Truth]) -> Result<(), String> {
         let mut block = Block { heads: self.blocks[self.blocks.len() - 1].heads.clone(), included: Vec::new() };
         let mut waiting: Vec<Transaction> = self.pool.values().copied().collect();
         while !waiting.is_empty() {
@@ -75,7 +75,7 @@ impl Chain {
             let head = &mut block.heads[t.lane];
             // Else it reverts: the chain is elsewhere. The same bytes can be sent again.
             if *head == t.old {
-                invariants::same_root(t.new.size, &unbroken[t.lane].head(t.new.size as usize).root, &t.new.root)
+                invariants::same_root(t.new.size, &truth[t.lane].head(t.new.size as usize).root, &t.new.root)
                     .map_err(|v| format!("anchored: {v}"))?;
                 *head = t.new;
                 block.included.push(t);

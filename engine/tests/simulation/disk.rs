@@ -4,7 +4,7 @@
 //! a power cut leaves the second, mixed with any part of what was written since, whole or garbled, and names that
 //! were created or renamed without an fsync of their directory may or may not be there.
 
-use super::lanes::{Snapshot, grow_root};
+use super::lanes::{Snapshot, Tick, grow_root};
 use super::random::Random;
 
 /// An append-only run of words.
@@ -60,6 +60,7 @@ pub struct Checkpoint {
     pub log_size: usize,
     pub root: u64,
     pub dead: usize,
+    pub ticks: Vec<Tick>,
     pub state: Snapshot,
 }
 

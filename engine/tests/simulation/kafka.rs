@@ -3,7 +3,7 @@
 
 use avouch_engine::control::invariants;
 
-use super::lanes::Unbroken;
+use super::lanes::Truth;
 use super::random::Random;
 
 /// A process, in one of its lives.
@@ -162,7 +162,7 @@ impl TransactionalTopic {
     }
 
     /// Ends the transaction. What it commits must be what follows what `read_committed` has shown so far.
-    pub fn end(&mut self, epoch: u32, commit: bool, unbroken: &Unbroken) -> Result<Result<(), Denied>, String> {
+    pub fn end(&mut self, epoch: u32, commit: bool, truth: &Truth) -> Result<Result<(), Denied>, String> {
         if let Err(denied) = self.alone(epoch) {
             return Ok(Err(denied));
         }
@@ -173,7 +173,7 @@ impl TransactionalTopic {
         for (index, word, set_aside) in open.records {
             invariants::batch_in_order(self.delivered as u64, index as u64, index as u64 + 1)
                 .map_err(|v| format!("read_committed: {v}"))?;
-            check_word(unbroken, index, word)?;
+            check_word(truth, index, word)?;
             if set_aside != refused(word) {
                 return Err(format!("record {index} went to the wrong topic"));
             }
@@ -204,9 +204,9 @@ pub struct PlainTopic {
 }
 
 impl PlainTopic {
-    pub fn produce(&mut self, from: usize, words: &[u64], unbroken: &Unbroken) -> Result<(), String> {
+    pub fn produce(&mut self, from: usize, words: &[u64], truth: &Truth) -> Result<(), String> {
         for (i, word) in words.iter().enumerate() {
-            check_word(unbroken, from + i, *word)?;
+            check_word(truth, from + i, *word)?;
         }
         if from > self.delivered {
             return Err(format!("a plain sink left out records {}..{from}", self.delivered));
@@ -216,9 +216,9 @@ impl PlainTopic {
     }
 }
 
-fn check_word(unbroken: &Unbroken, index: usize, word: u64) -> Result<(), String> {
-    if unbroken.verdicts.get(index) == Some(&word) {
+fn check_word(truth: &Truth, index: usize, word: u64) -> Result<(), String> {
+    if truth.verdicts.get(index) == Some(&word) {
         return Ok(());
     }
-    Err(format!("verdict {index} was delivered, but not as the unbroken run has it"))
+    Err(format!("verdict {index} was delivered, but not as readers were shown it"))
 }

@@ -11,7 +11,7 @@ use super::anchor_task::AnchorTask;
 use super::bugs::Bug;
 use super::disk::Checkpoint;
 use super::kafka::Life;
-use super::lanes::{Made, SimLane, Snapshot, grow_root, head};
+use super::lanes::{Made, SimLane, Snapshot, Tick, grow_root, head};
 use super::objects::{Manifest, Part};
 use super::sink_task::{LogView, SinkTask};
 use super::world::{Answer, Ask, Call, Heard, Task, World};
@@ -21,6 +21,7 @@ use super::world::{Answer, Ask, Call, Heard, Task, World};
 pub struct Remembered {
     log: Vec<u64>,
     dead: Vec<u64>,
+    ticks: Vec<Tick>,
     next_offset: usize,
     state: Snapshot,
 }
@@ -36,6 +37,7 @@ pub struct LaneTask {
     /// By size, from 0 on.
     roots: Vec<u64>,
     dead: Vec<u64>,
+    ticks: Vec<Tick>,
     next_offset: usize,
     /// Number of the last checkpoint, or manifest.
     seq: u64,
@@ -63,6 +65,7 @@ impl LaneTask {
             log: Vec::new(),
             roots: vec![0],
             dead: Vec::new(),
+            ticks: Vec::new(),
             next_offset: 0,
             seq: 0,
             generation: 0,
@@ -96,7 +99,8 @@ impl LaneTask {
     /// What a process's memory would hold of it.
     pub fn remember(&self) -> Option<Remembered> {
         let state = self.sim.as_ref()?.snapshot();
-        Some(Remembered { log: self.log.clone(), dead: self.dead.clone(), next_offset: self.next_offset, state })
+        let (log, dead, ticks) = (self.log.clone(), self.dead.clone(), self.ticks.clone());
+        Some(Remembered { log, dead, ticks, next_offset: self.next_offset, state })
     }
 
     /// A kill in the middle of handing bytes to the operating system leaves some of them there.
@@ -237,7 +241,16 @@ impl LaneTask {
             3 if self.under_way.is_none() => {
                 let state = SimLane::new(&w.kind, lane).snapshot();
                 let generation = self.generation;
-                let c = Checkpoint { seq: 0, generation, next_offset: 0, log_size: 0, root: 0, dead: 0, state };
+                let c = Checkpoint {
+                    seq: 0,
+                    generation,
+                    next_offset: 0,
+                    log_size: 0,
+                    root: 0,
+                    dead: 0,
+                    ticks: Vec::new(),
+                    state,
+                };
                 w.dirs[lane].write_temporary(c.clone());
                 self.under_way = Some(c);
             }
@@ -252,6 +265,7 @@ impl LaneTask {
                 let (log, dead) = (dir.log.cached.clone(), dir.dead.cached.clone());
                 self.load(&log, &dead, c.next_offset);
                 self.seq = c.seq;
+                self.ticks = c.ticks;
                 self.handed = (self.log.len(), self.dead.len());
                 return self.restored(w, anchor, &c.state, remembered, now);
             }
@@ -271,8 +285,16 @@ impl LaneTask {
                 Heard::Nothing => {}
                 Heard::Answer(Answer::Newest(newest)) => {
                     let state = SimLane::new(&w.kind, lane).snapshot();
-                    let mut c =
-                        Checkpoint { seq: 0, generation: 0, next_offset: 0, log_size: 0, root: 0, dead: 0, state };
+                    let mut c = Checkpoint {
+                        seq: 0,
+                        generation: 0,
+                        next_offset: 0,
+                        log_size: 0,
+                        root: 0,
+                        dead: 0,
+                        ticks: Vec::new(),
+                        state,
+                    };
                     self.parts.clear();
                     self.seq = 0;
                     if let Some(newest) = newest {
@@ -285,6 +307,7 @@ impl LaneTask {
                         self.load(&[], &[], 0);
                     }
                     self.handed = (self.log.len(), self.dead.len());
+                    self.ticks.clone_from(&c.ticks);
                     self.generation = c.generation + 1;
                     c.generation = self.generation;
                     self.under_way = Some(c);
@@ -331,11 +354,13 @@ impl LaneTask {
         let mut state = state.clone();
         if let Some(r) = remembered {
             self.load(&r.log, &r.dead, r.next_offset);
+            self.ticks.clone_from(&r.ticks);
             state = r.state.clone();
         }
-        // What was once shown is there, whatever happened since.
+        // What was once shown is there, whatever happened since. (With an object store this process may have been overtaken
+        // since it read the manifest; that no manifest covers less than one before it, the bucket checks.)
         let most = w.shown[self.lane].most().map_or(0, |m| m.size);
-        if (self.log.len() as u64) < most {
+        if !w.objects && (self.log.len() as u64) < most {
             w.violate(format!("a published log of {most} entries was truncated to {}", self.log.len()));
         }
         self.sim = Some(SimLane::restore(&w.kind, self.lane, &state, w.bug));
@@ -352,7 +377,7 @@ impl LaneTask {
     /// Everybody who tails the log is told what is durable.
     fn show(&mut self, w: &mut World, anchor: &mut AnchorTask, now: i64) {
         let shown = self.head();
-        w.show(self.lane, shown);
+        w.show(self.lane, shown, &self.log, &self.roots);
         for sink in self.sinks.iter_mut().flatten() {
             w.hold(sink.delivery.committed(shown.size));
         }
@@ -362,29 +387,42 @@ impl LaneTask {
     fn read(&mut self, w: &mut World, anchor: &mut AnchorTask, now: i64) {
         let until = w.available[self.lane].min(self.next_offset + 1 + w.random.below(4));
         let Some(sim) = &mut self.sim else { return };
-        if until > self.next_offset {
+        let idle = until == self.next_offset;
+        if idle && w.ticks && !w.draining && w.random.one_in(8) {
+            let at = w.random.word() >> 8;
+            sim.tick(at, &mut self.made);
+            if w.bug != Bug::TickNotRecorded {
+                self.ticks.push((self.next_offset, at));
+            }
+            self.read_on(w, anchor, until, now);
+        } else if !idle {
             for offset in self.next_offset..until {
                 if let Some(value) = w.partitions[self.lane].values[offset] {
                     sim.step(offset as i64, value, &mut self.made);
                 }
             }
-            self.next_offset = until;
-            self.log.append(&mut self.made.verdicts);
-            self.dead.append(&mut self.made.dead);
-            self.grow_roots();
-            self.tell(w, LaneEvent::Progressed, now);
-            if let Some(c) = &mut self.checkpointer {
-                c.progressed();
-            }
-            if w.bug == Bug::AnchorNotDurable {
-                let _ = anchor.machine.committed(self.lane as i32, self.head(), now);
-            }
+            self.read_on(w, anchor, until, now);
         }
         if !w.objects && w.random.one_in(3) {
             self.hand_over(w);
         }
         if self.checkpointer.as_ref().is_some_and(|c| c.due(now, false)) {
             self.tell(w, LaneEvent::CheckpointDue, now);
+        }
+    }
+
+    /// What was made of the input up to `until` is appended.
+    fn read_on(&mut self, w: &mut World, anchor: &mut AnchorTask, until: usize, now: i64) {
+        self.next_offset = until;
+        self.log.append(&mut self.made.verdicts);
+        self.dead.append(&mut self.made.dead);
+        self.grow_roots();
+        self.tell(w, LaneEvent::Progressed, now);
+        if let Some(c) = &mut self.checkpointer {
+            c.progressed();
+        }
+        if w.bug == Bug::AnchorNotDurable {
+            let _ = anchor.machine.committed(self.lane as i32, self.head(), now);
         }
     }
 
@@ -411,6 +449,7 @@ impl LaneTask {
             log_size: self.log.len(),
             root: self.roots[self.log.len()],
             dead: self.dead.len(),
+            ticks: self.ticks.clone(),
             state: sim.snapshot(),
         });
         if w.bug == Bug::ShownBeforeDurable {
@@ -528,6 +567,9 @@ impl LaneTask {
     }
 
     fn durable(&mut self, w: &mut World, anchor: &mut AnchorTask, now: i64) {
+        if w.buckets[self.lane].void.contains(&self.writer) {
+            w.violate("a checkpoint counts although its lane had gone on without it");
+        }
         let durable = self.checkpointer.as_mut().map(|c| c.durable(now).map(|_| ()));
         w.hold(durable.unwrap_or(Ok(())));
         self.seq += 1;

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use avouch_engine::control::Head;
+use avouch_engine::control::invariants::{Fork, same_root};
 use avouch_engine::lane::Counters;
 
 use super::bugs::Bug;
@@ -77,6 +78,22 @@ impl StandIn {
     }
 }
 
+impl StandIn {
+    /// The clock acts, as on an idle partition: an input like any other once it is recorded.
+    fn tick(&mut self, at: u64, out: &mut Made) {
+        self.h = mix(self.h, at);
+        if at.is_multiple_of(3) {
+            let device = at as usize % 4;
+            out.verdicts.push(mix(self.h, mix(self.seq[device].into(), self.next_index)));
+            self.seq[device] += 1;
+            self.next_index += 1;
+        }
+    }
+}
+
+/// A tick, recorded: before which offset, and when.
+pub type Tick = (usize, u64);
+
 /// A lane of either kind.
 #[allow(clippy::large_enum_variant, reason = "nearly all are stand-ins")]
 pub enum SimLane {
@@ -127,6 +144,13 @@ impl SimLane {
         }
     }
 
+    pub fn tick(&mut self, at: u64, out: &mut Made) {
+        match self {
+            SimLane::StandIn(s) => s.tick(at, out),
+            SimLane::Real(_) => unreachable!("real lanes are not ticked here"),
+        }
+    }
+
     pub fn snapshot(&self) -> Snapshot {
         match self {
             SimLane::StandIn(s) => Snapshot::StandIn(*s),
@@ -153,35 +177,56 @@ impl SimLane {
     }
 }
 
-/// What an unbroken run makes of a partition.
+/// What an unbroken run makes of a partition and the ticks recorded for it.
 pub struct Unbroken {
     pub verdicts: Vec<u64>,
-    /// By size, from 0 on.
-    pub roots: Vec<u64>,
     pub dead: Vec<u64>,
-    /// By offset: log size, dead letters and state when everything before it was read.
-    pub at: Vec<(usize, usize, Snapshot)>,
+    pub state: Snapshot,
 }
 
 impl Unbroken {
-    pub fn run(kind: &Kind, lane: usize, partition: &Partition) -> Self {
+    pub fn run(kind: &Kind, lane: usize, partition: &Partition, ticks: &[Tick]) -> Self {
         let mut sim = SimLane::new(kind, lane);
         let mut made = Made::default();
-        let mut at = vec![(0, 0, sim.snapshot())];
-        for (offset, value) in partition.values.iter().enumerate() {
-            if let Some(value) = value {
+        let mut ticks = ticks.iter().peekable();
+        for offset in 0..=partition.values.len() {
+            while let Some((_, at)) = ticks.next_if(|(before, _)| *before == offset) {
+                sim.tick(*at, &mut made);
+            }
+            if let Some(Some(value)) = partition.values.get(offset) {
                 sim.step(offset as i64, *value, &mut made);
             }
-            at.push((made.verdicts.len(), made.dead.len(), sim.snapshot()));
         }
-        let mut roots = vec![0];
-        for word in &made.verdicts {
-            roots.push(grow_root(roots[roots.len() - 1], *word));
-        }
-        Self { verdicts: made.verdicts, roots, dead: made.dead, at }
+        Self { verdicts: made.verdicts, dead: made.dead, state: sim.snapshot() }
+    }
+}
+
+/// A log as anybody was ever shown it. What is shown later must begin with it.
+pub struct Truth {
+    pub verdicts: Vec<u64>,
+    /// By size, from 0 on.
+    roots: Vec<u64>,
+}
+
+impl Truth {
+    pub fn new() -> Self {
+        Self { verdicts: Vec::new(), roots: vec![0] }
     }
 
     pub fn head(&self, size: usize) -> Head {
-        head(size, self.roots[size])
+        // Beyond what was shown there is no root, and none that a log could have.
+        head(size, self.roots.get(size).copied().unwrap_or(u64::MAX))
+    }
+
+    /// Somebody is shown this log, by entries and by root at each size.
+    pub fn show(&mut self, log: &[u64], roots: &[u64]) -> Result<(), Fork> {
+        let known = self.verdicts.len();
+        let common = known.min(log.len());
+        same_root(common as u64, &head(common, self.roots[common]).root, &head(common, roots[common]).root)?;
+        if log.len() > known {
+            self.verdicts.extend_from_slice(&log[known..]);
+            self.roots.extend_from_slice(&roots[known + 1..=log.len()]);
+        }
+        Ok(())
     }
 }

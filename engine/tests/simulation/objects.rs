@@ -28,6 +28,9 @@ pub struct Bucket {
     pub parts: BTreeMap<u64, Part>,
     /// The largest log and generation that a manifest at the end of the chain ever had.
     pub best: (usize, u64),
+    /// Writers whose manifest got a number below the newest one, free only because it had been deleted: such a commit must
+    /// not count.
+    pub void: Vec<u64>,
 }
 
 impl Bucket {
@@ -35,6 +38,9 @@ impl Bucket {
     /// whatever is there, as no writer should.
     pub fn put_manifest(&mut self, number: u64, manifest: Manifest, over: bool) -> Result<u64, String> {
         if over || !self.manifests.contains_key(&number) {
+            if self.newest().is_some_and(|(newest, _)| newest > number) {
+                self.void.push(manifest.writer);
+            }
             self.manifests.insert(number, manifest);
         }
         if let Some(newest) = self.newest() {

@@ -31,6 +31,7 @@ pub struct SinkTask {
     /// First and end of the batch under way.
     batch: (usize, usize),
     refused: usize,
+    saved: u64,
     /// Where it believes to be, for protocols that trust it.
     believed: Option<usize>,
     read_first: Option<Option<Cursor>>,
@@ -48,6 +49,7 @@ impl SinkTask {
             note: 0,
             batch: (0, 0),
             refused: 0,
+            saved: 0,
             believed: None,
             read_first: None,
         }
@@ -125,7 +127,11 @@ impl SinkTask {
     /// Fence, then read the cursor.
     fn open(&mut self, w: &mut World, view: &LogView<'_>) -> Option<Outcome> {
         let lane = view.lane;
-        let saved = w.dirs[lane].cursors[0].get();
+        if self.phase == 0 {
+            // Before fencing: read afterwards, it could be what a faster writer saved since.
+            self.saved = w.dirs[lane].cursors[0].get();
+        }
+        let saved = self.saved;
         let opened = |this: &mut Self, cursor: Option<Cursor>| {
             this.note = cursor.map_or(0, |c| c.1);
             let cursor = cursor.map(|c| c.0 as u64);

@@ -13,7 +13,7 @@ use super::bugs::Bug;
 use super::chain::{Chain, Transaction};
 use super::disk::LaneDir;
 use super::kafka::{Cursor, Denied, Group, Life, PlainTopic, TransactionalTopic};
-use super::lanes::{Kind, Partition, Unbroken};
+use super::lanes::{Kind, Partition, Truth, Unbroken, head};
 use super::objects::{Bucket, Manifest, Part};
 use super::process::Process;
 use super::random::Random;
@@ -72,6 +72,8 @@ struct Message {
     from: (Life, Task),
     call: u32,
     ask: Ask,
+    /// How often it is still passed over.
+    delay: usize,
 }
 
 /// A question on its way, in the task that asked.
@@ -103,6 +105,7 @@ struct Faults {
     lose_transaction: usize,
     rebalance: usize,
     stop: usize,
+    stuck: usize,
     /// One kind of service that is slow throughout.
     slow: Option<Service>,
 }
@@ -150,6 +153,7 @@ impl Faults {
             lose_transaction: some(100),
             rebalance: some(250),
             stop: some(500),
+            stuck: some(40),
             slow: [
                 None,
                 None,
@@ -169,7 +173,10 @@ pub struct World {
     pub kind: Kind,
     pub now_ms: i64,
     pub partitions: Vec<Partition>,
-    pub unbroken: Vec<Unbroken>,
+    /// Each log as it was ever shown.
+    pub truth: Vec<Truth>,
+    /// Whether the clock acts on idle partitions.
+    pub ticks: bool,
     /// How much of each partition has been written yet.
     pub available: Vec<usize>,
     /// Lanes are kept in an object store and every process has a machine of its own; else one machine has all processes, and
@@ -208,7 +215,6 @@ impl World {
                 Partition { values }
             })
             .collect();
-        let unbroken = partitions.iter().enumerate().map(|(i, p)| Unbroken::run(&setup.kind, i, p)).collect();
         let lasting = random.one_in(2);
         let faults = Faults::draw(&mut random);
         let world = Self {
@@ -216,6 +222,8 @@ impl World {
             kind: setup.kind.clone(),
             now_ms: 1_000_000,
             available: vec![0; lanes],
+            truth: (0..lanes).map(|_| Truth::new()).collect(),
+            ticks: matches!(setup.kind, Kind::StandIn) && random.one_in(2),
             objects: random.one_in(2),
             dirs: (0..lanes).map(|_| LaneDir::default()).collect(),
             buckets: (0..lanes).map(|_| Bucket::default()).collect(),
@@ -237,7 +245,6 @@ impl World {
             next_id: 0,
             faults,
             partitions,
-            unbroken,
             random,
         };
         (world, processes)
@@ -276,16 +283,16 @@ impl World {
     }
 
     /// Readers, sinks and anchors are told of a checkpoint.
-    pub fn show(&mut self, lane: usize, now: Head) {
+    pub fn show(&mut self, lane: usize, now: Head, log: &[u64], roots: &[u64]) {
         let durable = self.durable_size(lane) as u64;
         self.hold(invariants::only_durable("what readers are shown", now.size, durable));
-        self.hold(invariants::same_root(now.size, &self.unbroken[lane].head(now.size as usize).root, &now.root));
+        let shown = self.truth[lane].show(log, roots);
+        self.hold(shown);
         let mut shown = self.shown[lane];
         // A process that was overtaken may still tell its own readers of its last checkpoint, which stands. What must not be is a
         // log that a newer reader would contradict.
         if shown.most().is_none_or(|most| now.size >= most.size) {
-            let unbroken = &self.unbroken[lane];
-            let checked = shown.show::<Violation>(now, |size| Ok(unbroken.head(size as usize).root));
+            let checked = shown.show::<Violation>(now, |size| Ok(head(size as usize, roots[size as usize]).root));
             self.hold(checked);
             self.shown[lane] = shown;
         }
@@ -293,7 +300,9 @@ impl World {
 
     pub fn ask(&mut self, from: (Life, Task), ask: Ask) -> Call {
         self.next_call += 1;
-        self.messages.push(Message { from, call: self.next_call, ask });
+        // Most arrive soon; some are stuck somewhere until everybody has forgotten them.
+        let delay = if self.fault(self.faults.stuck) { self.random.below(150) } else { 0 };
+        self.messages.push(Message { from, call: self.next_call, ask, delay });
         Call { id: self.next_call, answer: None }
     }
 
@@ -328,7 +337,7 @@ impl World {
                 Answer::Done
             }
             Ask::EndTransaction { lane, epoch, commit } => {
-                match self.topics[lane].end(epoch, commit, &self.unbroken[lane]) {
+                match self.topics[lane].end(epoch, commit, &self.truth[lane]) {
                     Ok(ended) => done(ended),
                     Err(why) => {
                         self.violate(why);
@@ -337,7 +346,7 @@ impl World {
                 }
             }
             Ask::ProducePlain { lane, from, words } => {
-                if let Err(why) = self.plain[lane].produce(from, &words, &self.unbroken[lane]) {
+                if let Err(why) = self.plain[lane].produce(from, &words, &self.truth[lane]) {
                     self.violate(why);
                 }
                 Answer::Done
@@ -396,7 +405,7 @@ pub struct Simulation {
 /// What one run came to.
 pub struct Outcome {
     pub steps: u64,
-    /// What the unbroken run makes: verdicts and dead letters.
+    /// Verdicts and dead letters.
     pub made: (u64, u64),
     pub violation: Option<String>,
 }
@@ -419,11 +428,7 @@ pub fn run(setup: &Setup) -> Outcome {
             s.world.violate(format!("it does not come to rest: {stuck}"));
         }
     }
-    if s.world.violation.is_none() {
-        s.check_end();
-    }
-    let made = |f: fn(&Unbroken) -> usize| s.world.unbroken.iter().map(f).sum::<usize>() as u64;
-    let made = (made(|u| u.verdicts.len()), made(|u| u.dead.len()));
+    let made = if s.world.violation.is_none() { s.check_end() } else { (0, 0) };
     Outcome { steps: s.steps, made, violation: s.world.violation }
 }
 
@@ -452,7 +457,7 @@ impl Simulation {
                 w.available[lane] = (w.available[lane] + more).min(w.partitions[lane].values.len());
             }
             1 if w.random.one_in(4) => {
-                if let Err(why) = w.chain.mine(&mut w.random, &w.unbroken) {
+                if let Err(why) = w.chain.mine(&mut w.random, &w.truth) {
                     w.violate(why);
                 }
             }
@@ -467,7 +472,11 @@ impl Simulation {
         if !w.draining && w.faults.slow == Some(w.messages[index].ask.service()) && !w.random.one_in(16) {
             return;
         }
-        let Message { from: ((process, life), task), call, ask } = w.messages.swap_remove(index);
+        if !w.draining && w.messages[index].delay > 0 {
+            w.messages[index].delay -= 1;
+            return;
+        }
+        let Message { from: ((process, life), task), call, ask, .. } = w.messages.swap_remove(index);
         let answer = w.serve(ask);
         if w.fault(w.faults.lost_answer) {
             return;
@@ -558,12 +567,11 @@ impl Simulation {
     fn drained(&self) -> bool {
         let w = &self.world;
         (0..w.partitions.len()).all(|lane| {
-            let u = &w.unbroken[lane];
-            w.durable_size(lane) == u.verdicts.len()
-                && self.durable_offset(lane) == w.partitions[lane].values.len()
-                && w.topics[lane].delivered == u.verdicts.len()
-                && w.plain[lane].delivered == u.verdicts.len()
-                && w.chain.head(lane).size == u.verdicts.len() as u64
+            let size = w.durable_size(lane);
+            self.durable_offset(lane) == w.partitions[lane].values.len()
+                && w.topics[lane].delivered == size
+                && w.plain[lane].delivered == size
+                && w.chain.head(lane).size == size as u64
         })
     }
 
@@ -582,9 +590,8 @@ impl Simulation {
         let mut said = String::new();
         for lane in 0..w.partitions.len() {
             said.push_str(&format!(
-                "lane {lane}: durable {} of {} up to offset {} of {}, delivered {} and {}, anchored {}; ",
+                "lane {lane}: durable {} up to offset {} of {}, delivered {} and {}, anchored {}; ",
                 w.durable_size(lane),
-                w.unbroken[lane].verdicts.len(),
                 self.durable_offset(lane),
                 w.partitions[lane].values.len(),
                 w.topics[lane].delivered,
@@ -598,11 +605,12 @@ impl Simulation {
         said
     }
 
-    /// At rest, the durable logs are those of the unbroken run: entries, dead letters, state, and rows.
-    fn check_end(&mut self) {
+    /// At rest, the durable logs are those of an unbroken run over the partition and the recorded ticks: entries, dead
+    /// letters, state, and rows.
+    fn check_end(&mut self) -> (u64, u64) {
+        let mut made = (0, 0);
         for lane in 0..self.world.partitions.len() {
             let w = &mut self.world;
-            let u = &w.unbroken[lane];
             let found = if w.objects {
                 w.buckets[lane].newest().and_then(|(_, m)| {
                     let (log, dead) = w.buckets[lane].fetch(m).ok()?;
@@ -614,11 +622,15 @@ impl Simulation {
                     (dir.log.cached[..c.log_size].to_vec(), dir.dead.cached[..c.dead].to_vec(), c.clone())
                 })
             };
-            let same = found
-                .is_some_and(|(log, dead, c)| log == u.verdicts && dead == u.dead && c.state == u.at[u.at.len() - 1].2);
+            let same = found.is_some_and(|(log, dead, c)| {
+                let u = Unbroken::run(&w.kind, lane, &w.partitions[lane], &c.ticks);
+                made = (made.0 + log.len() as u64, made.1 + dead.len() as u64);
+                log == u.verdicts && dead == u.dead && c.state == u.state
+            });
             if !same {
-                w.violate(format!("lane {lane} does not end as the unbroken run"));
+                w.violate(format!("lane {lane} does not end as an unbroken run"));
             }
         }
+        made
     }
 }
