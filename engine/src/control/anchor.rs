@@ -186,14 +186,15 @@ impl Anchoring {
         }
     }
 
-    /// A durable checkpoint of this lane's log. The first one adds the lane, whose head on chain is looked up next.
+    /// A durable checkpoint of this lane's log. The first one adds the lane: its log may have to be registered, so the writer
+    /// connects anew, and then its head on chain is looked up.
     ///
     /// # Errors
     /// [`Violation::Truncated`], [`Violation::Forked`] against the one before.
     pub fn committed(&mut self, lane: i32, durable: Head, now_ms: i64) -> Result<(), Violation> {
         let known = self.lanes.entry(lane).or_insert_with(|| {
-            if matches!(self.state, State::Watching(_)) {
-                self.state = State::Looking;
+            if matches!(self.state, State::Looking | State::Watching(_)) {
+                self.state = State::Connecting;
                 self.ticket.spend();
             }
             LaneAnchor { durable, head: None, backlog: Backlog::default() }

@@ -405,7 +405,7 @@ mod anchors {
         a.forget(1);
         assert!(matches!(a.action(0), Action::WaitUntil(_)));
         a.committed(2, head(9, 7), 0).unwrap();
-        assert_eq!(a.action(0), Action::Look, "its head is looked up, never remembered");
+        assert_eq!(a.action(0), Action::Connect, "its log may have to be registered, its head is never remembered");
         assert!(a.committed(2, head(8, 7), 0).is_err());
         assert!(a.committed(2, head(9, 8), 0).is_err());
         a.stop(Stop::Now);

@@ -7,7 +7,7 @@ use avouch_engine::lane::{Counters, Lane, Output};
 use avouch_engine::model::{Score, Scorer};
 use avouch_engine::plan::LanePlan;
 use avouch_engine::spec::{
-    DecideSpec, FieldSpec, FieldType, LaneSpec, ScoreStepSpec, SourceSpec, SqlStepSpec, WindowSpec,
+    DecideSpec, FieldSpec, FieldType, FormatSpec, LaneSpec, ScoreStepSpec, SourceSpec, SqlStepSpec, WindowSpec,
 };
 use avouch_engine::verdict::{Hash32, Secret};
 
@@ -49,6 +49,7 @@ impl RealPlan {
             source: SourceSpec {
                 name: "readings".into(),
                 topic: "t".into(),
+                format: FormatSpec::Json,
                 fields: vec![
                     field("device", FieldType::Utf8, true),
                     field("ts", FieldType::TimestampMs, true),
