@@ -2,13 +2,15 @@
 //!
 //! ```text
 //!   kafka ─► (a lane of avouch-engine) ─► store ─┬─► kafka      sinks, with a cursor in the transaction
-//!   files ─┤                                     └─► ethereum   anchors, from a journal
-//!   mqtt ─► journal
-//!   http: metrics and health of the process
+//!   files ─┤                                     ├─► files      archive of Parquet, dead letters
+//!   mqtt ─► journal                              ├─► http       Alertmanager, webhooks
+//!                                                └─► ethereum   anchors, from a journal
+//!   http: metrics and health of the process        delivery: how a sink fails
 //! ```
 //!
 //! Nothing here decides what a verdict is. `store` has no feature: whoever reads a log needs it.
 
+pub mod delivery;
 #[cfg(feature = "ethereum")]
 pub mod ethereum;
 #[cfg(feature = "files")]

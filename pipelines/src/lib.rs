@@ -12,3 +12,4 @@ pub mod commands;
 pub mod lang;
 pub mod runtime;
 pub mod simulator;
+pub mod verdict_table;

@@ -3,6 +3,8 @@
 //! ```text
 //!   KafkaBroker  Apache Kafka in KRaft mode     (jars: tests/kafka/pom.xml)
 //!   Anvil        an Ethereum node               (npm: connectors/ethereum/contracts)
+//!   Alertmanager Debian's
+//!   Endpoint     HTTP, in the test's process: takes, refuses, fails, dies
 //!   Prometheus   Debian's, scraping a program   (configuration: tests/prometheus)
 //!   Registry     a schema registry, in process: the part of Confluent's REST interface that readers use
 //!   Avouch       the program under test, as built beside this test
@@ -14,8 +16,10 @@
 //! Whatever a test starts is killed with it, even if the test process itself is killed: see [`process`].
 //! The harness panics where a test would: its callers are tests, and its messages end with the tail of the part's log.
 
+pub mod alertmanager;
 pub mod anvil;
 pub mod avouch;
+pub mod endpoint;
 pub mod kafka;
 pub mod place;
 pub mod process;
@@ -23,8 +27,10 @@ pub mod prometheus;
 pub mod records;
 pub mod registry;
 
+pub use alertmanager::Alertmanager;
 pub use anvil::Anvil;
 pub use avouch::Avouch;
+pub use endpoint::Endpoint;
 pub use kafka::KafkaBroker;
 pub use place::{Missing, datasets};
 pub use process::Process;

@@ -21,6 +21,8 @@
 //! # }
 //! ```
 
+#[cfg(feature = "object-store")]
+mod archive;
 mod csv_rows;
 mod error;
 mod json_text;
@@ -32,6 +34,8 @@ mod replay;
 #[cfg(test)]
 mod tests;
 
+#[cfg(feature = "object-store")]
+pub use archive::{Archive, ArchiveCursor};
 pub use error::FilesError;
 pub use options::{DeviceFrom, Format, Header, Order, ReplayOptions};
 pub use replay::Replay;

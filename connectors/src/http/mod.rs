@@ -1,4 +1,12 @@
-//! The HTTP side of a running pipeline: `/metrics` for Prometheus, `/livez` and `/readyz` for whoever restarts it.
+//! The HTTP side of a running pipeline: `/metrics` for Prometheus, `/livez` and `/readyz` for whoever restarts it; and
+//! what it posts: alerts to Alertmanager ([`Alertmanager`]), batches to a webhook ([`Webhook`]).
+
+mod alert;
+mod post;
+mod webhook;
+
+pub use alert::{Alert, Alertmanager};
+pub use webhook::{Webhook, WebhookBatch};
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

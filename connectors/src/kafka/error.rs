@@ -3,6 +3,8 @@
 use rdkafka::error::{KafkaError as Rd, RDKafkaErrorCode};
 use thiserror::Error;
 
+use crate::delivery::{DownKind, Failure};
+
 /// An error of a Kafka source, sink or administrative call.
 #[derive(Debug, Error)]
 pub enum KafkaError {
@@ -41,6 +43,16 @@ pub enum KafkaError {
         /// The offset.
         offset: i64,
     },
+    /// The broker takes others, but not at least one of these records.
+    #[error("\"{topic}\" refuses a record: {source}")]
+    Refused {
+        /// The topic.
+        topic: String,
+        /// The broker's code.
+        code: RDKafkaErrorCode,
+        /// librdkafka's words.
+        source: Rd,
+    },
     /// Anything else, with what was being done.
     #[error("{doing}: {source}")]
     Client {
@@ -60,7 +72,10 @@ impl KafkaError {
     pub fn retryable(&self) -> bool {
         match self {
             KafkaError::Unreachable { .. } => true,
-            KafkaError::NoTopic { .. } | KafkaError::Fenced { .. } | KafkaError::OffsetGone { .. } => false,
+            KafkaError::NoTopic { .. }
+            | KafkaError::Fenced { .. }
+            | KafkaError::OffsetGone { .. }
+            | KafkaError::Refused { .. } => false,
             KafkaError::Client { source, .. } => match source {
                 Rd::Transaction(e) => !e.is_fatal(),
                 Rd::ClientConfig(..) | Rd::ClientCreation(..) => false,
@@ -76,4 +91,55 @@ impl KafkaError {
             },
         }
     }
+
+    /// What it means for a delivery.
+    pub fn failure(&self) -> Failure {
+        use RDKafkaErrorCode as C;
+        let why = self.to_string();
+        let source = match self {
+            KafkaError::Refused { code, .. } => return Failure::Refused { status: format!("{code:?}"), why },
+            KafkaError::Fenced { .. } | KafkaError::OffsetGone { .. } => return Failure::Fatal(why),
+            KafkaError::Unreachable { .. } => return Failure::down(DownKind::Unreachable, why),
+            KafkaError::NoTopic { .. } => return Failure::down(DownKind::Denied, why),
+            KafkaError::Client { source, .. } => source,
+        };
+        let kind = match source.rdkafka_error_code() {
+            Some(
+                C::TopicAuthorizationFailed
+                | C::ClusterAuthorizationFailed
+                | C::GroupAuthorizationFailed
+                | C::TransactionalIdAuthorizationFailed
+                | C::SaslAuthenticationFailed
+                | C::Authentication
+                | C::UnknownTopic
+                | C::UnknownTopicOrPartition
+                | C::InvalidTopic,
+            ) => DownKind::Denied,
+            Some(C::OperationTimedOut | C::MessageTimedOut | C::RequestTimedOut | C::TimedOutQueue) => {
+                DownKind::Timeout
+            }
+            Some(C::BrokerTransportFailure | C::AllBrokersDown | C::Resolve | C::NetworkException) => {
+                DownKind::Unreachable
+            }
+            Some(C::QueueFull | C::ThrottlingQuotaExceeded) => DownKind::Busy,
+            _ => DownKind::Failed,
+        };
+        Failure::down(kind, why)
+    }
+}
+
+/// Whether a broker's code is about the record, so that no later attempt will pass. Rights, space and leaders are not.
+pub(super) fn refuses(e: &Rd) -> Option<RDKafkaErrorCode> {
+    use RDKafkaErrorCode as C;
+    e.rdkafka_error_code().filter(|code| {
+        matches!(
+            code,
+            C::MessageSizeTooLarge
+                | C::InvalidMessageSize
+                | C::InvalidRecord
+                | C::InvalidTimestamp
+                | C::UnsupportedForMessageFormat
+                | C::PolicyViolation
+        )
+    })
 }

@@ -11,6 +11,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, Prod
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
 use super::KafkaError;
+use super::error::refuses;
 
 const TIMEOUT: Duration = Duration::from_secs(60);
 /// What is kept of a value that a topic refuses as too large.
@@ -116,38 +117,57 @@ fn send_all(
                     record = back;
                     producer.poll(Duration::from_millis(50));
                 }
-                Err((e, _)) => return Err(KafkaError::client(format!("writing to \"{topic}\""), e)),
+                Err((e, _)) => return Err(not_written(topic, e)),
             }
         }
     }
     Ok(())
 }
 
-/// Writes batches atomically together with a cursor. The cursor is kept as a group offset of the source partition under a
-/// group of the sink's own, committed in the same transaction as the records; a writer that starts with the same
-/// transactional id fences this one.
+/// What it means that a record was not written: this record is refused, or nothing is taken.
+fn not_written(topic: &str, e: Rd) -> KafkaError {
+    match refuses(&e) {
+        Some(code) => KafkaError::Refused { topic: topic.to_owned(), code, source: e },
+        None => KafkaError::client(format!("writing to \"{topic}\""), e),
+    }
+}
+
+/// Of what was not written, what says most: a refused record, else the first that failed. Those that only shared a batch
+/// with it, or were purged, say nothing.
+fn most_telling(mut failed: Vec<Rd>) -> Option<Rd> {
+    failed.retain(|e| {
+        !matches!(
+            e.rdkafka_error_code(),
+            Some(
+                RDKafkaErrorCode::PurgeQueue
+                    | RDKafkaErrorCode::PurgeInflight
+                    | RDKafkaErrorCode::InvalidDifferentRecord
+            )
+        )
+    });
+    let refused = failed.iter().position(|e| refuses(e).is_some()).unwrap_or(0);
+    (!failed.is_empty()).then(|| failed.swap_remove(refused))
+}
+
+/// Writes batches atomically together with a cursor. The cursor is kept as a group offset under a group of the sink's
+/// own, committed in the same transaction as the records; a writer that starts with the same transactional id fences
+/// this one. Kafka takes group offsets only of partitions that exist, so it stands for partition 0 of the sink's own
+/// topic: that is there on whichever cluster the sink writes to, and whatever the pipeline reads.
 pub struct TransactionalSink {
     producer: BaseProducer<Deliveries>,
     cursor: BaseConsumer,
     id: String,
     topic: String,
     limit: Option<usize>,
-    cursor_topic: String,
-    cursor_partition: i32,
 }
+
+/// The partition of the sink's topic that the cursor is an offset of.
+const CURSOR_PARTITION: i32 = 0;
 
 impl TransactionalSink {
     /// Opens the sink: fences older writers of `id`, ends what they left open.
-    /// The cursor is kept for (`cursor_topic`, `cursor_partition`) in group `id`. `limit` is what the topic takes
-    /// ([`super::record_limit`]).
-    pub fn open(
-        brokers: &str,
-        topic: &str,
-        limit: Option<usize>,
-        id: &str,
-        cursor_topic: &str,
-        cursor_partition: i32,
-    ) -> Result<Self, KafkaError> {
+    /// The cursor is kept in group `id`. `limit` is what the topic takes ([`super::record_limit`]).
+    pub fn open(brokers: &str, topic: &str, limit: Option<usize>, id: &str) -> Result<Self, KafkaError> {
         let deliveries = Deliveries::default();
         let producer: BaseProducer<Deliveries> = limited(&mut base_config(brokers), limit)
             .set("transactional.id", id)
@@ -167,27 +187,19 @@ impl TransactionalSink {
             .set("isolation.level", "read_committed")
             .create()
             .map_err(|e| KafkaError::client("Kafka consumer", e))?;
-        Ok(Self {
-            producer,
-            cursor,
-            id: id.to_owned(),
-            topic: topic.to_owned(),
-            limit,
-            cursor_topic: cursor_topic.to_owned(),
-            cursor_partition,
-        })
+        Ok(Self { producer, cursor, id: id.to_owned(), topic: topic.to_owned(), limit })
     }
 
     /// Where to go on: the cursor of the last committed transaction and the note written with it, if there was one. Kafka
     /// forgets it `offsets.retention.minutes` (7 days, if not set) after the last transaction.
     pub fn position(&self) -> Result<Option<(u64, String)>, KafkaError> {
         let mut list = TopicPartitionList::new();
-        list.add_partition(&self.cursor_topic, self.cursor_partition);
+        list.add_partition(&self.topic, CURSOR_PARTITION);
         let committed = self
             .cursor
             .committed_offsets(list, TIMEOUT)
             .map_err(|e| KafkaError::client(format!("reading the cursor \"{}\"", self.id), e))?;
-        let found = committed.find_partition(&self.cursor_topic, self.cursor_partition);
+        let found = committed.find_partition(&self.topic, CURSOR_PARTITION);
         Ok(match found.as_ref().map(|e| (e.offset(), e.metadata())) {
             Some((Offset::Offset(n), note)) => Some((n.max(0) as u64, note.to_owned())),
             _ => None,
@@ -215,12 +227,8 @@ impl TransactionalSink {
             .and_then(|()| self.producer.abort_transaction(TIMEOUT))
             .map_err(|e| KafkaError::client(format!("aborting a transaction of \"{}\"", self.id), e))?;
         // What was refused first says more than that the transaction cannot be committed.
-        let mut failed = self.producer.context().take();
-        failed.retain(|e| {
-            !matches!(e.rdkafka_error_code(), Some(RDKafkaErrorCode::PurgeQueue | RDKafkaErrorCode::PurgeInflight))
-        });
-        Err(match failed.into_iter().next() {
-            Some(refused) => KafkaError::client(format!("writing to \"{}\"", self.topic), refused),
+        Err(match most_telling(self.producer.context().take()) {
+            Some(failed) => not_written(&self.topic, failed),
             None => e,
         })
     }
@@ -230,7 +238,7 @@ impl TransactionalSink {
         self.producer.begin_transaction().map_err(|e| KafkaError::client(doing("beginning"), e))?;
         send_all(&self.producer, &self.topic, self.limit, records)?;
         let mut list = TopicPartitionList::new();
-        let mut cursor = list.add_partition(&self.cursor_topic, self.cursor_partition);
+        let mut cursor = list.add_partition(&self.topic, CURSOR_PARTITION);
         cursor.set_metadata(note);
         cursor.set_offset(Offset::Offset(next as i64)).map_err(|e| KafkaError::client("cursor", e))?;
         let Some(group) = self.cursor.group_metadata() else {
@@ -266,12 +274,13 @@ impl PlainSink {
 
     /// Writes all records and waits until the broker has them. Too large records as in [`TransactionalSink::write`].
     pub fn write(&self, records: &[OutRecord]) -> Result<(), KafkaError> {
-        let doing = || format!("writing to \"{}\"", self.topic);
-        send_all(&self.producer, &self.topic, self.limit, records)?;
-        self.producer.flush(TIMEOUT).map_err(|e| KafkaError::client(doing(), e))?;
-        match self.producer.context().take().into_iter().next() {
-            Some(refused) => Err(KafkaError::client(doing(), refused)),
-            None => Ok(()),
+        let sent = send_all(&self.producer, &self.topic, self.limit, records);
+        // Also what was sent before one was refused: nothing of this batch is left for the next.
+        let flushed = self.producer.flush(TIMEOUT);
+        if let Some(failed) = most_telling(self.producer.context().take()) {
+            return Err(not_written(&self.topic, failed));
         }
+        flushed.map_err(|e| KafkaError::client(format!("writing to \"{}\"", self.topic), e))?;
+        sent
     }
 }

@@ -9,6 +9,7 @@
 //!   dead-<n>, dead-offsets-<n>          dead letters in frames, and where each ends
 //!   history-<n>             for every size a checkpoint gave the log: the offset it had read up to, and the root
 //!   cursor-<sink>           how far a sink has got
+//!   refused-<sink>          which verdicts it refused
 //!   high-water              only after a fall-back: what readers had been shown (see below)
 //!   public/checkpoint, public/tile/…    the log as tlog-tiles publishes it; this directory may be served as it is
 //! ```
@@ -47,6 +48,7 @@ mod note_key;
 mod publish;
 mod reader;
 mod recover;
+mod refused;
 mod stream;
 
 #[cfg(test)]
@@ -62,6 +64,7 @@ pub use lane::LaneStore;
 pub use note_key::load_or_create_note_signer;
 pub use reader::LaneReader;
 pub use recover::{Damage, Recovery};
+pub use refused::{Refusal, Refusals};
 
 use std::path::{Path, PathBuf};
 

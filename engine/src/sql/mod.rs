@@ -1,10 +1,12 @@
 //! SQL steps: planned once by DataFusion, run as vectorised expressions, row by row where a row fails.
 
+mod condition;
 mod context;
 mod functions;
 mod rows;
 mod windowed;
 
+pub use condition::Condition;
 pub use rows::{RowPipeline, Selection};
 pub use windowed::WindowedQuery;
 

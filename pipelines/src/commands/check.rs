@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use crate::lang::{self, Canonical, Delivery, Diagnostics, Level, Pipeline, format_duration, hex, plural};
+use crate::lang::{self, Canonical, Delivery, Diagnostics, Level, Pipeline, Sink, format_duration, hex, plural};
 
 /// Check pipeline files: keys, names, guarantees, SQL, features and models. Needs no network.
 #[derive(Debug, Clone, Args)]
@@ -82,7 +82,7 @@ pub(crate) fn colour() -> bool {
 
 fn summary(p: &Pipeline, diags: &Diagnostics) -> String {
     let models: Vec<&str> = p.model_steps.iter().map(|s| s.name.value.as_str()).collect();
-    let topics: Vec<&str> = p.sinks.iter().map(|s| s.topic.raw()).collect();
+    let places: Vec<&str> = p.sinks.iter().map(Sink::writes).collect();
     let anchor = match &p.anchor {
         None => "none".to_owned(),
         Some(a) => format!("chain {}, within {}", a.chain_id, format_duration(a.max_merge_delay_ms)),
@@ -102,7 +102,7 @@ fn summary(p: &Pipeline, diags: &Diagnostics) -> String {
         ),
         ("reads", format!("{} ({})", p.source.reads(), plural(p.source.fields.len(), "field"))),
         ("steps", format!("{} of SQL; models: {}", p.sql_steps.len(), models.join(", "))),
-        ("writes", if topics.is_empty() { "the verdict log only".to_owned() } else { topics.join(", ") }),
+        ("writes", if places.is_empty() { "the verdict log only".to_owned() } else { places.join(", ") }),
         ("anchor", anchor),
         ("configHash", hex(&p.config_hash())),
     ];

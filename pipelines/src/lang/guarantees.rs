@@ -4,32 +4,25 @@
 use super::diagnostics::Diagnostics;
 use super::pipeline::{Delivery, SourceKind};
 use super::references;
+use super::sink::{DeadLetterKind, KafkaSink, SinkKind};
 use super::span::{Span, Spanned};
-use super::structure::{Draft, Section, SinkState, StepBody};
+use super::structure::{Draft, KindFacts, Section, StepBody};
 use super::units::format_duration;
 
 /// Refuses promises that cannot be kept.
 pub(super) fn check(draft: &Draft, diags: &mut Diagnostics) {
     let delivery = draft.head.as_ref().and_then(|h| h.delivery.as_ref());
-    let exactly_once = delivery.filter(|d| d.value == Delivery::ExactlyOnce);
-    if exactly_once.is_none() {
-        for kind in draft.sinks.iter().filter_map(|s| s.kind.as_ref()).filter(|k| k.value.state == SinkState::Foreign) {
-            diags.error("unknown-value", kind.span, format!("`{}` is not a sink kind", kind.value.name), "use `kafka`");
+    let sinks = draft.sinks.iter().filter_map(|s| Some((s.kind.as_ref()?, s.delivery.as_ref())));
+    let dead = match &draft.dead_letter {
+        Section::Read(d) => Some((&d.kind, d.delivery.as_ref())),
+        _ => None,
+    };
+    for (kind, own) in sinks.chain(dead) {
+        if let Some(promise) = own.or(delivery) {
+            kind_keeps(kind, promise, diags);
         }
     }
-    if let Some(delivery) = exactly_once {
-        for kind in draft.sinks.iter().filter_map(|s| s.kind.as_ref()).filter(|k| !k.value.transactional) {
-            diags.error(
-                "broken-guarantee",
-                kind.span,
-                format!(
-                    "the sink kind `{}` has no transactions, so exactly-once delivery cannot be kept",
-                    kind.value.name
-                ),
-                "use a `kafka` sink",
-            );
-            diags.relate(kind.span, delivery.span, "the promise stands");
-        }
+    if delivery.is_some_and(|d| d.value == Delivery::ExactlyOnce) {
         one_topic_per_sink(draft, diags);
     }
     if let Section::Absent = draft.dead_letter {
@@ -47,60 +40,105 @@ pub(super) fn check(draft: &Draft, diags: &mut Diagnostics) {
     topics_do_not_feed_back(draft, diags);
 }
 
+/// A kind whose records may be seen twice promises exactly once to nobody.
+fn kind_keeps(kind: &Spanned<&'static KindFacts>, promise: &Spanned<Delivery>, diags: &mut Diagnostics) {
+    let Some(why) = kind.value.repeats.filter(|_| promise.value == Delivery::ExactlyOnce) else { return };
+    diags.error(
+        "broken-guarantee",
+        kind.span,
+        format!("{why}, so `{}` cannot keep exactly-once delivery", kind.value.name),
+        "if whoever reads it can drop repeats (each verdict has `log` and `index`), say so here: \
+         `delivery = \"at-least-once\"`",
+    );
+    diags.relate(kind.span, promise.span, "the promise stands");
+}
+
+/// A sink of a Kafka topic, with its name, for checks between topics.
+struct TopicUse<'d> {
+    name: &'d str,
+    from: &'d [Spanned<String>],
+    filtered: bool,
+    kafka: &'d KafkaSink,
+}
+
+fn topics(draft: &Draft) -> Vec<TopicUse<'_>> {
+    let sinks = draft.sinks.iter().filter_map(|s| s.body.as_ref());
+    sinks
+        .filter_map(|s| match &s.kind {
+            SinkKind::Kafka(kafka) => {
+                Some(TopicUse { name: &s.name.value, from: &s.from, filtered: s.condition.is_some(), kafka })
+            }
+            _ => None,
+        })
+        .collect()
+}
+
+/// Whether two topics are one, as far as the file tells.
+fn same_topic(a: &KafkaSink, b: &KafkaSink) -> bool {
+    let brokers = |k: &KafkaSink| k.brokers.as_ref().map(|b| b.as_str().to_owned());
+    a.topic.as_str() == b.topic.as_str() && brokers(a) == brokers(b)
+}
+
 /// Two sinks that write the same verdicts to one topic put each verdict there twice.
 fn one_topic_per_sink(draft: &Draft, diags: &mut Diagnostics) {
-    let sinks: Vec<_> = draft.sinks.iter().filter_map(|s| s.body.as_ref()).collect();
+    let sinks = topics(draft);
     for (i, sink) in sinks.iter().enumerate() {
         let same = sinks[..i].iter().find(|other| {
-            other.topic.as_str() == sink.topic.as_str()
+            same_topic(other.kafka, sink.kafka)
+                && !(other.filtered && sink.filtered)
                 && other.from.iter().any(|f| sink.from.iter().any(|g| f.value == g.value))
         });
         if let Some(first) = same {
             diags.error(
                 "broken-guarantee",
-                sink.topic.span,
+                sink.kafka.topic.span,
                 format!(
                     "`{}` and `{}` write the same verdicts to one topic, so each would stand there twice",
-                    first.name.value, sink.name.value
+                    first.name, sink.name
                 ),
                 "give one of the sinks another topic, or remove it",
             );
-            diags.relate(sink.topic.span, first.topic.span, "the other topic stands");
+            diags.relate(sink.kafka.topic.span, first.kafka.topic.span, "the other topic stands");
         }
     }
 }
 
 /// Verdicts or dead letters in the source's topic would be read as readings again, without end.
 fn topics_do_not_feed_back(draft: &Draft, diags: &mut Diagnostics) {
-    let Some(source) = draft.sources.first().and_then(|s| s.body.as_ref()) else { return };
-    let SourceKind::Kafka(source) = &source.kind;
+    let sinks = topics(draft);
     let dead = match &draft.dead_letter {
-        Section::Read(d) => Some(("dead letters", &d.topic)),
+        Section::Read(d) => match &d.body.kind {
+            DeadLetterKind::Kafka(kafka) => Some(kafka),
+            _ => None,
+        },
         _ => None,
     };
-    let sinks = draft.sinks.iter().filter_map(|s| s.body.as_ref()).map(|s| ("verdicts", &s.topic));
-    for (what, topic) in sinks.chain(dead) {
-        if topic.as_str() == source.topic.as_str() {
-            diags.error(
-                "topic-loop",
-                topic.span,
-                format!("{what} would go to the topic readings come from, and be read again"),
-                "give them a topic of their own",
-            );
-            diags.relate(topic.span, source.topic.span, "the source's topic stands");
+    let source = draft.sources.first().and_then(|s| s.body.as_ref());
+    if let Some(SourceKind::Kafka(source)) = source.map(|s| &s.kind) {
+        let all = sinks.iter().map(|s| ("verdicts", s.kafka)).chain(dead.map(|d| ("dead letters", d)));
+        for (what, kafka) in all {
+            let elsewhere = kafka.brokers.as_ref().is_some_and(|b| b.as_str() != source.brokers.as_str());
+            if kafka.topic.as_str() == source.topic.as_str() && !elsewhere {
+                diags.error(
+                    "topic-loop",
+                    kafka.topic.span,
+                    format!("{what} would go to the topic readings come from, and be read again"),
+                    "give them a topic of their own",
+                );
+                diags.relate(kafka.topic.span, source.topic.span, "the source's topic stands");
+            }
         }
     }
-    if let Some((_, dead)) = dead
-        && let Some(sink) =
-            draft.sinks.iter().filter_map(|s| s.body.as_ref()).find(|s| s.topic.as_str() == dead.as_str())
+    if let Some(dead) = dead
+        && let Some(sink) = sinks.iter().find(|s| same_topic(s.kafka, dead))
     {
         diags.error(
             "topic-loop",
-            dead.span,
+            dead.topic.span,
             "dead letters and verdicts would go to the same topic, and no consumer could tell them apart",
             "give dead letters a topic of their own",
         );
-        diags.relate(dead.span, sink.topic.span, "the sink's topic stands");
+        diags.relate(dead.topic.span, sink.kafka.topic.span, "the sink's topic stands");
     }
 }
 

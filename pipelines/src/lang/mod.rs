@@ -28,6 +28,7 @@ mod interpolate;
 mod pipeline;
 mod planning;
 mod references;
+mod sink;
 mod span;
 mod structure;
 mod tree;
@@ -42,10 +43,14 @@ pub use diagnostics::{Diagnostic, Diagnostics, Level};
 pub use format::{Format, Protobuf, Registry, RegistryLogin};
 pub use interpolate::{Environment, ProcessEnvironment, SecretString, Text};
 pub use pipeline::{
-    Anchor, Checkpoint, DeadLetterTopic, Delivery, KafkaSink, KafkaSource, ModelStep, Pipeline, Signer, Source,
+    Anchor, Checkpoint, Delivery, KafkaSource, ModelStep, Pipeline, Signer, Source,
     SourceKind, SqlStep, Time, Train, TrainData, TrainDevice,
 };
 pub use planning::{Models, check, lane_spec, load_models, plan};
+pub use sink::{
+    AlertmanagerSink, DeadLetterFiles, DeadLetterKind, DeadLetterSink, KafkaSink, ParquetSink, Sink, SinkKind,
+    WebhookSink,
+};
 pub use span::{SourceFile, Span, Spanned};
 pub use units::{MAX_DURATION_MS, UnitError, format_duration, parse_duration, parse_size};
 
@@ -144,7 +149,7 @@ fn finish(draft: Draft, file: Arc<SourceFile>, canonical: Canonical, warnings: D
             StepBody::Model(s) => model_steps.push(s),
         }
     }
-    let mut sinks: Vec<KafkaSink> = draft.sinks.into_iter().map(|s| s.body).collect::<Option<_>>()?;
+    let mut sinks: Vec<Sink> = draft.sinks.into_iter().map(|s| s.body).collect::<Option<_>>()?;
     let mut train: Vec<Train> = draft.train.into_iter().map(|t| t.body).collect::<Option<_>>()?;
     // By name: the hash of the file does not cover its order, so nothing may depend on it.
     sql_steps.sort_by(|a, b| a.name.value.cmp(&b.name.value));
@@ -152,7 +157,7 @@ fn finish(draft: Draft, file: Arc<SourceFile>, canonical: Canonical, warnings: D
     sinks.sort_by(|a, b| a.name.value.cmp(&b.name.value));
     train.sort_by(|a, b| a.name.value.cmp(&b.name.value));
     let dead_letter = match draft.dead_letter {
-        Section::Read(d) => d,
+        Section::Read(d) => d.body,
         Section::Absent | Section::Broken => return None,
     };
     let anchor = match draft.anchor {

@@ -16,6 +16,7 @@ use super::canonical::Canonical;
 use super::diagnostics::Diagnostics;
 use super::format::Format;
 use super::interpolate::{SecretString, Text};
+use super::sink::{DeadLetterSink, Sink};
 use super::span::{SourceFile, Span, Spanned};
 
 /// What a pipeline promises about every reading.
@@ -64,9 +65,9 @@ pub struct Pipeline {
     /// The `[steps.*]` with `model`, by name.
     pub model_steps: Vec<ModelStep>,
     /// The `[sinks.*]`, by name.
-    pub sinks: Vec<KafkaSink>,
+    pub sinks: Vec<Sink>,
     /// `[dead_letter]`.
-    pub dead_letter: DeadLetterTopic,
+    pub dead_letter: DeadLetterSink,
     /// `[anchor]`, if verdicts are anchored.
     pub anchor: Option<Anchor>,
     /// The `[train.*]`, by name.
@@ -103,6 +104,19 @@ impl Pipeline {
     /// The model step of a name.
     pub fn model_step(&self, name: &str) -> Option<&ModelStep> {
         self.model_steps.iter().find(|s| s.name.value == name)
+    }
+
+    /// The features of these model steps, each once, by name.
+    pub fn features_of(&self, steps: &[Spanned<String>]) -> Vec<String> {
+        let mut out: Vec<String> = self
+            .model_steps
+            .iter()
+            .filter(|m| steps.iter().any(|s| s.value == m.name.value))
+            .flat_map(|m| m.features.iter().map(|f| f.value.clone()))
+            .collect();
+        out.sort();
+        out.dedup();
+        out
     }
 
     /// The SQL step of a name.
@@ -217,24 +231,6 @@ pub struct ModelStep {
     pub warning: Option<Spanned<f64>>,
     /// p-value at or below which a verdict is critical.
     pub critical: Option<Spanned<f64>>,
-}
-
-/// A Kafka topic verdicts go to. Its brokers are the source's: a transaction does not span clusters.
-#[derive(Debug, Clone)]
-pub struct KafkaSink {
-    /// Its name.
-    pub name: Spanned<String>,
-    /// The model steps whose verdicts it takes.
-    pub from: Vec<Spanned<String>>,
-    /// Topic.
-    pub topic: Text,
-}
-
-/// The topic dead rows go to, on the source's brokers.
-#[derive(Debug, Clone)]
-pub struct DeadLetterTopic {
-    /// Topic.
-    pub topic: Text,
 }
 
 /// Where and when checkpoints of the verdict log are anchored.

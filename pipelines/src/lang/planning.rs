@@ -6,12 +6,14 @@ use std::sync::Arc;
 use avouch_engine::model::Scorer;
 use avouch_engine::plan::{LanePlan, PlanError};
 use avouch_engine::spec::{DecideSpec, FieldSpec, LaneSpec, ScoreStepSpec, SourceSpec, SqlStepSpec};
+use avouch_engine::sql::Condition;
 
 use super::canonical::hex;
 use super::diagnostics::Diagnostics;
 use super::fields::{closest, list};
-use super::pipeline::{ModelStep, Pipeline, SqlStep};
+use super::pipeline::{ModelStep, Pipeline};
 use super::span::{Span, Spanned};
+use crate::verdict_table::{TABLE, condition_schema};
 
 /// Loaded models by the name of their model step.
 pub type Models = BTreeMap<String, Arc<dyn Scorer>>;
@@ -81,6 +83,7 @@ pub fn load_models(pipeline: &Pipeline) -> Result<(Models, Diagnostics), Diagnos
 pub fn plan(pipeline: &Pipeline, models: &Models) -> Result<LanePlan, Diagnostics> {
     let mut diags = pipeline.no_findings();
     let found = plan_features(pipeline, &mut diags).is_some();
+    plan_conditions(pipeline, &mut diags);
     if found && !diags.has_errors() {
         match LanePlan::new(&lane_spec(pipeline, models)) {
             Ok(plan) => return Ok(plan),
@@ -95,6 +98,7 @@ pub fn plan(pipeline: &Pipeline, models: &Models) -> Result<LanePlan, Diagnostic
 pub fn check(pipeline: &Pipeline) -> Diagnostics {
     let mut diags = pipeline.warnings.clone();
     let planned = plan_features(pipeline, &mut diags).is_some();
+    plan_conditions(pipeline, &mut diags);
     let mut models = Models::new();
     for step in &pipeline.model_steps {
         let trained_here = pipeline.train.iter().any(|t| t.step.value == step.name.value);
@@ -236,8 +240,8 @@ fn check_against(step: &ModelStep, model: &dyn Scorer, diags: &mut Diagnostics) 
 fn report(pipeline: &Pipeline, errors: &[PlanError], diags: &mut Diagnostics) {
     for e in errors {
         if let Some(step) = pipeline.sql_step(&e.step) {
-            let span = locate(pipeline, step, &e.message);
-            let (message, help) = advice(&e.message, step);
+            let span = locate(pipeline, &step.sql, &e.message);
+            let (message, help) = advice(&e.message, &step.from.value);
             diags.error("sql", span, format!("step `{}`: {message}", e.step), help);
         } else {
             let span = pipeline
@@ -251,8 +255,21 @@ fn report(pipeline: &Pipeline, errors: &[PlanError], diags: &mut Diagnostics) {
     }
 }
 
+/// Plans the `where` of every sink, over the columns of a verdict.
+fn plan_conditions(pipeline: &Pipeline, diags: &mut Diagnostics) {
+    for sink in &pipeline.sinks {
+        let Some(condition) = &sink.condition else { continue };
+        let schema = condition_schema(&pipeline.features_of(&sink.from));
+        if let Err(message) = Condition::plan(&condition.value, TABLE, schema) {
+            let span = locate(pipeline, condition, &message);
+            let (message, help) = advice(&message, TABLE);
+            diags.error("sql", span, format!("`where` of the sink `{}`: {message}", sink.name.value), help);
+        }
+    }
+}
+
 /// The planner's message without what only its authors need, and what to do about it.
-fn advice(message: &str, step: &SqlStep) -> (String, String) {
+fn advice(message: &str, table: &str) -> (String, String) {
     let message = message
         .trim_start_matches("SQL error: ")
         .trim_start_matches("Schema error: ")
@@ -271,12 +288,12 @@ fn advice(message: &str, step: &SqlStep) -> (String, String) {
     if let Some((wrong, valid)) = unknown_name(&message) {
         let help = match closest(&wrong, valid.iter().map(String::as_str)) {
             Some(near) => format!("did you mean `{near}`?"),
-            None if valid.is_empty() => format!("correct the name; `{}` has no columns", step.from.value),
-            None => format!("`{}` has the columns {}", step.from.value, list(&valid)),
+            None if valid.is_empty() => format!("correct the name; `{table}` has no columns"),
+            None => format!("`{table}` has the columns {}", list(&valid)),
         };
         return (format!("there is no column `{wrong}`"), help);
     }
-    (message, format!("correct the SQL; it reads the one table `{}`", step.from.value))
+    (message, format!("correct the SQL; it reads the one table `{table}`"))
 }
 
 /// DataFusion's "No field named x. Valid fields are t.a, t.b": the name and the columns.
@@ -292,21 +309,21 @@ fn unknown_name(message: &str) -> Option<(String, Vec<String>)> {
 }
 
 /// The place in the SQL a planner's message is about: a line and column it names, or a name it quotes; else all of it.
-fn locate(pipeline: &Pipeline, step: &SqlStep, message: &str) -> Span {
-    let whole = first_line(&step.sql);
+fn locate(pipeline: &Pipeline, text: &Spanned<String>, message: &str) -> Span {
+    let whole = first_line(text);
     // Offsets in the SQL are offsets in the file only where TOML did not unescape anything.
-    if pipeline.file.slice(step.sql.span) != step.sql.value {
+    if pipeline.file.slice(text.span) != text.value {
         return whole;
     }
-    let sql = &step.sql.value;
+    let sql = &text.value;
     let at = line_and_column(message).and_then(|(line, column)| offset(sql, line, column));
     if let Some(at) = at {
         let len = word(&sql[at..]).max(sql[at..].chars().next().map_or(0, char::len_utf8));
-        return Span::new(step.sql.span.start + at, step.sql.span.start + at + len);
+        return Span::new(text.span.start + at, text.span.start + at + len);
     }
     for name in names(message) {
         if let Some(at) = find_word(sql, name) {
-            return Span::new(step.sql.span.start + at, step.sql.span.start + at + name.len());
+            return Span::new(text.span.start + at, text.span.start + at + name.len());
         }
     }
     whole

@@ -2,6 +2,7 @@
 //!
 //! Labels are bounded: `lane` is the source partition; a device is never a label.
 
+use avouch_connectors::delivery::DownKind;
 use avouch_engine::dead_letter::DeadReason;
 use avouch_engine::lane::Counters;
 use avouch_engine::verdict::Severity;
@@ -58,7 +59,10 @@ declarations! {
     CHECKPOINT_BYTES: Gauge "avouch_checkpoint_state_bytes" ["lane"] "Size of the lane state in the last checkpoint.";
     SINK_POSITION: Gauge "avouch_sink_position" ["lane", "sink"] "Index of the next log entry or dead letter the sink will take.";
     SINK_RECORDS: Counter "avouch_sink_records_total" ["lane", "sink"] "Records delivered by the sink since the process started.";
-    SINK_ERRORS: Counter "avouch_sink_errors_total" ["lane", "sink"] "Failed deliveries; each is tried again.";
+    SINK_LAG: Gauge "avouch_sink_lag_entries" ["lane", "sink"] "Committed log entries or dead letters the sink has not taken yet.";
+    SINK_ERRORS: Counter "avouch_sink_errors_total" ["lane", "sink", "kind"] "Failed deliveries, by kind; each is tried again.";
+    SINK_REFUSED: Counter "avouch_sink_refused_total" ["lane", "sink"] "Verdicts the sink refused; each is kept and becomes a dead letter with the reason refused.";
+    SINK_RETRY: Gauge "avouch_sink_next_retry_timestamp_seconds" ["lane", "sink"] "When a sink that is down is tried again, Unix seconds; 0 while it is not waiting.";
     ANCHOR_SIZE: Gauge "avouch_anchor_size_entries" ["lane"] "Log size in the contract at the latest block.";
     ANCHOR_FINAL: Gauge "avouch_anchor_finalized_size_entries" ["lane"] "Log size in the contract at the finalized block.";
     ANCHOR_PENDING: Gauge "avouch_anchor_pending_entries" ["lane"] "Verdicts in the log that no anchor covers yet.";
@@ -90,7 +94,10 @@ pub struct Metrics {
     checkpoint_bytes: IntGaugeVec,
     sink_position: IntGaugeVec,
     sink_records: IntCounterVec,
+    sink_lag: IntGaugeVec,
     sink_errors: IntCounterVec,
+    sink_refused: IntCounterVec,
+    sink_retry: GaugeVec,
     anchor_size: IntGaugeVec,
     anchor_final: IntGaugeVec,
     anchor_pending: IntGaugeVec,
@@ -133,7 +140,10 @@ impl Metrics {
             checkpoint_bytes: int(CHECKPOINT_BYTES)?,
             sink_position: int(SINK_POSITION)?,
             sink_records: counter(SINK_RECORDS)?,
+            sink_lag: int(SINK_LAG)?,
             sink_errors: counter(SINK_ERRORS)?,
+            sink_refused: counter(SINK_REFUSED)?,
+            sink_retry: float(SINK_RETRY)?,
             anchor_size: int(ANCHOR_SIZE)?,
             anchor_final: int(ANCHOR_FINAL)?,
             anchor_pending: int(ANCHOR_PENDING)?,
@@ -175,7 +185,10 @@ impl Metrics {
         SinkMetrics {
             position: self.sink_position.with_label_values(&l),
             records: self.sink_records.with_label_values(&l),
-            errors: self.sink_errors.with_label_values(&l),
+            lag: self.sink_lag.with_label_values(&l),
+            next_retry: self.sink_retry.with_label_values(&l),
+            errors: DownKind::ALL.map(|k| self.sink_errors.with_label_values(&[l[0], l[1], k.name()])),
+            refused: self.sink_refused.with_label_values(&l),
         }
     }
 
@@ -246,8 +259,24 @@ pub struct SinkMetrics {
     pub position: IntGauge,
     /// [`SINK_RECORDS`].
     pub records: IntCounter,
-    /// [`SINK_ERRORS`].
-    pub errors: IntCounter,
+    /// [`SINK_LAG`].
+    pub lag: IntGauge,
+    /// [`SINK_RETRY`].
+    pub next_retry: Gauge,
+    errors: [IntCounter; DownKind::ALL.len()],
+    refused: IntCounter,
+}
+
+impl SinkMetrics {
+    /// Counts a failed delivery.
+    pub fn error(&self, kind: DownKind) {
+        self.errors[kind as usize].inc();
+    }
+
+    /// Brings the counter up to what is kept, which goes on over restarts.
+    pub fn refused(&self, kept: u64) {
+        self.refused.inc_by(kept.saturating_sub(self.refused.get()));
+    }
 }
 
 /// Metrics of a lane's anchors.

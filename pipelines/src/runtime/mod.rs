@@ -13,7 +13,7 @@ pub mod metrics;
 mod schemas;
 mod secret;
 pub mod signed;
-mod sink_tail;
+mod sinks;
 mod verdict_json;
 
 pub use anchor_tail::operator_key;
@@ -27,7 +27,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use avouch_connectors::http::{HttpServer, Readiness};
-use avouch_connectors::kafka::{Source, ensure_topic, partition_count};
+use avouch_connectors::kafka::{Source, partition_count};
 use avouch_connectors::store::{LaneReader, LaneStore, StoreOptions, load_or_create_note_signer};
 use avouch_engine::lane::{Counters, Lane};
 use avouch_engine::plan::LanePlan;
@@ -37,11 +37,11 @@ use sha2::{Digest, Sha256};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
-use crate::lang::{Delivery, Pipeline, SourceKind};
+use crate::lang::{Pipeline, SourceKind};
 use lane_input::LaneInput;
 use lane_worker::LaneWorker;
 use metrics::Metrics;
-use sink_tail::{Feed, SinkTarget};
+use sinks::TailStop;
 
 /// Largest number of messages taken at once: enough to amortise a step, small enough to keep its columns in cache.
 const MOST_MESSAGES: usize = 4_096;
@@ -159,12 +159,8 @@ pub async fn run_watched(
         let (brokers, topic) = (brokers.clone(), topic.clone());
         blocking(move || Ok(partition_count(&brokers, &topic, Duration::from_secs(10))?)).await?
     };
-    for (_, topic, _) in feeds(pipeline) {
-        if options.create_topics && ensure_topic(&brokers, &topic, partitions).await? {
-            tracing::info!(topic, partitions, "topic created");
-        }
-        let brokers = brokers.clone();
-        blocking(move || Ok(partition_count(&brokers, &topic, Duration::from_secs(10))?)).await?;
+    for topic in sinks::topics(pipeline) {
+        sinks::prepare(&topic, options.create_topics.then_some(partitions)).await?;
     }
     let lanes: Vec<OpenLane> =
         (0..partitions).map(|p| open_lane(&plan, &state, p, &secret)).collect::<Result<_, _>>()?;
@@ -215,22 +211,14 @@ pub async fn run_watched(
     drop(tell);
     readiness.ready("lanes");
 
-    let (stop_sinks, sinks_stop) = watch::channel(false);
-    let mut sinks: JoinSet<Result<(), RuntimeError>> = JoinSet::new();
+    let (stop_sinks, sinks_stop) = watch::channel(TailStop::No);
+    // Those that deliver what sinks refuse end after the sinks.
+    let (mut sinks, mut last) = (JoinSet::new(), JoinSet::new());
     for (partition, reader) in &log_readers {
-        for (name, topic, feed) in feeds(pipeline) {
-            let target = SinkTarget {
-                brokers: kafka.brokers.as_str().to_owned(),
-                source_topic: plan.source.topic.clone(),
-                partition: *partition,
-                pipeline: plan.pipeline.clone(),
-                exactly_once: pipeline.delivery.value == Delivery::ExactlyOnce,
-                must_finish: options.until_end,
-                name: name.clone(),
-                topic,
-            };
-            let sink_metrics = metrics.sink(*partition, &name);
-            sinks.spawn(sink_tail::run(target, feed, reader.clone(), sink_metrics, sinks_stop.clone()));
+        let source = &plan.source.topic;
+        for tail in sinks::tails(pipeline, source, *partition, reader, &metrics, options.until_end)? {
+            let set: &mut JoinSet<Result<(), RuntimeError>> = if tail.is_last() { &mut last } else { &mut sinks };
+            set.spawn(tail.run(sinks_stop.clone()));
         }
     }
     let (stop_anchors, anchors_stop) = watch::channel(anchor_tail::Stop::No);
@@ -247,6 +235,7 @@ pub async fn run_watched(
         tokio::select! {
             Some(ended) = workers.join_next() => note(ended, &mut failure),
             Some(ended) = sinks.join_next() => note(ended, &mut failure),
+            Some(ended) = last.join_next() => note(ended, &mut failure),
             Some(ended) = anchors.join_next() => note(ended, &mut failure),
             ended = &mut http => {
                 let why = match ended { Ok(Err(e)) => e.to_string(), Ok(Ok(())) => "it ended".into(), Err(e) => e.to_string() };
@@ -267,9 +256,11 @@ pub async fn run_watched(
     }
     readiness.waiting("lanes", "stopped");
     // Sinks and anchors finish what the last checkpoints cover; after a failure they keep their cursors instead.
-    stop_sinks.send_replace(true);
-    while let Some(ended) = sinks.join_next().await {
-        note(ended, &mut failure);
+    for (stage, tails) in [(TailStop::Records, &mut sinks), (TailStop::Refusals, &mut last)] {
+        stop_sinks.send_replace(stage);
+        while let Some(ended) = tails.join_next().await {
+            note(ended, &mut failure);
+        }
     }
     let finish = if options.until_end && failure.is_none() { anchor_tail::Stop::Flush } else { anchor_tail::Stop::Now };
     stop_anchors.send_replace(finish);
@@ -318,20 +309,6 @@ fn note(ended: Result<Result<(), RuntimeError>, tokio::task::JoinError>, failure
     };
     tracing::error!(error = %e, "stopping");
     failure.get_or_insert(e);
-}
-
-/// The sinks of a pipeline: name, topic and what each takes.
-fn feeds(pipeline: &Pipeline) -> Vec<(String, String, Feed)> {
-    let mut out: Vec<(String, String, Feed)> = pipeline
-        .sinks
-        .iter()
-        .map(|s| {
-            let steps = s.from.iter().map(|f| f.value.clone()).collect();
-            (s.name.value.clone(), s.topic.as_str().to_owned(), Feed::Verdicts(steps))
-        })
-        .collect();
-    out.push(("dead_letter".into(), pipeline.dead_letter.topic.as_str().to_owned(), Feed::DeadLetters));
-    out
 }
 
 fn keep_artifacts(pipeline: &Pipeline, plan: &LanePlan, state: &Path) -> Result<(), RuntimeError> {

@@ -158,7 +158,8 @@ mod tests {
         let SourceKind::Kafka(kafka) = &pipeline.source.kind;
         assert_eq!(kafka.brokers.as_str(), "localhost:1");
         assert_eq!(kafka.topic.as_str(), "demo.telemetry");
-        assert_eq!(pipeline.dead_letter.topic.as_str(), "demo.dead");
+        let crate::lang::DeadLetterKind::Kafka(dead) = &pipeline.dead_letter.kind else { panic!() };
+        assert_eq!(dead.topic.as_str(), "demo.dead");
         assert_eq!(pipeline.delivery.value, Delivery::ExactlyOnce);
         let anchor = pipeline.anchor.unwrap();
         assert_eq!((anchor.chain_id, anchor.contract.value), (1337, [0x12; 20]));

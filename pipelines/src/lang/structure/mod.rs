@@ -5,6 +5,7 @@ mod anchor;
 mod format;
 mod head;
 mod outputs;
+mod sinks;
 mod source;
 mod steps;
 mod train;
@@ -13,12 +14,12 @@ use std::net::SocketAddr;
 
 use super::fields::{Fields, Keys, Need, Reading, list};
 use super::interpolate::Text;
-use super::pipeline::{Anchor, DeadLetterTopic, ModelStep, Source, SqlStep, Train};
+use super::pipeline::{Anchor, ModelStep, Source, SqlStep, Train};
 use super::span::{Span, Spanned};
 use super::tree::{Entry, Node};
 
 pub(super) use head::Head;
-pub(super) use outputs::{SinkDraft, SinkState};
+pub(super) use sinks::{DeadLetterDraft, KindFacts, SinkDraft};
 
 /// The parts that could be read. Names are kept also of parts that are broken otherwise, so that references to them
 /// are not reported as well.
@@ -28,7 +29,7 @@ pub(super) struct Draft {
     pub sources: Vec<SourceDraft>,
     pub steps: Vec<StepDraft>,
     pub sinks: Vec<SinkDraft>,
-    pub dead_letter: Section<DeadLetterTopic>,
+    pub dead_letter: Section<DeadLetterDraft>,
     pub anchor: Section<Anchor>,
     pub train: Vec<TrainDraft>,
     pub http_listen: Option<SocketAddr>,
@@ -115,9 +116,9 @@ pub(super) fn read(cx: &mut Reading<'_>, root: &Node) -> Draft {
         draft.steps.push(steps::read(cx, e));
     }
     for e in named(cx, &file, Need::May, "sinks", "[sinks.verdicts]") {
-        draft.sinks.push(outputs::read_sink(cx, e));
+        draft.sinks.push(sinks::read_sink(cx, e));
     }
-    draft.dead_letter = outputs::read_dead_letter(cx, &file);
+    draft.dead_letter = sinks::read_dead_letter(cx, &file);
     draft.anchor = anchor::read(cx, &file);
     for e in named(cx, &file, Need::May, "train", "[train.anomaly]") {
         draft.train.push(train::read(cx, e));

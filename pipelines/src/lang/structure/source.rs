@@ -92,7 +92,7 @@ fn read_body(cx: &mut Reading<'_>, e: &Entry, default_group: Option<Text>) -> Op
     })
 }
 
-fn check_brokers(cx: &mut Reading<'_>, brokers: &Text) {
+pub(super) fn check_brokers(cx: &mut Reading<'_>, brokers: &Text) {
     let good = brokers.as_str().split(',').all(|b| {
         b.trim()
             .rsplit_once(':')

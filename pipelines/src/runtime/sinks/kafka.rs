@@ -1,0 +1,133 @@
+//! A Kafka topic. Exactly once: records and cursor in one transaction, the cursor as a group offset on the cluster that is
+//! written to (see [`TransactionalSink`]); a repeat of what was committed cannot happen, what was not is invisible. At least
+//! once: the cursor is the lane's file, set after delivery.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use avouch_connectors::kafka::{OutRecord, PlainSink, TransactionalSink, record_limit};
+use avouch_connectors::store::{Cursor, LaneReader};
+
+use super::super::error::RuntimeError;
+use super::super::verdict_json::verdict_json;
+use super::Target;
+use super::feed::{Item, Record, refusing_sink};
+use super::writer::{Batch, Halt, Position, blocking};
+
+/// How often an idle sink writes its cursor again, so that Kafka does not forget it.
+const REFRESH: Duration = Duration::from_secs(3600);
+
+enum Sink {
+    Transactional(TransactionalSink),
+    Plain(PlainSink),
+}
+
+pub(super) struct KafkaWriter {
+    sink: Arc<Sink>,
+    /// Of a transactional sink a copy, which tells a first start from a cursor that Kafka has forgotten.
+    cursor: Cursor,
+}
+
+/// One writer a pipeline, sink and lane; also the group that carries its cursor.
+fn id(target: &Target, topic: &str) -> String {
+    format!("avouch.{}.{}.{topic}.{}", target.pipeline, target.name, target.partition)
+}
+
+impl KafkaWriter {
+    pub async fn open(
+        target: &Target,
+        brokers: &str,
+        topic: &str,
+        reader: &LaneReader,
+    ) -> Result<(Self, Position), Halt> {
+        let limit = record_limit(brokers, topic).await;
+        let cursor = reader.cursor(&target.name)?;
+        let (target, brokers, topic) = (target.clone(), brokers.to_owned(), topic.to_owned());
+        blocking(move || {
+            if !target.exactly_once {
+                let sink = Sink::Plain(PlainSink::open(&brokers, &topic, limit)?);
+                let position = Position { at: cursor.get(), note: None };
+                return Ok((Self { sink: Arc::new(sink), cursor }, position));
+            }
+            let sink = TransactionalSink::open(&brokers, &topic, limit, &id(&target, &topic))?;
+            let position = match sink.position()? {
+                Some((at, note)) => Position { at, note: Some(note) },
+                None if cursor.get() > 0 => return Err(forgotten(&target, sink.id(), &topic, cursor.get()).into()),
+                None => Position { at: 0, note: None },
+            };
+            Ok((Self { sink: Arc::new(Sink::Transactional(sink)), cursor }, position))
+        })
+        .await
+    }
+
+    pub async fn deliver(&mut self, target: &Target, batch: Batch<'_>) -> Result<(), Halt> {
+        let records = batch.items.iter().map(|i| record(batch.log, target, i)).collect();
+        self.write(records, batch.to, batch.note).await
+    }
+
+    pub async fn write(&mut self, records: Vec<OutRecord>, next: u64, note: &str) -> Result<(), Halt> {
+        let (sink, note) = (self.sink.clone(), note.to_owned());
+        blocking(move || {
+            match &*sink {
+                Sink::Transactional(sink) => sink.write(&records, next, &note)?,
+                // Nothing to say is nothing to wait for.
+                Sink::Plain(_) if records.is_empty() => {}
+                Sink::Plain(sink) => sink.write(&records)?,
+            }
+            Ok(())
+        })
+        .await?;
+        Ok(self.cursor.set(next)?)
+    }
+
+    pub fn refresh_every(&self) -> Option<Duration> {
+        matches!(*self.sink, Sink::Transactional(_)).then_some(REFRESH)
+    }
+}
+
+fn forgotten(target: &Target, group: &str, topic: &str, at: u64) -> RuntimeError {
+    let why = format!(
+        "sink \"{}\" has delivered {at} but Kafka holds no cursor in the group \"{group}\": it expired \
+         (offsets.retention.minutes), the topic was deleted, or this is another cluster. To go on there, set the group's offset \
+         of {topic}/0 to {at}; to deliver everything again, delete the lane's file cursor-{}",
+        target.name, target.name
+    );
+    RuntimeError::Inconsistent { lane: target.partition, why }
+}
+
+fn record(log: &str, target: &Target, item: &Item) -> OutRecord {
+    let text = |s: &str| s.as_bytes().to_vec();
+    match &item.record {
+        Record::Verdict(r) => OutRecord {
+            key: Some(r.evidence.device.clone().into_bytes()),
+            value: Some(verdict_json(log, r).to_string().into_bytes()),
+            headers: vec![("log", text(log)), ("index", r.index.to_string().into_bytes())],
+        },
+        Record::Refused(refusal, r) => OutRecord {
+            key: Some(r.evidence.device.clone().into_bytes()),
+            value: Some(verdict_json(log, r).to_string().into_bytes()),
+            headers: vec![
+                ("reason", text("refused")),
+                ("detail", text(&refusal.why)),
+                ("sink", text(refusing_sink(target))),
+                ("status", text(&refusal.status)),
+                ("log", text(log)),
+                ("index", refusal.index.to_string().into_bytes()),
+            ],
+        },
+        Record::Dead(l) => {
+            let mut headers = vec![
+                ("reason", text(l.reason.name())),
+                ("detail", text(&l.detail)),
+                ("topic", text(&target.source_topic)),
+                ("partition", target.partition.to_string().into_bytes()),
+                ("offset", l.offset.to_string().into_bytes()),
+                ("timestamp", l.timestamp.to_string().into_bytes()),
+            ];
+            if let Some(row) = l.row {
+                headers.push(("row", row.to_string().into_bytes()));
+            }
+            OutRecord { key: l.key.clone(), value: l.value.clone(), headers }
+        }
+    }
+}

@@ -1,0 +1,62 @@
+//! A webhook. The cursor is the lane's file, set after the answer: a crash in between posts a batch twice, under the same
+//! idempotency key where it is cut the same way, and always with the same `log` and `index` in each verdict.
+
+use std::time::Duration;
+
+use avouch_connectors::http::{Webhook, WebhookBatch};
+use avouch_connectors::store::{Cursor, LaneReader};
+
+use super::Target;
+use super::writer::{Batch, Halt, Position};
+use crate::lang::{SecretString, WebhookSink};
+
+#[derive(Debug, Clone)]
+pub(super) struct Options {
+    url: String,
+    secret: Option<SecretString>,
+    token: Option<SecretString>,
+    timeout: Duration,
+    batch: usize,
+}
+
+impl Options {
+    pub fn new(w: &WebhookSink) -> Self {
+        Self {
+            url: w.url.as_str().to_owned(),
+            secret: w.secret.as_ref().map(|s| s.value.clone()),
+            token: w.token.as_ref().map(|s| s.value.clone()),
+            timeout: Duration::from_millis(w.timeout_ms.max(1) as u64),
+            batch: w.batch,
+        }
+    }
+}
+
+pub(super) struct WebhookWriter {
+    webhook: Webhook,
+    cursor: Cursor,
+    batch: usize,
+}
+
+impl WebhookWriter {
+    pub fn open(target: &Target, options: &Options, reader: &LaneReader) -> Result<(Self, Position), Halt> {
+        let cursor = reader.cursor(&target.name)?;
+        let secret = options.secret.as_ref().map(|s| s.expose().as_bytes().to_vec());
+        let token = options.token.as_ref().map(|s| s.expose().to_owned());
+        let webhook = Webhook::new(&options.url, secret, token, options.timeout)?;
+        let position = Position { at: cursor.get(), note: None };
+        Ok((Self { webhook, cursor, batch: options.batch }, position))
+    }
+
+    pub fn most(&self) -> usize {
+        self.batch
+    }
+
+    pub async fn deliver(&mut self, target: &Target, batch: Batch<'_>) -> Result<(), Halt> {
+        if let Some(first) = batch.items.first() {
+            let verdicts: Vec<String> = batch.items.iter().map(|i| i.json(batch.log, target).to_string()).collect();
+            let post = WebhookBatch { log: batch.log, sink: &target.name, first: first.number, verdicts: &verdicts };
+            self.webhook.post(post).await?;
+        }
+        Ok(self.cursor.set(batch.to)?)
+    }
+}
