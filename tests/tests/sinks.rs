@@ -11,7 +11,9 @@ use std::time::Duration;
 use arrow::array::AsArray as _;
 use arrow::datatypes::Int64Type;
 use avouch_connectors::store::LaneReader;
-use avouch_system_tests::{Alertmanager, Endpoint, Isolation, KafkaBroker, Process, Record, eventually, place, require};
+use avouch_system_tests::{
+    Alertmanager, Endpoint, Isolation, KafkaBroker, Process, Record, eventually, place, require,
+};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use pumps::{Place, START, record};
 use serde_json::Value;
@@ -179,14 +181,17 @@ fn every_kind_at_once_one_down_one_refusing_and_kills_in_between() {
             positions.iter().all(|p| *p == Some(size)).then_some(())
         });
         eventually("the pager fails", LIMIT, || {
-            (labelled(&http, "avouch_sink_errors_total", &["sink=\"pager\"", "kind=\"unreachable\""]) >= 1.0).then_some(())
+            (labelled(&http, "avouch_sink_errors_total", &["sink=\"pager\"", "kind=\"unreachable\""]) >= 1.0)
+                .then_some(())
         });
         assert!(by_sink(&http, "avouch_sink_lag_entries", "pager").unwrap() > 0.0);
         assert_eq!(by_sink(&http, "avouch_sink_lag_entries", "hook"), Some(0.0));
         assert!(ureq::get(format!("http://{http}/readyz")).call().is_ok(), "a sink that is down makes no lane unready");
 
         alertmanager.run();
-        eventually("the pager catches up", LIMIT, || (by_sink(&http, "avouch_sink_lag_entries", "pager")? == 0.0).then_some(()));
+        eventually("the pager catches up", LIMIT, || {
+            (by_sink(&http, "avouch_sink_lag_entries", "pager")? == 0.0).then_some(())
+        });
         let alerts = alertmanager.alerts();
         assert_eq!(alerts.len(), 1, "one pump is ill: {alerts:?}");
         let labels = &alerts[0]["labels"];
@@ -238,7 +243,10 @@ fn every_kind_at_once_one_down_one_refusing_and_kills_in_between() {
     let of: Vec<u64> = letters.iter().map(|l| l["index"].as_u64().unwrap()).collect();
     assert_eq!(of, refused.iter().copied().collect::<Vec<_>>(), "each refused verdict is a dead letter, once");
     for letter in &letters {
-        assert_eq!((&letter["reason"], &letter["sink"], &letter["status"]), (&"refused".into(), &"hook".into(), &"422".into()));
+        assert_eq!(
+            (&letter["reason"], &letter["sink"], &letter["status"]),
+            (&"refused".into(), &"hook".into(), &"422".into())
+        );
         assert!(letter["detail"].as_str().unwrap().contains("the endpoint says no"), "{letter}");
     }
     let bad = dead_lines(dead, ".dead_letter.0");

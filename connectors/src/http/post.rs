@@ -34,6 +34,9 @@ pub(super) struct Endpoint {
 
 impl Endpoint {
     /// `path` is appended to the URL's own. `token` is sent as a bearer token. Opens no connection.
+    ///
+    /// # Errors
+    /// [`Failure::Fatal`] when the URL is none; [`Failure::Down`] when this machine has no certificates to trust.
     pub fn new(url: &str, path: &str, token: Option<String>, timeout: Duration) -> Result<Self, Failure> {
         let fatal = |why: String| Failure::Fatal(format!("the URL of the sink cannot be used: {why}"));
         let mut url = Url::parse(url).map_err(|e| fatal(e.to_string()))?;
@@ -47,7 +50,7 @@ impl Endpoint {
             .redirect(reqwest::redirect::Policy::none())
             .user_agent(concat!("avouch/", env!("CARGO_PKG_VERSION")))
             .build()
-            .map_err(|e| Failure::Fatal(format!("the HTTP client: {e}")))?;
+            .map_err(|e| Failure::down(DownKind::Failed, format!("the HTTP client cannot be made: {e}")))?;
         Ok(Self { client, url, token, shown })
     }
 

@@ -9,6 +9,7 @@ mod canonical;
 mod files;
 mod models;
 mod mutations;
+mod sinks;
 mod snapshots;
 
 use std::io;
