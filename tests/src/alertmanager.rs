@@ -1,5 +1,6 @@
 //! Prometheus Alertmanager, Debian's, on loopback.
 
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -41,7 +42,7 @@ impl Alertmanager {
         let directory = place::fresh_directory("alertmanager");
         let config = directory.join("alertmanager.yml");
         std::fs::write(&config, "route: { receiver: nobody }\nreceivers: [ { name: nobody } ]\n").expect("its file");
-        let mut command: Command = process::command(&program().expect("it was there"));
+        let mut command = command(&program().expect("it was there"));
         command
             .arg(format!("--config.file={}", config.display()))
             .arg(format!("--storage.path={}", directory.join("data").display()))
@@ -79,4 +80,18 @@ fn program() -> Result<std::path::PathBuf, Missing> {
     place::find_program("prometheus-alertmanager", std::slice::from_ref(&unpacked))
         .or_else(|| place::find_program("alertmanager", std::slice::from_ref(&unpacked)))
         .ok_or_else(|| Missing("Alertmanager is not there: run tests/setup/install alertmanager".to_owned()))
+}
+
+/// Debian's looks for its template under /usr/share only. Where the package is unpacked and not installed, the process gets a
+/// /usr/share of its own, the package's.
+fn command(program: &Path) -> Command {
+    const TEMPLATE: &str = "share/prometheus/alertmanager/default.tmpl";
+    let share = program.parent().and_then(Path::parent).map(|usr| usr.join("share"));
+    let Some(share) = share.filter(|s| !Path::new("/usr").join(TEMPLATE).exists() && s.is_dir()) else {
+        return process::command(program);
+    };
+    let mut command = process::command(Path::new("/usr/bin/unshare"));
+    command.args(["--map-root-user", "--mount", "sh", "-c", "mount --bind \"$0\" /usr/share && exec \"$@\""]);
+    command.arg(share).arg(program);
+    command
 }

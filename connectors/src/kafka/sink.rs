@@ -1,7 +1,7 @@
 //! Writing to topics: in transactions that carry their own cursor, or at least once.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::client::ClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -46,6 +46,12 @@ struct Deliveries {
 impl Deliveries {
     fn take(&self) -> Vec<Rd> {
         std::mem::take(&mut *self.failed.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Deliveries {
+    fn any(&self) -> bool {
+        !self.failed.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
     }
 }
 
@@ -237,6 +243,7 @@ impl TransactionalSink {
         let doing = |what: &str| format!("{what} a transaction of \"{}\"", self.id);
         self.producer.begin_transaction().map_err(|e| KafkaError::client(doing("beginning"), e))?;
         send_all(&self.producer, &self.topic, self.limit, records)?;
+        self.reported()?;
         let mut list = TopicPartitionList::new();
         let mut cursor = list.add_partition(&self.topic, CURSOR_PARTITION);
         cursor.set_metadata(note);
@@ -248,6 +255,26 @@ impl TransactionalSink {
             .send_offsets_to_transaction(&list, &group, TIMEOUT)
             .map_err(|e| KafkaError::client(doing("adding the cursor to"), e))?;
         self.producer.commit_transaction(TIMEOUT).map_err(|e| KafkaError::client(doing("committing"), e))
+    }
+}
+
+impl TransactionalSink {
+    /// Waits until everything sent is delivered, or one is not: from then on the transaction can only be aborted, and what
+    /// still waits in it would wait for as long as a commit may take.
+    fn reported(&self) -> Result<(), KafkaError> {
+        let writing = |e| KafkaError::client(format!("writing to \"{}\"", self.topic), e);
+        let deadline = Instant::now() + TIMEOUT;
+        while self.producer.in_flight_count() > 0 && !self.producer.context().any() {
+            self.producer.poll(Duration::from_millis(100));
+            if Instant::now() > deadline {
+                return Err(writing(Rd::MessageProduction(RDKafkaErrorCode::MessageTimedOut)));
+            }
+        }
+        match self.producer.context().any() {
+            // Which one says most is seen when all are back.
+            true => Err(writing(Rd::MessageProduction(RDKafkaErrorCode::Fail))),
+            false => Ok(()),
+        }
     }
 }
 
