@@ -132,7 +132,7 @@ impl Gather {
             rows.canonical.extend_from_slice(&offset.to_le_bytes());
             rows.canonical.extend_from_slice(&rows.indexes[row].to_le_bytes());
             let bitmap = rows.canonical.len();
-            rows.canonical.resize(bitmap + self.bitmap_bytes, 0);
+            rows.canonical.resize(bitmap + self.bitmap.len(), 0);
             for (i, column) in self.columns.iter().enumerate() {
                 if column.is_null(row) {
                     continue;
@@ -149,28 +149,31 @@ impl Gather {
     /// [`Gather::canonical`] where every row has every field and all but the key are eight bytes wide: column by column,
     /// into places known beforehand.
     fn canonical_fixed(&self, n: usize, offset: i64, rows: &mut Rows) {
-        let head = 12 + self.bitmap_bytes;
+        let head = 12 + self.bitmap.len();
         let width = head + 8 * (self.columns.len() - 1);
         let start = rows.canonical.len();
         let base = rows.len() - n;
         rows.canonical.resize(start + n * width, 0);
-        let mut bitmap = vec![0u8; self.bitmap_bytes];
+        let mut bitmap = vec![0u8; self.bitmap.len()];
         (0..self.columns.len()).for_each(|i| bitmap[i / 8] |= 1 << (i % 8));
-        for (row, out) in rows.canonical[start..].chunks_exact_mut(width).enumerate() {
-            out[..8].copy_from_slice(&offset.to_le_bytes());
-            out[8..12].copy_from_slice(&rows.indexes[base + row].to_le_bytes());
-            out[12..head].copy_from_slice(&bitmap);
-            rows.canonical_ends.push((start + (row + 1) * width) as u32);
+        let canonical = &mut rows.canonical[start..];
+        let mut first = vec![0u8; width];
+        first[..8].copy_from_slice(&offset.to_le_bytes());
+        first[12..head].copy_from_slice(&bitmap);
+        for row in 0..n {
+            let at = row * width;
+            canonical[at..at + width].copy_from_slice(&first);
+            if let Some(place) = canonical[at + 8..].first_chunk_mut::<4>() {
+                *place = rows.indexes[base + row].to_le_bytes();
+            }
+            rows.canonical_ends.push((start + at + width) as u32);
         }
         let mut at = head;
         for (_, column) in self.columns.iter().enumerate().filter(|(i, _)| *i != self.key) {
-            let out = rows.canonical[start..].chunks_exact_mut(width);
             match &column.values {
-                Values::F64(v) => {
-                    out.zip(&v[base..]).for_each(|(o, v)| o[at..at + 8].copy_from_slice(&v.to_bits().to_le_bytes()));
-                }
+                Values::F64(v) => spread(v[base..].iter().map(|v| v.to_bits().to_le_bytes()), canonical, at, width),
                 Values::I64(v) | Values::Time(v) => {
-                    out.zip(&v[base..]).for_each(|(o, v)| o[at..at + 8].copy_from_slice(&v.to_le_bytes()));
+                    spread(v[base..].iter().map(|v| v.to_le_bytes()), canonical, at, width);
                 }
                 Values::Bool(_) | Values::Text { .. } => {}
             }
@@ -181,6 +184,17 @@ impl Gather {
     /// Row `i` of the columns as a JSON object of the pipeline's fields.
     fn json(&self, i: usize) -> Vec<u8> {
         json_object(self.fields.iter().map(|f| f.name.as_str()).zip(&self.columns), i)
+    }
+}
+
+/// Writes values at `at`, `at + width`, ….
+#[inline]
+fn spread(values: impl Iterator<Item = [u8; 8]>, out: &mut [u8], mut at: usize, width: usize) {
+    for v in values {
+        if let Some(place) = out.get_mut(at..).and_then(|o| o.first_chunk_mut::<8>()) {
+            *place = v;
+        }
+        at += width;
     }
 }
 

@@ -181,7 +181,10 @@ struct Gather {
     key: usize,
     time: usize,
     max_record_bytes: usize,
-    bitmap_bytes: usize,
+    /// The presence bitmap of a row, while it is put together.
+    bitmap: Vec<u8>,
+    /// The canonical bytes of a row, while they are put together.
+    row: Vec<u8>,
 }
 
 /// What became of a run of records.
@@ -211,7 +214,8 @@ impl Ingest {
             key,
             time,
             max_record_bytes: source.max_record_bytes,
-            bitmap_bytes: source.fields.len().div_ceil(8),
+            bitmap: vec![0; source.fields.len().div_ceil(8)],
+            row: vec![0; 12 + source.fields.len().div_ceil(8) + 8 * source.fields.len()],
         };
         Self { decoder, gather }
     }

@@ -61,47 +61,59 @@ impl Gather {
         Ok(())
     }
 
+    /// Appends the row to the columns and its canonical bytes to `canonical`.
     #[inline]
     fn append<D: RowDecoder>(&mut self, decoder: &D, payload: &[u8], offset: i64, canonical: &mut Vec<u8>) {
-        canonical.extend_from_slice(&offset.to_le_bytes());
-        canonical.extend_from_slice(&0u32.to_le_bytes());
-        let bitmap = canonical.len();
-        canonical.resize(bitmap + self.bitmap_bytes, 0);
+        // The row is put together in a place of its own, of which no bound grows, and appended at once.
+        let row = &mut self.row[..];
+        let mut at = 12 + self.bitmap.len();
+        row[..8].copy_from_slice(&offset.to_le_bytes());
+        row[8..at].fill(0);
+        let start = canonical.len();
+        self.bitmap.fill(0);
         for (i, (column, &slot)) in self.columns.iter_mut().zip(decoder.slots()).enumerate() {
-            let present = match (&mut column.values, slot) {
+            let fixed = match (&mut column.values, slot) {
                 (Values::F64(values), Slot::F64(v)) => {
                     values.push(v);
-                    canonical.extend_from_slice(&v.to_bits().to_le_bytes());
-                    true
+                    Some(v.to_bits().to_le_bytes())
                 }
                 (Values::I64(values), Slot::I64(v)) | (Values::Time(values), Slot::Timestamp(v)) => {
                     values.push(v);
-                    canonical.extend_from_slice(&v.to_le_bytes());
-                    true
+                    Some(v.to_le_bytes())
                 }
                 (Values::Bool(values), Slot::Bool(v)) => {
                     values.push(v);
-                    canonical.push(u8::from(v));
-                    true
+                    row[at] = u8::from(v);
+                    at += 1;
+                    None
                 }
                 (Values::Text { ends, bytes }, Slot::Text { .. } | Slot::Unescaped { .. }) => {
                     let text = decoder.text(payload, slot);
                     bytes.extend_from_slice(text);
                     ends.push(bytes.len() as i32);
                     if i != self.key {
+                        canonical.extend_from_slice(&row[..at]);
                         canonical.extend_from_slice(&(text.len() as u32).to_le_bytes());
                         canonical.extend_from_slice(text);
+                        at = 0;
                     }
-                    true
+                    None
                 }
-                _ => false,
+                _ => {
+                    column.push_null();
+                    continue;
+                }
             };
-            if present {
-                column.mark_valid();
-                canonical[bitmap + i / 8] |= 1 << (i % 8);
-            } else {
-                column.push_null();
+            if let Some(bytes) = fixed
+                && let Some(place) = row[at..].first_chunk_mut::<8>()
+            {
+                *place = bytes;
+                at += 8;
             }
+            column.mark_valid();
+            self.bitmap[i / 8] |= 1 << (i % 8);
         }
+        canonical.extend_from_slice(&row[..at]);
+        canonical[start + 12..start + 12 + self.bitmap.len()].copy_from_slice(&self.bitmap);
     }
 }
