@@ -30,7 +30,7 @@ use crate::verdict::{
 };
 use crate::window::{FiredWindow, WindowOperator};
 
-const SNAPSHOT_VERSION: u16 = 1;
+const SNAPSHOT_VERSION: u16 = 2;
 
 /// Why a lane cannot go on. None of these comes from the contents of a record: bad records become dead letters.
 #[derive(Debug, Error)]
