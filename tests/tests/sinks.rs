@@ -77,7 +77,9 @@ fn readings(seconds: std::ops::Range<i64>, ill: impl Fn(i64) -> bool) -> Vec<Rec
             let (device, ts) = (format!("pump-{pump:03}"), START + second * 1000);
             let mut value = pumps::reading(&device, ts);
             if pump == 0 && ill(second) {
-                value = value.replace(r#""vibration":"#, r#""vibration":9"#);
+                let mut shaking: Value = serde_json::from_str(&value).unwrap();
+                shaking["vibration"] = (9.0 + shaking["vibration"].as_f64().unwrap()).into();
+                value = shaking.to_string();
             }
             out.push(record(0, &device, ts, value));
         }
