@@ -172,7 +172,10 @@ mod tests {
 
     use super::*;
 
-    fn scan(text: &[u8], most: usize, buffer: usize) -> Vec<(Scanned, u64, Vec<u8>, Vec<Vec<u8>>)> {
+    /// What was scanned, its line, its raw bytes, its fields.
+    type Row = (Scanned, u64, Vec<u8>, Vec<Vec<u8>>);
+
+    fn scan(text: &[u8], most: usize, buffer: usize) -> Vec<Row> {
         let mut scan = CsvScan::new(BufReader::with_capacity(buffer, text), b',', most);
         scan.skip_mark().unwrap();
         let mut out = Vec::new();
