@@ -55,11 +55,7 @@ impl Admission {
     }
 
     fn is_late(&self, event_time: i64, watermark: i64) -> bool {
-        !self.windows.is_empty()
-            && self
-                .windows
-                .iter()
-                .all(|w| event_time.div_euclid(w.every_ms()) * w.every_ms() + w.size_ms() <= watermark)
+        !self.windows.is_empty() && self.windows.iter().all(|w| w.is_closed(event_time, watermark))
     }
 
     #[cold]

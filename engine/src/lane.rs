@@ -152,10 +152,7 @@ impl Lane {
         let operators = plan
             .windows
             .iter()
-            .map(|w| {
-                let aggregates = w.query.aggregates().to_vec();
-                WindowOperator::new(w.window, w.query.layouts(), aggregates, &source.topic, partition)
-            })
+            .map(|w| WindowOperator::new(w.query.definition(w.window), &source.topic, partition))
             .collect();
         let log_id = LogOrigin::new(&plan.pipeline, partition).log_id();
         Self {
@@ -185,6 +182,11 @@ impl Lane {
     /// How many devices the lane has seen.
     pub fn devices(&self) -> usize {
         self.devices.len()
+    }
+
+    /// How often partial results of windows were merged since the lane was made or restored: what its windows cost.
+    pub fn window_merges(&self) -> u64 {
+        self.windows.iter().map(WindowOperator::merges).sum()
     }
 
     /// The index the next verdict will have, which is the size of the log.
@@ -280,10 +282,10 @@ impl Lane {
 
     fn feature_rows(&self, step: usize, window: &FiredWindow) -> Result<FeatureRows, LaneError> {
         let features = self.features(step, window)?;
-        let device = |&r: &u32| self.devices.name(window.devices[r as usize].device).to_owned();
+        let fired = |&r: &u32| &window.devices[r as usize];
         Ok(FeatureRows {
-            window_ends: vec![window.end; features.rows.len()],
-            devices: features.rows.iter().map(device).collect(),
+            window_ends: features.rows.iter().map(|r| fired(r).end).collect(),
+            devices: features.rows.iter().map(|r| self.devices.name(fired(r).device).to_owned()).collect(),
             batch: features.batch,
         })
     }
@@ -409,8 +411,8 @@ impl Lane {
                         device_id: *self.devices.id(fired.device),
                         seq: self.devices.take_seq(fired.device),
                         // Admitted times are not negative, so a window can begin before 1970 only by its alignment.
-                        window_start: window.start.max(0) as u64,
-                        window_end: window.end.max(0) as u64,
+                        window_start: fired.start.max(0) as u64,
+                        window_end: fired.end.max(0) as u64,
                         model_hash: score.model.hash(),
                         config_hash: plan.config_hash,
                         input_digest: fired.digest,

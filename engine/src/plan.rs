@@ -215,16 +215,20 @@ impl LanePlan {
             return Ok(());
         };
         let (size, every) = (window.size_ms(), window.every_ms());
-        if size <= 0 || every <= 0 {
-            return Err(PlanError::new(&step.name, "a window's size and every are longer than zero"));
-        }
-        if every > size {
-            return Err(PlanError::new(
-                &step.name,
-                format!(
-                    "every = {every} ms is longer than size = {size} ms, so some rows would be in no window; make it at most the size"
-                ),
-            ));
+        let session = matches!(window, WindowSpec::Session { .. });
+        let wrong = match (size.min(every), every > size) {
+            (..=0, _) if session => "a session's gap and max are longer than zero".to_owned(),
+            (..=0, _) => "a window's size and every are longer than zero".to_owned(),
+            (_, true) if session => {
+                format!("max = {size} ms is shorter than gap = {every} ms; make it at least the gap")
+            }
+            (_, true) => format!(
+                "every = {every} ms is longer than size = {size} ms, so some rows would be in no window; make it at most the size"
+            ),
+            _ => String::new(),
+        };
+        if !wrong.is_empty() {
+            return Err(PlanError::new(&step.name, wrong));
         }
         let find = |source_column: usize, what: &str, name: &str| {
             (0..schema.fields().len()).find(|&i| self.lineage(input, i) == Some(source_column)).ok_or_else(|| {

@@ -113,7 +113,7 @@ pub struct SourceSpec {
     pub max_record_bytes: usize,
 }
 
-/// Event-time windows, aligned to the epoch, `[start, end)`.
+/// Event-time windows, `[start, end)`; tumbling and sliding ones are aligned to the epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WindowSpec {
     /// Back to back.
@@ -128,20 +128,46 @@ pub enum WindowSpec {
         /// Distance between starts in milliseconds; divides into `size_ms` or not.
         every_ms: i64,
     },
+    /// A device's rows that follow each other by less than a gap.
+    Session {
+        /// A row that comes so many milliseconds after the one before begins a session.
+        gap_ms: i64,
+        /// The greatest length in milliseconds: a session is cut at the last multiple of the gap that is at most so long
+        /// after its first row. At least the gap.
+        max_ms: i64,
+    },
 }
 
 impl WindowSpec {
-    /// Length in milliseconds.
+    /// The greatest length in milliseconds.
     pub fn size_ms(self) -> i64 {
         match self {
             WindowSpec::Tumbling { size_ms } | WindowSpec::Sliding { size_ms, .. } => size_ms,
+            WindowSpec::Session { max_ms, .. } => max_ms,
         }
     }
-    /// Distance between starts in milliseconds.
+    /// Distance between starts in milliseconds; of sessions, the gap.
     pub fn every_ms(self) -> i64 {
         match self {
             WindowSpec::Tumbling { size_ms } => size_ms,
             WindowSpec::Sliding { every_ms, .. } => every_ms,
+            WindowSpec::Session { gap_ms, .. } => gap_ms,
+        }
+    }
+    /// How long a window lasts at least, milliseconds.
+    pub fn shortest_ms(self) -> i64 {
+        match self {
+            WindowSpec::Session { gap_ms, .. } => gap_ms,
+            fixed => fixed.size_ms(),
+        }
+    }
+    /// Whether a row of time `t` is late: at this watermark all windows it could be in are closed, or, for sessions, may be.
+    #[inline]
+    pub fn is_closed(self, t: i64, watermark: i64) -> bool {
+        match self {
+            WindowSpec::Tumbling { size_ms } => t.div_euclid(size_ms) * size_ms + size_ms <= watermark,
+            WindowSpec::Sliding { size_ms, every_ms } => t.div_euclid(every_ms) * every_ms + size_ms <= watermark,
+            WindowSpec::Session { .. } => t < watermark,
         }
     }
 }

@@ -46,7 +46,8 @@ fn field(name: &str, ty: FieldType, required: bool) -> FieldSpec {
     FieldSpec { name: name.into(), ty, required }
 }
 
-/// Two windowed steps of different shape over a filtering and computing step: their verdicts interleave in one log.
+/// Windowed steps of every kind over a filtering and computing step: their verdicts interleave in one log. Rows come up to
+/// a second later than the disorder allows, so that some change windows that were partly computed already.
 fn plan() -> Arc<LanePlan> {
     let sql = |name: &str, from: &str, sql: &str, window| SqlStepSpec {
         name: name.into(),
@@ -99,8 +100,29 @@ fn plan() -> Arc<LanePlan> {
                 "SELECT device, kurtosis(x) AS k, max(per) - min(per) AS r, rms(x) AS q FROM clean WHERE n <> 3 GROUP BY device",
                 Some(WindowSpec::Tumbling { size_ms: 7_000 }),
             ),
+            sql(
+                "visits",
+                "clean",
+                "SELECT device, count(*) AS c, corr(x, y + n) AS r, median(x) AS e, first_value(x) AS f, last_value(n) AS l, \
+                 max(n) AS h, count(DISTINCT n) AS u, zero_crossings(x) AS z, ewma(x, 0.3) AS w, \
+                 band_energy(x, ts, 0.1, 2) AS o, avg(x) FILTER (WHERE n > 2) AS g, min(device) AS name, bool_or(n = 4) AS any \
+                 FROM clean GROUP BY device",
+                Some(WindowSpec::Session { gap_ms: 1_500, max_ms: 6_000 }),
+            ),
+            sql(
+                "long",
+                "clean",
+                "SELECT device, median(y) AS e, last_value(x) IGNORE NULLS AS l, regr_slope(y, n) AS r, skewness(x) AS s, \
+                 approx_distinct(n) AS u FROM clean GROUP BY device",
+                Some(WindowSpec::Sliding { size_ms: 16_500, every_ms: 1_000 }),
+            ),
         ],
-        scores: vec![score("a", "fast", &["m", "s", "c", "d"]), score("b", "slow", &["k", "r", "q"])],
+        scores: vec![
+            score("a", "fast", &["m", "s", "c", "d"]),
+            score("b", "slow", &["k", "r", "q"]),
+            score("c", "visits", &["c", "r", "e", "f", "l", "h", "u", "z", "w", "o", "g"]),
+            score("d", "long", &["e", "l", "r", "s", "u"]),
+        ],
     };
     Arc::new(LanePlan::new(&spec).unwrap())
 }
@@ -197,6 +219,7 @@ proptest! {
         prop_assert_eq!(&run(&plan, &records, &cuts, false), &whole);
         prop_assert_eq!(&run(&plan, &records, &cuts, true), &whole);
         prop_assert_eq!(&run(&plan, &records, &each, false), &whole);
+        prop_assert_eq!(&run(&plan, &records, &each, true), &whole);
     }
 
     #[test]
@@ -304,7 +327,12 @@ fn errors_of_planning_name_step_and_cure() {
         ("readings", "SELECT x FROM readings", window),
         ("readings", "SELECT avg(x) AS m FROM readings", window),
         ("readings", "SELECT x, count(*) AS c FROM readings GROUP BY x", window),
-        ("readings", "SELECT device, median(x) AS m FROM readings GROUP BY device", window),
+        ("readings", "SELECT device, array_agg(x) AS m FROM readings GROUP BY device", window),
+        ("readings", "SELECT device, ewma(x, 2) AS m FROM readings GROUP BY device", window),
+        ("readings", "SELECT device, band_energy(x, ts, 5, 2) AS m FROM readings GROUP BY device", window),
+        ("readings", "SELECT device, median(1) AS m FROM readings GROUP BY device", window),
+        ("readings", "SELECT device, first_value(x ORDER BY x) AS m FROM readings GROUP BY device", window),
+        ("readings", "SELECT device, last_value(x) FILTER (WHERE x > 0) AS m FROM readings GROUP BY device", window),
         ("readings", "SELECT device, avg(DISTINCT x) AS m FROM readings GROUP BY device", window),
         ("readings", "SELECT device, slope(x, x) AS m FROM readings GROUP BY device", window),
         ("readings", "SELECT device, avg(device) AS m FROM readings GROUP BY device", window),
@@ -312,6 +340,11 @@ fn errors_of_planning_name_step_and_cure() {
             "readings",
             "SELECT device, avg(x) AS m FROM readings GROUP BY device",
             Some(WindowSpec::Sliding { size_ms: 1_000, every_ms: 2_000 }),
+        ),
+        (
+            "readings",
+            "SELECT device, avg(x) AS m FROM readings GROUP BY device",
+            Some(WindowSpec::Session { gap_ms: 2_000, max_ms: 1_000 }),
         ),
     ] {
         said.push_str(&format!("{query}\n"));

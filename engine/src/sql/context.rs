@@ -16,7 +16,8 @@ use datafusion::optimizer::Analyzer;
 use datafusion::sql::parser::{DFParser, Statement};
 use datafusion::sql::planner::{ParserOptions, SqlToRel};
 
-use super::functions;
+use super::aggregates::OVER_ALL_ROWS;
+use super::{functions, signal_functions};
 
 /// DataFusion's scalar functions that are exact or correctly rounded, so that every machine gives the same bits.
 /// Transcendental ones are ours ([`functions::scalar`]), from one library.
@@ -68,7 +69,33 @@ const SCALARS: &[&str] = &[
 ];
 
 /// DataFusion's aggregates that windows compute.
-const AGGREGATES: &[&str] = &["avg", "count", "max", "min", "stddev", "stddev_pop", "sum", "var", "var_pop"];
+const AGGREGATES: &[&str] = &[
+    "avg",
+    "bool_and",
+    "bool_or",
+    "corr",
+    "count",
+    "covar_pop",
+    "covar_samp",
+    "first_value",
+    "last_value",
+    "max",
+    "min",
+    "regr_avgx",
+    "regr_avgy",
+    "regr_count",
+    "regr_intercept",
+    "regr_r2",
+    "regr_slope",
+    "regr_sxx",
+    "regr_sxy",
+    "regr_syy",
+    "stddev",
+    "stddev_pop",
+    "sum",
+    "var",
+    "var_pop",
+];
 
 struct Functions {
     scalars: BTreeMap<String, Arc<ScalarUDF>>,
@@ -92,17 +119,23 @@ fn functions_available() -> &'static Functions {
         }
         let mut aggregates = BTreeMap::new();
         for f in SessionStateDefaults::default_aggregate_functions() {
-            if AGGREGATES.contains(&f.name()) {
+            if AGGREGATES.contains(&f.name()) || OVER_ALL_ROWS.contains(&f.name()) {
                 for name in std::iter::once(f.name().to_owned()).chain(f.aliases().iter().cloned()) {
                     aggregates.insert(name, f.clone());
                 }
             }
         }
-        for f in functions::aggregate() {
+        for f in functions::aggregate().into_iter().chain(signal_functions::aggregates()) {
             aggregates.insert(f.name().to_owned(), Arc::new(f));
         }
         Functions { scalars, aggregates, planners: SessionStateDefaults::default_expr_planners() }
     })
+}
+
+/// Avouch's own functions, to be registered with a DataFusion session: scalar functions in `libm`'s bits, and statistics
+/// of machines and signals. Those that depend on order (`zero_crossings`, `ewma`) take rows as the query gives them.
+pub fn functions() -> (Vec<ScalarUDF>, Vec<AggregateUDF>) {
+    (functions::scalar(), functions::aggregate().into_iter().chain(signal_functions::aggregates()).collect())
 }
 
 struct OneTable {

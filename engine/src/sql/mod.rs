@@ -1,12 +1,17 @@
 //! SQL steps: planned once by DataFusion, run as vectorised expressions, row by row where a row fails.
 
+mod aggregates;
 mod condition;
 mod context;
 mod functions;
+mod reduce;
 mod rows;
+mod signal;
+mod signal_functions;
 mod windowed;
 
 pub use condition::Condition;
+pub use context::functions as registered_functions;
 pub use rows::{RowPipeline, Selection};
 pub use windowed::WindowedQuery;
 

@@ -4,24 +4,23 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, Float64Array, RecordBatch, StringArray};
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use datafusion::common::{Column, DFSchema, Result, exec_err, plan_err};
+use arrow::datatypes::{Field, Schema, SchemaRef};
+use datafusion::common::{Result, ScalarValue, exec_err, plan_err};
 use datafusion::logical_expr::{Aggregate as AggregatePlan, Expr, LogicalPlan};
 use datafusion::physical_expr::PhysicalExpr;
 
-use super::functions::statistic;
-use super::rows::{RowPipeline, Selection, compile_expr, operator_name};
+use super::aggregates::{self, Kept};
+use super::rows::{RowPipeline, Selection, operator_name};
 use super::{context, message};
 use crate::device::DeviceTable;
-use crate::window::{Aggregate, ChannelValues, FiredWindow, Layout, Needs, Statistic};
+use crate::spec::WindowSpec;
+use crate::window::{CellArray, ChannelValues, Column, FiredWindow, Inputs, WindowDefinition};
 
 /// `SELECT key, aggregates… FROM input [WHERE …] GROUP BY key [HAVING …]`, split at the aggregation.
 #[derive(Debug, Clone)]
 pub struct WindowedQuery {
     before: RowPipeline,
-    inputs: Vec<Arc<dyn PhysicalExpr>>,
-    layouts: Vec<Layout>,
-    aggregates: Vec<Aggregate>,
+    kept: Kept,
     /// The aggregation's output: the key, then the aggregates.
     grouped: SchemaRef,
     after: RowPipeline,
@@ -45,26 +44,10 @@ impl WindowedQuery {
         if input.maybe_index_of_column(group).and_then(|i| before.lineage(i)) != Some(key) {
             return plan_err!("GROUP BY {} is not the source's key; group by the key column", group.name());
         }
-        let mut query = Self {
-            before,
-            inputs: Vec::new(),
-            layouts: Vec::new(),
-            aggregates: Vec::new(),
-            grouped: Arc::new(Schema::empty()),
-            after: RowPipeline::identity(Arc::new(Schema::empty())),
-        };
-        let mut needs: Vec<(Expr, Needs)> = Vec::new();
-        for e in &aggregate.aggr_expr {
-            query.aggregates.push(query.aggregate(e, input, time, &mut needs)?);
-        }
-        for (e, n) in &needs {
-            let as_f64 = datafusion::logical_expr::cast(e.clone(), DataType::Float64);
-            query.inputs.push(compile_expr(&as_f64, input)?);
-            query.layouts.push(Layout::new(*n));
-        }
+        let kept = aggregates::plan(&aggregate.aggr_expr, input, &before, time)?;
         let fields: Vec<_> = aggregate.schema.as_arrow().fields().iter().cloned().collect();
-        query.grouped = Arc::new(Schema::new(fields));
-        query.after = RowPipeline::identity(query.grouped.clone());
+        let grouped: SchemaRef = Arc::new(Schema::new(fields));
+        let mut query = Self { before, kept, after: RowPipeline::identity(grouped.clone()), grouped };
         for plan in above.iter().rev() {
             match plan {
                 LogicalPlan::Projection(p) => query.after.project(&p.expr, p.input.schema(), &p.schema)?,
@@ -75,86 +58,34 @@ impl WindowedQuery {
         Ok(query)
     }
 
-    fn aggregate(&self, e: &Expr, input: &DFSchema, time: usize, needs: &mut Vec<(Expr, Needs)>) -> Result<Aggregate> {
-        let e = match e {
-            Expr::Alias(a) => a.expr.as_ref(),
-            other => other,
-        };
-        let Expr::AggregateFunction(f) = e else {
-            return plan_err!("{e} is not an aggregate function");
-        };
-        let p = &f.params;
-        if p.distinct || p.filter.is_some() || !p.order_by.is_empty() {
-            return plan_err!("DISTINCT, FILTER and ORDER BY inside {}(…) are not available in windows", f.func.name());
-        }
-        let name = f.func.name();
-        let Some(stat) = statistic(name) else {
-            return plan_err!("{name} is not available in windows");
-        };
-        if stat == Statistic::Count && p.args.iter().all(|a| matches!(a, Expr::Literal(..))) {
-            return Ok(Aggregate::Rows);
-        }
-        let value = match (stat, p.args.as_slice()) {
-            (Statistic::Slope, [value, at]) => {
-                let from = match at {
-                    Expr::Column(c) => self.source_column(c, input),
-                    Expr::Cast(c) => match c.expr.as_ref() {
-                        Expr::Column(c) => self.source_column(c, input),
-                        _ => None,
-                    },
-                    _ => None,
-                };
-                if from != Some(time) {
-                    return plan_err!("slope(value, ts) takes the source's time column as its second argument");
-                }
-                value
-            }
-            (_, [value]) => value,
-            _ => return plan_err!("{name} takes one argument"),
-        };
-        let channel = match needs.iter().position(|(e, _)| e == value) {
-            Some(i) => i,
-            None => {
-                needs.push((value.clone(), Needs::default()));
-                needs.len() - 1
-            }
-        };
-        needs[channel].1 = needs[channel].1.union(stat.needs());
-        Ok(Aggregate::Of(channel, stat))
-    }
-
-    fn source_column(&self, c: &Column, input: &DFSchema) -> Option<usize> {
-        input.maybe_index_of_column(c).and_then(|i| self.before.lineage(i))
-    }
-
     /// The columns of the result.
     pub fn schema(&self) -> &SchemaRef {
         self.after.schema()
     }
 
-    /// What is kept of each channel, in the order of the channels.
-    pub fn layouts(&self) -> &[Layout] {
-        &self.layouts
+    /// What a window of this query keeps and computes.
+    pub fn definition(&self, window: WindowSpec) -> WindowDefinition {
+        WindowDefinition {
+            window,
+            shape: self.kept.shape.clone(),
+            gathers: self.kept.gathers.clone(),
+            aggregates: self.kept.aggregates.clone(),
+        }
     }
 
-    /// The aggregates, in the order of [`FiredWindow::values`].
-    pub fn aggregates(&self) -> &[Aggregate] {
-        &self.aggregates
-    }
-
-    /// Runs what stands before the aggregation and evaluates the channels; hands both to `then`. Failing rows go to
+    /// Runs what stands before the aggregation and evaluates its inputs; hands both to `then`. Failing rows go to
     /// `failed`, as in [`RowPipeline::run`].
     pub fn channels(
         &self,
         input: &Selection,
         failed: &mut Vec<(u32, String)>,
-        then: impl FnOnce(&[u32], &[ChannelValues<'_>]),
+        then: impl FnOnce(&[u32], Inputs<'_>),
     ) -> Result<()> {
         let mut selection = self.before.run(input, failed)?;
         let arrays = match self.evaluate(&selection.batch) {
             Ok(arrays) => arrays,
             Err(_) => {
-                // A channel fails on some row: find which, and go on without them.
+                // An input fails on some row: find which, and go on without them.
                 let mut keep = Vec::new();
                 for i in 0..selection.rows.len() {
                     match self.evaluate(&selection.batch.slice(i, 1)) {
@@ -174,29 +105,45 @@ impl WindowedQuery {
                 self.evaluate(&selection.batch)?
             }
         };
-        let mut values: Vec<ChannelValues<'_>> = Vec::with_capacity(arrays.len());
-        for a in &arrays {
+        let (channels, gathered) = arrays.split_at(self.kept.channels.len());
+        let mut values: Vec<ChannelValues<'_>> = Vec::with_capacity(channels.len());
+        for a in channels {
             let Some(a) = a.as_any().downcast_ref::<Float64Array>() else {
                 return exec_err!("an aggregate's argument is {}, not a number", a.data_type());
             };
             values.push((a.values(), a.nulls().filter(|n| n.null_count() > 0)));
         }
-        then(&selection.rows, &values);
+        let mut cells: Vec<CellArray<'_>> = Vec::with_capacity(gathered.len());
+        for a in gathered {
+            let Some(cell) = CellArray::of(a.as_ref()) else {
+                return exec_err!("an aggregate's argument is {}, which cannot be kept", a.data_type());
+            };
+            cells.push(cell);
+        }
+        then(&selection.rows, Inputs { channels: &values, gathered: &cells });
         Ok(())
     }
 
     fn evaluate(&self, batch: &RecordBatch) -> Result<Vec<ArrayRef>> {
-        self.inputs.iter().map(|e| e.evaluate(batch)?.into_array(batch.num_rows())).collect()
+        let inputs = self.kept.channels.iter().chain(&self.kept.gathered);
+        inputs.map(|e: &Arc<dyn PhysicalExpr>| e.evaluate(batch)?.into_array(batch.num_rows())).collect()
     }
 
     /// What stands after the aggregation, over a fired window.
     pub fn features(&self, window: &FiredWindow, devices: &DeviceTable) -> Result<Features> {
         let names = window.devices.iter().map(|f| Some(devices.name(f.device)));
         let mut arrays: Vec<ArrayRef> = vec![Arc::new(names.collect::<StringArray>())];
+        if let Some(why) = &window.failed {
+            return exec_err!("an aggregate fails on a window: {why}");
+        }
         for (values, field) in window.values.iter().zip(&self.grouped.fields()[1..]) {
-            let column: Float64Array = values.iter().copied().collect();
+            let column: ArrayRef = match values {
+                Column::Numbers(values) => Arc::new(values.iter().copied().collect::<Float64Array>()),
+                Column::Scalars(values) if values.is_empty() => arrow::array::new_empty_array(field.data_type()),
+                Column::Scalars(values) => ScalarValue::iter_to_array(values.iter().cloned())?,
+            };
             arrays.push(match field.data_type() {
-                DataType::Float64 => Arc::new(column),
+                same if same == column.data_type() => column,
                 other => cast(&column, other)?,
             });
         }

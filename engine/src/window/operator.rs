@@ -1,56 +1,80 @@
 //! The window operator.
 //!
-//! Time is cut into panes as wide as the greatest common divisor of `size` and `every`. A row updates one pane; a window
-//! is the merge of its panes, in time order. A window fires at the exact row whose watermark reaches its end, so what a
-//! window contains does not depend on how rows were batched. Inside a window devices come in the order of their numbers.
+//! A row updates one pane of its device; a window is made of panes (see [`super::fold`], [`super::session`]). A window fires
+//! at the exact row whose watermark reaches its end, so what a window contains does not depend on how rows were batched.
 
-use std::collections::BTreeMap;
-
-use arrow::buffer::NullBuffer;
-use sha2::digest::common::hazmat::{SerializableState, SerializedState};
+use datafusion::common::ScalarValue;
 use sha2::{Digest, Sha256};
 
-use super::stats::{Layout, Statistic};
-use crate::codec::{CodecError, Reader, Writer};
+use super::fold::{Folder, Folding};
+use super::gather::{CellArray, GatherSpec};
+use super::grid::Grid;
+use super::pairs::PairStatistic;
+use super::panes::Panes;
+use super::session::Sessions;
+use super::stats::Statistic;
+use super::words::{ChannelValues, Shape};
+use crate::codec::Writer;
 use crate::device::{DeviceNumber, DeviceTable};
 use crate::ingest::Rows;
 use crate::spec::WindowSpec;
 use crate::verdict::Hash32;
 
-/// One input of the statistics: a numeric expression over rows. `layout` says what is kept of it.
-#[derive(Debug, Clone, Copy)]
-pub struct Channel {
-    /// Where its words start in a slot.
-    pub base: usize,
-    /// Its words.
-    pub layout: Layout,
-}
-
-/// A channel's value for each row that reached the step, and which of them are null.
-pub type ChannelValues<'a> = (&'a [f64], Option<&'a NullBuffer>);
-
-/// One output: a statistic of a channel, or the number of rows.
+/// One output of a window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Aggregate {
     /// `count(*)`.
     Rows,
     /// A statistic of the channel with this index.
     Of(usize, Statistic),
+    /// A statistic of the pair with this index.
+    OfPair(usize, PairStatistic),
+    /// Of the rows gathered by the spec with this index, the result with that index.
+    Gathered(usize, usize),
 }
 
-/// The aggregates of one window, one row a device.
+/// What a windowed step keeps and computes.
+#[derive(Debug, Clone)]
+pub struct WindowDefinition {
+    /// The window.
+    pub window: WindowSpec,
+    /// What is kept in words.
+    pub shape: Shape,
+    /// What is gathered.
+    pub gathers: Vec<GatherSpec>,
+    /// The outputs.
+    pub aggregates: Vec<Aggregate>,
+}
+
+/// The inputs of a batch's rows that reached the step.
+#[derive(Debug, Clone, Copy)]
+pub struct Inputs<'a> {
+    /// Of channels and pairs.
+    pub channels: &'a [ChannelValues<'a>],
+    /// Of what is gathered.
+    pub gathered: &'a [CellArray<'a>],
+}
+
+/// The values of one aggregate.
+#[derive(Debug, Clone)]
+pub enum Column {
+    /// Of a statistic; `None` is NULL.
+    Numbers(Vec<Option<f64>>),
+    /// Of what is computed from gathered rows.
+    Scalars(Vec<ScalarValue>),
+}
+
+/// The aggregates of windows that closed together, one row a device. A device can have several sessions in it.
 #[derive(Debug)]
 pub struct FiredWindow {
-    /// Index of the source row in its batch at which the window closed.
+    /// Index of the source row in its batch at which they closed.
     pub at: usize,
-    /// First instant, milliseconds.
-    pub start: i64,
-    /// First instant after, milliseconds.
-    pub end: i64,
-    /// The devices, in the order of their numbers.
+    /// The devices: of tumbling and sliding windows in the order of their numbers, of sessions by end, then number.
     pub devices: Vec<Fired>,
-    /// `devices.len()` values for each aggregate, aggregate by aggregate.
-    pub values: Vec<Vec<Option<f64>>>,
+    /// `devices.len()` values for each aggregate.
+    pub values: Vec<Column>,
+    /// What went wrong in an aggregate over gathered rows.
+    pub failed: Option<String>,
 }
 
 /// What is known of one device's rows in a window, besides the aggregates.
@@ -58,6 +82,10 @@ pub struct FiredWindow {
 pub struct Fired {
     /// The device.
     pub device: DeviceNumber,
+    /// First instant of the window, milliseconds.
+    pub start: i64,
+    /// First instant after, milliseconds.
+    pub end: i64,
     /// How many rows.
     pub rows: u64,
     /// Offset of the first row.
@@ -68,141 +96,81 @@ pub struct Fired {
     pub digest: Hash32,
 }
 
-#[derive(Debug)]
-struct Slot {
-    device: DeviceNumber,
-    rows: u64,
-    first_offset: i64,
-    last_offset: i64,
-    hasher: Sha256,
-}
-
-#[derive(Debug, Default)]
-struct Pane {
-    /// By device number: index into `slots` plus one, or 0.
-    slot_of: Vec<u32>,
-    slots: Vec<Slot>,
-    /// `stride` words a slot.
-    words: Vec<f64>,
-}
-
-impl Pane {
-    #[inline]
-    fn slot_or_new(&mut self, device: DeviceNumber, offset: i64, stride: usize, channels: &[Channel]) -> usize {
-        if self.slot_of.len() <= device as usize {
-            self.slot_of.resize(device as usize + 1, 0);
-        }
-        let slot = self.slot_of[device as usize] as usize;
-        if slot > 0 {
-            return slot - 1;
-        }
-        self.slots.push(Slot { device, rows: 0, first_offset: offset, last_offset: offset, hasher: Sha256::new() });
-        self.slot_of[device as usize] = self.slots.len() as u32;
-        let at = self.words.len();
-        self.words.resize(at + stride, 0.0);
-        for c in channels {
-            c.layout.clear(&mut self.words[at + c.base..at + c.base + c.layout.words()]);
-        }
-        self.slots.len() - 1
-    }
-
-    fn slot(&self, device: DeviceNumber) -> Option<usize> {
-        match self.slot_of.get(device as usize) {
-            Some(&s) if s > 0 => Some(s as usize - 1),
-            _ => None,
-        }
-    }
-}
-
-/// The end of the earliest window that contains time `t`, which is also the earliest end after `t`.
-fn first_end(window: WindowSpec, t: i64) -> i64 {
-    let (size, every) = (window.size_ms(), window.every_ms());
-    // Its start is the first multiple of `every` above t - size.
-    ((t - size).div_euclid(every) + 1) * every + size
-}
-
-/// The end of the latest window that contains time `t`.
-fn last_end(window: WindowSpec, t: i64) -> i64 {
-    let every = window.every_ms();
-    t.div_euclid(every) * every + window.size_ms()
-}
-
 /// Windows of one step over one lane.
 ///
 /// The input digest of a device's window is SHA-256 over the codec form (see [`crate::codec`]) of: the text
-/// `avouch/input/2`, topic, partition (4 bytes), device name, window start and end (8 bytes each), the number of
-/// non-empty panes (4 bytes), and for each in time order its start (8 bytes), its number of rows (8 bytes) and the
-/// SHA-256 of its rows' canonical bytes ([`Rows::canonical`]) in offset order. Rows that a SQL filter dropped before the
-/// window are not in it.
+/// `avouch/input/3`, topic, partition (4 bytes), device name, window start and end (8 bytes each), the number of rows (8
+/// bytes), and two digests of 32 bytes, of which one may be absent and is zero then:
+///
+/// - of tumbling and sliding windows, that of the panes up to the end of the block the window begins in, and that of the
+///   panes after it;
+/// - of sessions, that of all panes, and none.
+///
+/// The digest of one pane is SHA-256 over the canonical bytes ([`Rows::canonical`]) of the device's rows in it, in offset
+/// order. Two parts are joined by SHA-256 over the 12 bytes `avouch/panes`, the digest of the earlier and the digest of the
+/// later part. Panes without rows are left out. In the first part panes are joined from the last one backwards
+/// (`p1 ∘ (p2 ∘ p3)`), in the second part and in sessions from the first one forwards (`(p1 ∘ p2) ∘ p3`).
+///
+/// Panes of a tumbling window are its windows. Of a sliding window they are the pieces between multiples of `every` and,
+/// where `every` does not divide `size`, the points `size mod every` after them. They are numbered from the epoch, and a
+/// block is as many panes as a window has, from a multiple of that number. Of sessions, panes are `gap` wide. Rows that a
+/// SQL filter dropped before the window are not in it.
 #[derive(Debug)]
 pub struct WindowOperator {
-    window: WindowSpec,
-    pane_ms: i64,
-    channels: Vec<Channel>,
-    stride: usize,
-    aggregates: Vec<Aggregate>,
+    pub(super) definition: WindowDefinition,
+    pub(super) grid: Grid,
     header: Vec<u8>,
-    panes: BTreeMap<i64, Pane>,
-    /// End of the next window to fire; `i64::MAX` while no pane has rows.
-    next_end: i64,
+    pub(super) panes: Panes,
+    folder: Folder,
+    pub(super) sessions: Option<Sessions>,
+    /// No window ends before; `i64::MAX` while there are no rows. For sessions a bound, for other windows the next end.
+    pub(super) next_end: i64,
     /// The watermark after the last row seen.
-    watermark: i64,
-}
-
-fn gcd(a: i64, b: i64) -> i64 {
-    if b == 0 { a } else { gcd(b, a % b) }
+    pub(super) watermark: i64,
 }
 
 impl WindowOperator {
-    /// An operator without rows. `layouts` are those of the channels, in order.
-    pub fn new(
-        window: WindowSpec,
-        layouts: &[Layout],
-        aggregates: Vec<Aggregate>,
-        topic: &str,
-        partition: i32,
-    ) -> Self {
-        let mut base = 0;
-        let channels = layouts
-            .iter()
-            .map(|&layout| {
-                let c = Channel { base, layout };
-                base += layout.words();
-                c
-            })
-            .collect();
+    /// An operator without rows.
+    pub fn new(definition: WindowDefinition, topic: &str, partition: i32) -> Self {
         let mut header = Writer::new();
-        header.str("avouch/input/2");
+        header.str("avouch/input/3");
         header.str(topic);
         header.u32(partition as u32);
+        let grid = Grid::new(definition.window);
+        let sessions = match definition.window {
+            WindowSpec::Session { gap_ms, max_ms } => Some(Sessions::new(gap_ms, max_ms)),
+            _ => None,
+        };
+        let gathers = definition.gathers.len();
         Self {
-            window,
-            pane_ms: gcd(window.size_ms(), window.every_ms()),
-            channels,
-            stride: base,
-            aggregates,
+            panes: Panes::new(definition.shape.clone(), gathers, sessions.is_some(), grid.panes()),
+            definition,
+            grid,
             header: header.bytes,
-            panes: BTreeMap::new(),
+            folder: Folder::default(),
+            sessions,
             next_end: i64::MAX,
             watermark: i64::MIN,
         }
     }
 
-    /// Takes the rows of a batch that reached this step. `selected[k]` is the source row of the `k`-th; `values[c]` holds
-    /// channel `c`'s value for each, with its null buffer (`None`: none are null). Windows that close are pushed to
-    /// `out`, also when the row that closed them was itself filtered out before this step.
+    /// Takes the rows of a batch that reached this step. `selected[k]` is the source row of the `k`-th. Windows that close
+    /// are pushed to `out`, also when the row that closed them was itself filtered out before this step.
     pub fn run(
         &mut self,
         rows: &Rows,
         selected: &[u32],
-        values: &[ChannelValues<'_>],
+        inputs: Inputs<'_>,
         devices: &DeviceTable,
         out: &mut Vec<FiredWindow>,
     ) {
         let Some(&last) = rows.watermarks.last() else { return };
         let (mut k, mut from) = (0, 0);
         loop {
-            k = self.add(rows, selected, values, k);
+            k = match self.sessions {
+                None => self.add::<false>(rows, selected, inputs, k),
+                Some(_) => self.add::<true>(rows, selected, inputs, k),
+            };
             let seen = selected.get(k).map_or(rows.len(), |&row| row as usize);
             let watermark = if seen == 0 { self.watermark } else { rows.watermarks[seen - 1] };
             if watermark >= self.next_end {
@@ -216,12 +184,24 @@ impl WindowOperator {
         self.watermark = last;
     }
 
+    /// Lets time go on to `watermark` without a row: windows that end by then are pushed to `out`, with `at` 0.
+    pub fn tick(&mut self, watermark: i64, devices: &DeviceTable, out: &mut Vec<FiredWindow>) {
+        while self.next_end <= watermark {
+            self.fire(0, watermark, devices, out);
+        }
+        self.watermark = self.watermark.max(watermark);
+    }
+
+    /// No window closes before this watermark, if one is open.
+    pub fn next_end(&self) -> Option<i64> {
+        (self.next_end != i64::MAX).then_some(self.next_end)
+    }
+
     /// Adds selected rows from the `k`-th on until one comes before which a window has to fire; returns that one's index.
     #[inline]
-    fn add(&mut self, rows: &Rows, selected: &[u32], values: &[ChannelValues<'_>], mut k: usize) -> usize {
-        let mut pane_start = i64::MIN;
-        let mut pane: Option<&mut Pane> = None;
-        let (window, pane_ms, stride) = (self.window, self.pane_ms, self.stride);
+    fn add<const SESSIONS: bool>(&mut self, rows: &Rows, selected: &[u32], inputs: Inputs<'_>, mut k: usize) -> usize {
+        let (mut pane, mut pane_start, mut pane_end) = (0, i64::MAX, i64::MIN);
+        let stride = self.definition.shape.stride();
         while let Some(&row) = selected.get(k) {
             let row = row as usize;
             let before = if row == 0 { self.watermark } else { rows.watermarks[row - 1] };
@@ -229,37 +209,62 @@ impl WindowOperator {
                 return k;
             }
             let time = rows.times[row];
-            if pane.is_none() || time < pane_start || time - pane_start >= pane_ms {
-                if time < before && last_end(window, time) <= before {
+            if SESSIONS && time < before {
+                // Late for this step, though not for another.
+                k += 1;
+                continue;
+            }
+            if time < pane_start || time >= pane_end {
+                if !SESSIONS && time < before && self.definition.window.is_closed(time, before) {
                     // All windows of this step are closed to the row, though another step's are not.
                     k += 1;
                     continue;
                 }
-                pane_start = time.div_euclid(pane_ms) * pane_ms;
-                let mut end = first_end(window, time);
-                if end <= before {
-                    end = first_end(window, before);
-                }
-                self.next_end = self.next_end.min(end);
-                pane = Some(self.panes.entry(pane_start).or_default());
-            }
-            if let Some(pane) = pane.as_deref_mut() {
-                let slot = pane.slot_or_new(rows.devices[row], rows.offsets[row], stride, &self.channels);
-                let words = &mut pane.words[slot * stride..(slot + 1) * stride];
-                let seconds = (time - pane_start) as f64 / 1000.0;
-                for (c, (xs, nulls)) in self.channels.iter().zip(values) {
-                    if nulls.is_none_or(|b| b.is_valid(k)) {
-                        c.layout.update(&mut words[c.base..c.base + c.layout.words()], xs[k], seconds);
+                pane = self.grid.pane(time);
+                (pane_start, pane_end) = (self.grid.start(pane), self.grid.start(pane + 1));
+                if !SESSIONS {
+                    let mut end = self.grid.first_end(time);
+                    if end <= before {
+                        end = self.grid.first_end(before);
                     }
+                    self.next_end = self.next_end.min(end);
                 }
-                let s = &mut pane.slots[slot];
-                s.rows += 1;
-                s.last_offset = rows.offsets[row];
-                s.hasher.update(rows.canonical(row));
+            }
+            let (device, offset) = (rows.devices[row], rows.offsets[row]);
+            let slot = self.panes.slot(device, pane, offset);
+            let words = &mut self.panes.words[slot * stride..(slot + 1) * stride];
+            let seconds = (time - pane_start) as f64 / 1000.0;
+            self.definition.shape.update(words, inputs.channels, k, seconds);
+            for (i, gather) in self.definition.gathers.iter().enumerate() {
+                let kept = &mut self.panes.kept[slot * self.definition.gathers.len() + i];
+                gather.push(inputs.gathered, k, time, offset, kept);
+            }
+            let s = &mut self.panes.slots[slot];
+            s.rows += 1;
+            s.last_offset = offset;
+            s.hasher.update(rows.canonical(row));
+            self.panes.changed(slot);
+            if SESSIONS {
+                self.span(device, slot, time);
             }
             k += 1;
         }
         k
+    }
+
+    /// Notes a row's time in its slot; a session that begins earlier than was known may end earlier.
+    fn span(&mut self, device: DeviceNumber, slot: usize, time: i64) {
+        let [first, last] = &mut self.panes.spans[slot];
+        *last = (*last).max(time);
+        if time < *first {
+            *first = time;
+            if self.panes.list(device).oldest as usize == slot
+                && let Some(sessions) = &mut self.sessions
+            {
+                sessions.look_at(&self.panes, device);
+                self.next_end = sessions.next();
+            }
+        }
     }
 
     /// Fires all open windows, as if no row came any more.
@@ -269,143 +274,139 @@ impl WindowOperator {
         }
     }
 
+    /// How often the words of two panes or parts were merged, since the operator was made or restored: what windows cost.
+    pub fn merges(&self) -> u64 {
+        self.folder.merges
+    }
+
     /// Fires every window that ends at or before `watermark`, oldest first, and drops panes no window needs any more.
-    fn fire(&mut self, at: usize, watermark: i64, devices: &DeviceTable, out: &mut Vec<FiredWindow>) {
+    pub(crate) fn fire(&mut self, at: usize, watermark: i64, devices: &DeviceTable, out: &mut Vec<FiredWindow>) {
+        if self.sessions.is_some() {
+            self.fire_sessions(at, watermark, devices, out);
+            return;
+        }
         while self.next_end <= watermark {
             let end = self.next_end;
-            let start = end - self.window.size_ms();
-            out.push(self.close(at, start, end, devices));
-            let every = self.window.every_ms();
-            self.panes = self.panes.split_off(&(start + every));
+            let start = end - self.grid.size();
+            let every = self.grid.every();
+            let mut closing = Closing::new(&self.definition, at);
+            let (first, next) = (self.grid.pane(start), self.grid.pane(start + every));
+            let live = self.panes.take_live();
+            for &device in &live {
+                if let Some(folding) = self.folder.window(&mut self.panes, &self.grid, device, first) {
+                    closing.add(&self.panes, &self.folder.words, &folding, device, start, end);
+                }
+                self.panes.free_oldest(device, |slot| slot.pane < next);
+            }
+            self.panes.give_live(live);
+            let fired = closing.finish(&self.header, devices);
+            if !fired.devices.is_empty() {
+                out.push(fired);
+            }
             // The next window that has rows; empty windows in a gap are passed over.
-            self.next_end = match self.panes.keys().next() {
-                Some(&pane) => first_end(self.window, pane).max(end + every),
+            self.next_end = match self.panes.earliest() {
+                Some(pane) => self.grid.first_end(self.grid.start(pane)).max(end + every),
                 None => i64::MAX,
             };
         }
     }
 
-    fn close(&self, at: usize, start: i64, end: i64, table: &DeviceTable) -> FiredWindow {
-        let panes: Vec<(i64, &Pane)> = self.panes.range(start..end).map(|(s, p)| (*s, p)).collect();
-        let numbers = panes.iter().map(|(_, p)| p.slot_of.len()).max().unwrap_or(0) as DeviceNumber;
-        let mut devices = Vec::new();
-        let mut values = vec![Vec::new(); self.aggregates.len()];
-        let mut words = vec![0.0; self.stride];
-        let mut input = Writer::new();
-        for device in 0..numbers {
-            let mut fired: Option<Fired> = None;
-            input.bytes.clear();
-            for (pane_start, pane) in &panes {
-                let Some(slot) = pane.slot(device) else { continue };
-                let s = &pane.slots[slot];
-                let from = &pane.words[slot * self.stride..(slot + 1) * self.stride];
-                let shift = (pane_start - start) as f64 / 1000.0;
-                match &mut fired {
-                    None => {
-                        fired = Some(Fired {
-                            device,
-                            rows: s.rows,
-                            first_offset: s.first_offset,
-                            last_offset: s.last_offset,
-                            digest: [0; 32],
-                        });
-                        for c in &self.channels {
-                            let w = &mut words[c.base..c.base + c.layout.words()];
-                            c.layout.clear(w);
-                            c.layout.merge(w, &from[c.base..c.base + c.layout.words()], shift);
-                        }
-                    }
-                    Some(f) => {
-                        f.rows += s.rows;
-                        f.first_offset = f.first_offset.min(s.first_offset);
-                        f.last_offset = f.last_offset.max(s.last_offset);
-                        for c in &self.channels {
-                            let w = &mut words[c.base..c.base + c.layout.words()];
-                            c.layout.merge(w, &from[c.base..c.base + c.layout.words()], shift);
-                        }
-                    }
-                }
-                input.i64(*pane_start);
-                input.u64(s.rows);
-                input.raw(&s.hasher.clone().finalize());
-            }
-            let Some(mut f) = fired else { continue };
-            let mut w = Writer { bytes: Vec::with_capacity(self.header.len() + input.bytes.len() + 64) };
-            w.raw(&self.header);
-            w.str(table.name(device));
-            w.i64(start);
-            w.i64(end);
-            w.u32((input.bytes.len() / 48) as u32);
-            w.raw(&input.bytes);
-            f.digest = Sha256::digest(&w.bytes).into();
-            devices.push(f);
-            for (out, aggregate) in values.iter_mut().zip(&self.aggregates) {
-                out.push(match *aggregate {
-                    Aggregate::Rows => Some(f.rows as f64),
-                    Aggregate::Of(c, stat) => {
-                        let c = &self.channels[c];
-                        c.layout.value(&words[c.base..c.base + c.layout.words()], stat)
-                    }
-                });
-            }
+    fn fire_sessions(&mut self, at: usize, watermark: i64, devices: &DeviceTable, out: &mut Vec<FiredWindow>) {
+        let Some(sessions) = &mut self.sessions else { return };
+        let mut closing = Closing::new(&self.definition, at);
+        while let Some((device, session)) = sessions.pop(&self.panes, watermark) {
+            let folding = self.folder.run(&self.panes, &self.grid, session.oldest, session.newest);
+            closing.add(&self.panes, &self.folder.words, &folding, device, session.start, session.end);
+            let last = self.panes.slots[session.newest as usize].pane;
+            self.panes.free_oldest(device, |slot| slot.pane <= last);
+            sessions.look_at(&self.panes, device);
         }
-        FiredWindow { at, start, end, devices, values }
+        self.next_end = sessions.next();
+        let fired = closing.finish(&self.header, devices);
+        if !fired.devices.is_empty() {
+            out.push(fired);
+            let live = self.panes.take_live();
+            self.panes.give_live(live);
+        }
+    }
+}
+
+/// A [`FiredWindow`] in the making.
+struct Closing<'a> {
+    definition: &'a WindowDefinition,
+    fired: FiredWindow,
+    digests: Vec<[Hash32; 2]>,
+    kept: Vec<u8>,
+}
+
+impl<'a> Closing<'a> {
+    fn new(definition: &'a WindowDefinition, at: usize) -> Self {
+        let column = |a: &Aggregate| match a {
+            Aggregate::Gathered(..) => Column::Scalars(Vec::new()),
+            _ => Column::Numbers(Vec::new()),
+        };
+        let values = definition.aggregates.iter().map(column).collect();
+        let fired = FiredWindow { at, devices: Vec::new(), values, failed: None };
+        Self { definition, fired, digests: Vec::new(), kept: Vec::new() }
     }
 
-    /// Writes all open panes into a snapshot.
-    pub fn snapshot(&self, w: &mut Writer) {
-        w.i64(self.next_end);
-        w.i64(self.watermark);
-        w.u32(self.stride as u32);
-        w.u32(self.panes.len() as u32);
-        for (start, pane) in &self.panes {
-            w.i64(*start);
-            w.u32(pane.slots.len() as u32);
-            for (i, s) in pane.slots.iter().enumerate() {
-                w.u32(s.device);
-                w.u64(s.rows);
-                w.i64(s.first_offset);
-                w.i64(s.last_offset);
-                w.bytes(&s.hasher.serialize());
-                for v in &pane.words[i * self.stride..(i + 1) * self.stride] {
-                    w.f64(*v);
+    fn add(&mut self, panes: &Panes, words: &[f64], folding: &Folding, device: DeviceNumber, start: i64, end: i64) {
+        let p = &folding.partial;
+        let rows = p.rows;
+        let fired = Fired {
+            device,
+            start,
+            end,
+            rows,
+            first_offset: p.first_offset,
+            last_offset: p.last_offset,
+            digest: [0; 32],
+        };
+        self.fired.devices.push(fired);
+        self.digests.push(folding.digests);
+        let mut gathered: Vec<Vec<ScalarValue>> = Vec::new();
+        for (i, gather) in self.definition.gathers.iter().enumerate() {
+            self.kept.clear();
+            let mut slot = folding.oldest;
+            loop {
+                self.kept.extend_from_slice(&panes.kept[slot as usize * panes.gathers + i]);
+                if slot == folding.newest {
+                    break;
                 }
+                slot = panes.slots[slot as usize].newer;
+            }
+            gathered.push(gather.reduce(&self.kept).unwrap_or_else(|e| {
+                self.fired.failed.get_or_insert(crate::sql::message(&e));
+                Vec::new()
+            }));
+        }
+        let shape = &self.definition.shape;
+        for (aggregate, column) in self.definition.aggregates.iter().zip(&mut self.fired.values) {
+            match (*aggregate, column) {
+                (Aggregate::Rows, Column::Numbers(out)) => out.push(Some(rows as f64)),
+                (Aggregate::Of(c, stat), Column::Numbers(out)) => out.push(shape.value(words, c, stat)),
+                (Aggregate::OfPair(p, stat), Column::Numbers(out)) => out.push(shape.pair_value(words, p, stat)),
+                (Aggregate::Gathered(g, i), Column::Scalars(out)) => {
+                    out.push(gathered[g].get(i).cloned().unwrap_or(ScalarValue::Null));
+                }
+                _ => {}
             }
         }
     }
 
-    /// Reads what [`WindowOperator::snapshot`] wrote, into an operator of the same definition.
-    pub fn restore(&mut self, devices: usize, r: &mut Reader<'_>) -> Result<(), CodecError> {
-        self.next_end = r.i64()?;
-        self.watermark = r.i64()?;
-        let stride = r.u32()? as usize;
-        if stride != self.stride {
-            return Err(r.invalid(format!("the step keeps {} words a device, the snapshot {stride}", self.stride)));
+    fn finish(mut self, header: &[u8], table: &DeviceTable) -> FiredWindow {
+        let mut w = Writer::new();
+        for (fired, digests) in self.fired.devices.iter_mut().zip(&self.digests) {
+            w.bytes.clear();
+            w.raw(header);
+            w.str(table.name(fired.device));
+            w.i64(fired.start);
+            w.i64(fired.end);
+            w.u64(fired.rows);
+            w.raw(&digests[0]);
+            w.raw(&digests[1]);
+            fired.digest = Sha256::digest(&w.bytes).into();
         }
-        self.panes.clear();
-        for _ in 0..r.count(12)? {
-            let start = r.i64()?;
-            let mut pane = Pane::default();
-            for _ in 0..r.count(28)? {
-                let device = r.u32()?;
-                if device as usize >= devices {
-                    return Err(r.invalid(format!("device number {device} of {devices}")));
-                }
-                let (rows, first_offset, last_offset) = (r.u64()?, r.i64()?, r.i64()?);
-                let state = SerializedState::<Sha256>::try_from(r.bytes()?)
-                    .map_err(|_| r.invalid("a hash state of the wrong length"))?;
-                let hasher = Sha256::deserialize(&state).map_err(|_| r.invalid("a damaged hash state"))?;
-                if pane.slot_of.len() <= device as usize {
-                    pane.slot_of.resize(device as usize + 1, 0);
-                }
-                pane.slots.push(Slot { device, rows, first_offset, last_offset, hasher });
-                pane.slot_of[device as usize] = pane.slots.len() as u32;
-                for _ in 0..stride {
-                    pane.words.push(r.f64()?);
-                }
-            }
-            self.panes.insert(start, pane);
-        }
-        Ok(())
+        self.fired
     }
 }

@@ -1,0 +1,307 @@
+//! What is kept of each device's panes: one slot a device and pane that has rows, in one slab, linked in time order.
+//!
+//! ```text
+//!   device 7:  oldest ─► slot 3 (10:00) ◄─► slot 9 (10:10) ◄─► slot 4 (10:20) ◄─ newest
+//! ```
+//!
+//! A row of a device that reports in order finds its slot through `newest`, in one step. A device without rows costs its
+//! entry in `lists` and nothing else, and is not looked at when windows fire.
+
+use std::collections::BTreeMap;
+
+use sha2::{Digest, Sha256};
+
+use super::words::Shape;
+use crate::device::DeviceNumber;
+use crate::verdict::Hash32;
+
+/// No slot.
+pub(super) const NONE: u32 = u32::MAX;
+
+/// Which partial result [`super::fold`] keeps in a slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Folded {
+    /// None that still holds.
+    No,
+    /// From the block's first pane to this one.
+    Prefix,
+    /// From this pane to the block's last.
+    Suffix,
+}
+
+/// One device's rows in one pane.
+#[derive(Debug, Clone)]
+pub(super) struct Slot {
+    pub pane: i64,
+    pub rows: u64,
+    pub first_offset: i64,
+    pub last_offset: i64,
+    pub hasher: Sha256,
+    pub older: u32,
+    pub newer: u32,
+    pub folded: Folded,
+}
+
+/// A device's slots.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct List {
+    pub oldest: u32,
+    pub newest: u32,
+}
+
+impl List {
+    const EMPTY: List = List { oldest: NONE, newest: NONE };
+}
+
+/// What is folded of several panes of a device, beside the words.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Partial {
+    pub rows: u64,
+    pub first_offset: i64,
+    pub last_offset: i64,
+    pub digest: Hash32,
+    /// The instant from which the words count seconds.
+    pub origin: i64,
+}
+
+#[derive(Debug)]
+pub(super) struct Panes {
+    pub shape: Shape,
+    /// Kept rows a slot.
+    pub gathers: usize,
+    pub slots: Vec<Slot>,
+    /// `shape.stride()` a slot.
+    pub words: Vec<f64>,
+    /// First and last event time of a slot; only for sessions.
+    pub spans: Vec<[i64; 2]>,
+    pub with_spans: bool,
+    /// `gathers` a slot.
+    pub kept: Vec<Vec<u8>>,
+    free: Vec<u32>,
+    lists: Vec<List>,
+    /// Devices that have slots, in the order of their numbers; then those that came since, in no order.
+    live: Vec<DeviceNumber>,
+    fresh: Vec<DeviceNumber>,
+    /// How many slots each pane has.
+    held: BTreeMap<i64, u32>,
+    /// Partial results, by slot: what can be computed again at any time. Empty for windows of one pane.
+    pub partials: Vec<Partial>,
+    pub partial_words: Vec<f64>,
+    /// Panes of a block, where partial results are kept; 1 where they are not.
+    block: i64,
+}
+
+impl Panes {
+    /// `block` is the number of panes whose partial results are kept together; with 1 none are kept.
+    pub(super) fn new(shape: Shape, gathers: usize, with_spans: bool, block: i64) -> Self {
+        Self {
+            shape,
+            gathers,
+            with_spans,
+            block,
+            slots: Vec::new(),
+            words: Vec::new(),
+            spans: Vec::new(),
+            kept: Vec::new(),
+            free: Vec::new(),
+            lists: Vec::new(),
+            live: Vec::new(),
+            fresh: Vec::new(),
+            held: BTreeMap::new(),
+            partials: Vec::new(),
+            partial_words: Vec::new(),
+        }
+    }
+
+    pub(super) fn list(&self, device: DeviceNumber) -> List {
+        self.lists.get(device as usize).copied().unwrap_or(List::EMPTY)
+    }
+
+    /// The slot of a device and pane, made if there is none.
+    #[inline]
+    pub(super) fn slot(&mut self, device: DeviceNumber, pane: i64, offset: i64) -> usize {
+        if let Some(list) = self.lists.get(device as usize)
+            && list.newest != NONE
+            && self.slots[list.newest as usize].pane == pane
+        {
+            return list.newest as usize;
+        }
+        self.find_or_insert(device, pane, offset)
+    }
+
+    fn find_or_insert(&mut self, device: DeviceNumber, pane: i64, offset: i64) -> usize {
+        if self.lists.len() <= device as usize {
+            self.lists.resize(device as usize + 1, List::EMPTY);
+        }
+        let list = self.lists[device as usize];
+        if list.newest == NONE {
+            self.fresh.push(device);
+        }
+        let (mut older, mut newer) = (list.newest, NONE);
+        while older != NONE && self.slots[older as usize].pane > pane {
+            newer = older;
+            older = self.slots[older as usize].older;
+        }
+        if older != NONE && self.slots[older as usize].pane == pane {
+            return older as usize;
+        }
+        let new = self.allocate(Slot {
+            pane,
+            rows: 0,
+            first_offset: offset,
+            last_offset: offset,
+            hasher: Sha256::new(),
+            older,
+            newer,
+            folded: Folded::No,
+        });
+        match older {
+            NONE => self.lists[device as usize].oldest = new,
+            s => self.slots[s as usize].newer = new,
+        }
+        match newer {
+            NONE => self.lists[device as usize].newest = new,
+            s => self.slots[s as usize].older = new,
+        }
+        *self.held.entry(pane).or_insert(0) += 1;
+        if self.block > 1 {
+            self.unfold_around(new);
+        }
+        new as usize
+    }
+
+    fn allocate(&mut self, slot: Slot) -> u32 {
+        let stride = self.shape.stride();
+        if let Some(at) = self.free.pop() {
+            let i = at as usize;
+            self.slots[i] = slot;
+            self.shape.clear(&mut self.words[i * stride..(i + 1) * stride]);
+            if self.with_spans {
+                self.spans[i] = [i64::MAX, i64::MIN];
+            }
+            return at;
+        }
+        let at = self.slots.len() as u32;
+        self.slots.push(slot);
+        let from = self.words.len();
+        self.words.resize(from + stride, 0.0);
+        self.shape.clear(&mut self.words[from..]);
+        self.kept.resize_with(self.slots.len() * self.gathers, Vec::new);
+        if self.with_spans {
+            self.spans.push([i64::MAX, i64::MIN]);
+        }
+        if self.block > 1 {
+            self.partials.push(Partial::default());
+            self.partial_words.resize(from + stride, 0.0);
+        }
+        at
+    }
+
+    /// A slot changed: partial results that cover it no longer hold.
+    #[inline]
+    pub(super) fn changed(&mut self, slot: usize) {
+        if self.slots[slot].folded != Folded::No {
+            self.unfold_around(slot as u32);
+        }
+    }
+
+    /// Forgets, within the slot's block, suffixes that reach over it from before and prefixes that do from after.
+    #[cold]
+    fn unfold_around(&mut self, slot: u32) {
+        let block = self.slots[slot as usize].pane.div_euclid(self.block);
+        self.slots[slot as usize].folded = Folded::No;
+        for (kind, step) in [(Folded::Suffix, (|s| s.older) as fn(&Slot) -> u32), (Folded::Prefix, |s| s.newer)] {
+            let mut s = step(&self.slots[slot as usize]);
+            while s != NONE {
+                let other = &mut self.slots[s as usize];
+                if other.folded != kind || other.pane.div_euclid(self.block) != block {
+                    break;
+                }
+                other.folded = Folded::No;
+                s = step(other);
+            }
+        }
+    }
+
+    /// Devices that have slots, in the order of their numbers.
+    pub(super) fn take_live(&mut self) -> Vec<DeviceNumber> {
+        let mut live = std::mem::take(&mut self.live);
+        if !self.fresh.is_empty() {
+            live.append(&mut self.fresh);
+            // Two sorted runs, which this sort merges.
+            live.sort();
+        }
+        live
+    }
+
+    /// Gives back what [`Panes::take_live`] took, without devices that have no slots any more.
+    pub(super) fn give_live(&mut self, mut live: Vec<DeviceNumber>) {
+        live.retain(|&d| self.list(d).oldest != NONE);
+        self.live = live;
+    }
+
+    /// Frees a device's oldest slots, as long as `done` says so.
+    pub(super) fn free_oldest(&mut self, device: DeviceNumber, mut done: impl FnMut(&Slot) -> bool) {
+        let Some(list) = self.lists.get_mut(device as usize) else { return };
+        while list.oldest != NONE {
+            let at = list.oldest;
+            let slot = &self.slots[at as usize];
+            if !done(slot) {
+                break;
+            }
+            if let Some(n) = self.held.get_mut(&slot.pane) {
+                *n -= 1;
+                if *n == 0 {
+                    self.held.remove(&slot.pane);
+                }
+            }
+            list.oldest = slot.newer;
+            self.free.push(at);
+            let from = at as usize * self.gathers;
+            for kept in &mut self.kept[from..from + self.gathers] {
+                // Room that the next device's rows will need, unless this one was far above the others.
+                if kept.capacity() > 1 << 16 { *kept = Vec::new() } else { kept.clear() }
+            }
+            match list.oldest {
+                NONE => list.newest = NONE,
+                s => self.slots[s as usize].older = NONE,
+            }
+        }
+    }
+
+    /// The earliest pane that has rows.
+    pub(super) fn earliest(&self) -> Option<i64> {
+        self.held.first_key_value().map(|(pane, _)| *pane)
+    }
+
+    /// Devices that have slots, in the order of their numbers, without changing anything.
+    pub(super) fn devices(&self) -> Vec<DeviceNumber> {
+        let mut all: Vec<_> = self.live.iter().chain(&self.fresh).copied().collect();
+        all.sort_unstable();
+        all.retain(|&d| self.list(d).oldest != NONE);
+        all.dedup();
+        all
+    }
+
+    /// Forgets everything.
+    pub(super) fn clear(&mut self) {
+        *self = Self::new(self.shape.clone(), self.gathers, self.with_spans, self.block);
+    }
+
+    /// A slot's words.
+    pub(super) fn words_of(&self, slot: usize) -> &[f64] {
+        &self.words[slot * self.shape.stride()..(slot + 1) * self.shape.stride()]
+    }
+
+    /// What stands in one slot alone; its words count seconds from `origin`, the pane's start.
+    pub(super) fn own(&self, slot: usize, origin: i64) -> Partial {
+        let s = &self.slots[slot];
+        Partial {
+            rows: s.rows,
+            first_offset: s.first_offset,
+            last_offset: s.last_offset,
+            digest: s.hasher.clone().finalize().into(),
+            origin,
+        }
+    }
+}

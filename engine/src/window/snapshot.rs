@@ -1,0 +1,112 @@
+//! The operator's state in a lane's snapshot: what rows left behind, in the order of devices and panes. Partial results and
+//! heaps are not in it; they are made again.
+
+use sha2::Sha256;
+use sha2::digest::common::hazmat::{SerializableState, SerializedState};
+
+use super::operator::WindowOperator;
+use super::panes::NONE;
+use crate::codec::{CodecError, Reader, Writer};
+
+impl WindowOperator {
+    /// Writes the state. Two operators of the same definition that took the same rows write the same bytes.
+    pub fn snapshot(&self, w: &mut Writer) {
+        // Of sessions it is a bound that depends on when it was looked at.
+        w.i64(if self.sessions.is_some() { i64::MAX } else { self.next_end });
+        w.i64(self.watermark);
+        w.u32(self.panes.shape.stride() as u32);
+        w.u32(self.panes.gathers as u32);
+        let devices = self.panes.devices();
+        w.u32(devices.len() as u32);
+        for device in devices {
+            w.u32(device);
+            let mut slots = Vec::new();
+            let mut at = self.panes.list(device).oldest;
+            while at != NONE {
+                slots.push(at as usize);
+                at = self.panes.slots[at as usize].newer;
+            }
+            w.u32(slots.len() as u32);
+            for i in slots {
+                let s = &self.panes.slots[i];
+                w.i64(s.pane);
+                w.u64(s.rows);
+                w.i64(s.first_offset);
+                w.i64(s.last_offset);
+                w.bytes(&s.hasher.serialize());
+                if let Some([first, last]) = self.panes.spans.get(i) {
+                    w.i64(*first);
+                    w.i64(*last);
+                }
+                self.panes.words_of(i).iter().for_each(|v| w.f64(*v));
+                let gathers = self.panes.gathers;
+                self.panes.kept[i * gathers..(i + 1) * gathers].iter().for_each(|kept| w.bytes(kept));
+            }
+        }
+    }
+
+    /// Reads what [`WindowOperator::snapshot`] wrote, into an operator of the same definition. `devices` is the number of
+    /// devices of the lane.
+    pub fn restore(&mut self, devices: usize, r: &mut Reader<'_>) -> Result<(), CodecError> {
+        self.next_end = r.i64()?;
+        self.watermark = r.i64()?;
+        let (stride, gathers) = (r.u32()? as usize, r.u32()? as usize);
+        if (stride, gathers) != (self.panes.shape.stride(), self.panes.gathers) {
+            return Err(r.invalid(format!(
+                "the step keeps {} words and {} kinds of rows a device, the snapshot {stride} and {gathers}",
+                self.panes.shape.stride(),
+                self.panes.gathers
+            )));
+        }
+        self.panes.clear();
+        if let Some(sessions) = &mut self.sessions {
+            sessions.clear();
+        }
+        let mut last_device = None;
+        for _ in 0..r.count(8)? {
+            let device = r.u32()?;
+            if device as usize >= devices || last_device.is_some_and(|d| d >= device) {
+                return Err(r.invalid(format!("device number {device} of {devices}, out of order or unknown")));
+            }
+            last_device = Some(device);
+            let mut last_pane = None;
+            for _ in 0..r.count(36)? {
+                let (pane, rows, first_offset, last_offset) = (r.i64()?, r.u64()?, r.i64()?, r.i64()?);
+                // Times are far from the ends of 64 bits; arithmetic on them rests on it.
+                let far = pane.unsigned_abs() > (1 << 60) / self.grid.every().unsigned_abs();
+                if far || last_pane.is_some_and(|p| p >= pane) {
+                    return Err(r.invalid(format!("pane {pane}, out of order or of no time")));
+                }
+                last_pane = Some(pane);
+                let state = SerializedState::<Sha256>::try_from(r.bytes()?)
+                    .map_err(|_| r.invalid("a hash state of the wrong length"))?;
+                let hasher = Sha256::deserialize(&state).map_err(|_| r.invalid("a damaged hash state"))?;
+                let i = self.panes.slot(device, pane, first_offset);
+                let slot = &mut self.panes.slots[i];
+                (slot.rows, slot.last_offset, slot.hasher) = (rows, last_offset, hasher);
+                if self.sessions.is_some() {
+                    let span = [r.i64()?, r.i64()?];
+                    if span[0] > span[1] || span.map(|t| self.grid.pane(t)) != [pane; 2] {
+                        return Err(r.invalid("times that are not in their pane"));
+                    }
+                    self.panes.spans[i] = span;
+                }
+                for word in &mut self.panes.words[i * stride..(i + 1) * stride] {
+                    *word = r.f64()?;
+                }
+                for (g, gather) in self.definition.gathers.iter().enumerate() {
+                    let kept = r.bytes()?;
+                    gather.check(kept)?;
+                    self.panes.kept[i * gathers + g] = kept.to_vec();
+                }
+            }
+            if let Some(sessions) = &mut self.sessions {
+                sessions.look_at(&self.panes, device);
+            }
+        }
+        if let Some(sessions) = &self.sessions {
+            self.next_end = sessions.next();
+        }
+        Ok(())
+    }
+}
