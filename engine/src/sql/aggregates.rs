@@ -164,18 +164,18 @@ impl Planner<'_> {
         let ignore_nulls = p.null_treatment == Some(NullTreatment::IgnoreNulls);
         if p.filter.is_some() && keep_nulls && !ignore_nulls {
             return plan_err!(
-                "{name}(…) with FILTER also says what a null means: write {name}(…) IGNORE NULLS FILTER (…)"
+                "`{name}` with FILTER must say what a null means: write {name}(…) IGNORE NULLS FILTER (…)"
             );
         }
         let same_if_distinct = matches!(name, "min" | "max" | "bool_and" | "bool_or" | "approx_distinct");
         if p.distinct && name != "count" && !same_if_distinct {
-            return plan_err!("DISTINCT is available in count(DISTINCT …) only, not in {name}");
+            return plan_err!("DISTINCT is available in count(DISTINCT …) only, not in `{name}`");
         }
         let ordered_by_value =
             matches!(name, "percentile_cont" | "approx_percentile_cont" | "approx_percentile_cont_with_weight");
         if !ordered_by_value && p.order_by.iter().any(|o| !o.asc || self.source_column(&o.expr) != Some(self.time)) {
             return plan_err!(
-                "rows of a window are in the order of event time; ORDER BY inside {name}(…) cannot change that"
+                "rows of a window are in the order of event time; ORDER BY inside `{name}` cannot change that"
             );
         }
         if name == "count" && p.args.iter().all(|a| matches!(a, Expr::Literal(..))) && !p.distinct {
@@ -226,8 +226,8 @@ impl Planner<'_> {
                 Ok(Aggregate::OfPair(i, stat))
             }
             (name, [value]) if let Some(stat) = statistic(name) => self.channel(value.clone(), stat),
-            (name, args) if statistic(name).is_some() => plan_err!("{name} takes one argument, not {}", args.len()),
-            _ => plan_err!("{name} is not available in windows"),
+            (name, args) if statistic(name).is_some() => plan_err!("`{name}` takes one argument, not {}", args.len()),
+            _ => plan_err!("`{name}` is not available in windows"),
         }
     }
 
@@ -293,7 +293,7 @@ impl Planner<'_> {
         });
         let args: Vec<Expr> = args.into_iter().map(folded).collect::<Result<_>>()?;
         if args.iter().all(|a| matches!(a, Expr::Literal(..))) {
-            return plan_err!("{name} takes a column, not only constants");
+            return plan_err!("`{name}` takes a column, not only constants");
         }
         let schema: Arc<Schema> = Arc::new(self.input.as_arrow().clone());
         let mut compiled = Vec::new();

@@ -67,17 +67,17 @@ impl AggregateUDFImpl for SignalFunction {
         let measure = match self.kind {
             Kind::ZeroCrossings => Measure::ZeroCrossings,
             Kind::Ewma => {
-                let alpha = constant(&args, 1, "ewma(value, alpha): alpha")?;
+                let alpha = constant(&args, 1, "`ewma`: alpha")?;
                 if !(alpha > 0.0 && alpha <= 1.0) {
-                    return plan_err!("ewma(value, alpha): alpha is above 0 and at most 1, not {alpha}");
+                    return plan_err!("`ewma`: alpha is above 0 and at most 1, not {alpha}");
                 }
                 Measure::Ewma(alpha)
             }
             Kind::BandEnergy => {
-                let lo = constant(&args, 2, "band_energy(value, ts, lo_hz, hi_hz): lo_hz")?;
-                let hi = constant(&args, 3, "band_energy(value, ts, lo_hz, hi_hz): hi_hz")?;
+                let lo = constant(&args, 2, "`band_energy`: lo_hz")?;
+                let hi = constant(&args, 3, "`band_energy`: hi_hz")?;
                 if !(lo >= 0.0 && lo < hi) {
-                    return plan_err!("band_energy(value, ts, lo_hz, hi_hz): 0 <= lo_hz < hi_hz, not {lo} and {hi}");
+                    return plan_err!("`band_energy`: 0 <= lo_hz < hi_hz, not {lo} and {hi}");
                 }
                 Measure::BandEnergy(lo, hi)
             }

@@ -325,8 +325,7 @@ impl WindowOperator {
         let fired = closing.finish(&self.header, devices);
         if !fired.devices.is_empty() {
             out.push(fired);
-            let live = self.panes.take_live();
-            self.panes.give_live(live);
+            self.panes.tidy();
         }
     }
 }

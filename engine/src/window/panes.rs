@@ -79,7 +79,7 @@ pub(super) struct Panes {
     pub kept: Vec<Vec<u8>>,
     free: Vec<u32>,
     lists: Vec<List>,
-    /// Devices that have slots, in the order of their numbers; then those that came since, in no order.
+    /// Devices that have slots or had some, in the order of their numbers; then those that came since, in no order.
     live: Vec<DeviceNumber>,
     fresh: Vec<DeviceNumber>,
     /// How many slots each pane has.
@@ -228,8 +228,8 @@ impl Panes {
         let mut live = std::mem::take(&mut self.live);
         if !self.fresh.is_empty() {
             live.append(&mut self.fresh);
-            // Two sorted runs, which this sort merges.
-            live.sort();
+            live.sort_unstable();
+            live.dedup();
         }
         live
     }
@@ -238,6 +238,14 @@ impl Panes {
     pub(super) fn give_live(&mut self, mut live: Vec<DeviceNumber>) {
         live.retain(|&d| self.list(d).oldest != NONE);
         self.live = live;
+    }
+
+    /// Forgets devices without slots when there may be many: where windows do not fire for all devices together.
+    pub(super) fn tidy(&mut self) {
+        if self.fresh.len() > self.live.len() + 1_024 {
+            let live = self.take_live();
+            self.give_live(live);
+        }
     }
 
     /// Frees a device's oldest slots, as long as `done` says so.

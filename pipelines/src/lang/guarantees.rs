@@ -170,7 +170,7 @@ pub(super) fn warn(draft: &Draft, diags: &mut Diagnostics) {
             Some(StepBody::Sql(step)) => step.window.as_ref(),
             _ => None,
         })
-        .map(|w| Spanned::new(w.value.size_ms(), w.span))
+        .map(|w| Spanned::new(w.value.shortest_ms(), w.span))
         .min_by_key(|w| w.value);
     if let (Some(disorder), Some(window)) = (disorder, shortest)
         && disorder.value > window.value

@@ -6,7 +6,7 @@ use avouch_engine::verdict::Hash32;
 use super::super::fields::{Choices, Fields, Keys, Need, Reading, unsupported, value_span};
 use super::super::interpolate::Text;
 use super::super::pipeline::{ModelStep, SqlStep};
-use super::super::span::Spanned;
+use super::super::span::{Span, Spanned};
 use super::super::tree::{Entry, NodeValue};
 use super::super::units::format_duration;
 use super::{Role, StepBody, StepDraft, name_of};
@@ -15,9 +15,8 @@ const SQL_STEP: Keys = Keys { known: &["from", "sql", "window"], planned: &[] };
 const MODEL_STEP: Keys = Keys { known: &["from", "model", "features", "decide"], planned: &[] };
 const ANY_STEP: Keys = Keys { known: &["from", "sql", "window", "model", "features", "decide"], planned: &[] };
 const WINDOW: Keys = Keys { known: &["kind", "size", "every"], planned: &[] };
-/// With the key of session windows, so that one is one error.
-const ANY_WINDOW: Keys = Keys { known: &["kind", "size", "every", "gap"], planned: &[] };
-const WINDOW_KIND: Choices = Choices { what: "window kind", known: &["tumbling", "sliding"], planned: &["session"] };
+const SESSION: Keys = Keys { known: &["kind", "gap", "max"], planned: &[] };
+const WINDOW_KIND: Choices = Choices { what: "window kind", known: &["tumbling", "sliding", "session"], planned: &[] };
 const MODEL: Keys = Keys { known: &["file", "sha256"], planned: &[] };
 const DECIDE: Keys = Keys {
     known: &["severity"],
@@ -86,14 +85,17 @@ fn read_window(cx: &mut Reading<'_>, f: &Fields<'_>, entry: &Entry) -> Option<Sp
         NodeValue::Table(t) => t.iter().any(|x| x.key == "kind" && x.node.value == NodeValue::Str("session".into())),
         _ => false,
     };
-    let keys = if is_session { &ANY_WINDOW } else { &WINDOW };
+    let keys = if is_session { &SESSION } else { &WINDOW };
     let w = f.table(cx, Need::Must, "window", keys, WINDOW_EXAMPLE)?;
     let kind = w.choice(cx, Need::Must, "kind", &WINDOW_KIND, "kind = \"sliding\"");
     if kind.is_none() && w.get("kind").is_some() {
         return None;
     }
-    let size = w.literal_duration(cx, Need::Must, "size", 1, "size = \"1m\"");
     let span = value_span(entry);
+    if is_session {
+        return Some(Spanned::new(read_session(cx, &w)?, span));
+    }
+    let size = w.literal_duration(cx, Need::Must, "size", 1, "size = \"1m\"");
     if kind.as_ref()?.value == "tumbling" {
         if let Some(every) = w.get("every") {
             cx.diags.error(
@@ -121,25 +123,55 @@ fn read_window(cx: &mut Reading<'_>, f: &Fields<'_>, entry: &Entry) -> Option<Sp
         );
         return None;
     }
-    // A window is merged from panes as wide as the greatest common divisor.
-    let panes = size.value / gcd(size.value, every.value);
-    if panes > 3_600 {
-        cx.diags.warning(
-            "many-panes",
-            every.span,
-            format!(
-                "each window of {} every {} is merged from {panes} panes, which costs memory and time for every device",
-                format_duration(size.value),
-                format_duration(every.value)
-            ),
-            "choose an `every` that divides `size` into fewer parts",
-        );
-    }
+    let whole = size.value / every.value;
+    let panes = if size.value % every.value == 0 { whole } else { 2 * whole + 1 };
+    many_panes(
+        cx,
+        every.span,
+        panes,
+        format!("a window of {} every {}", format_duration(size.value), format_duration(every.value)),
+        "choose a longer `every`: each device also gets a verdict that often",
+    );
     Some(Spanned::new(WindowSpec::Sliding { size_ms: size.value, every_ms: every.value }, span))
 }
 
-fn gcd(a: i64, b: i64) -> i64 {
-    if b == 0 { a } else { gcd(b, a % b) }
+fn read_session(cx: &mut Reading<'_>, w: &Fields<'_>) -> Option<WindowSpec> {
+    let gap = w.literal_duration(cx, Need::Must, "gap", 1, "gap = \"5m\"");
+    let max = w.literal_duration(cx, Need::Must, "max", 1, "max = \"1h\"");
+    let (gap, max) = (gap?, max?);
+    if max.value < gap.value {
+        cx.diags.error(
+            "session-max",
+            max.span,
+            format!(
+                "sessions of at most {} cannot have gaps of {}: each would end before its gap",
+                format_duration(max.value),
+                format_duration(gap.value)
+            ),
+            format!("make `max` at least {}", format_duration(gap.value)),
+        );
+        cx.diags.relate(max.span, gap.span, "the gap stands");
+        return None;
+    }
+    many_panes(
+        cx,
+        max.span,
+        max.value / gap.value,
+        format!("a session of up to {} with gaps of {}", format_duration(max.value), format_duration(gap.value)),
+        "choose a shorter `max`, or a longer `gap`",
+    );
+    Some(WindowSpec::Session { gap_ms: gap.value, max_ms: max.value })
+}
+
+fn many_panes(cx: &mut Reading<'_>, span: Span, panes: i64, what: String, help: &str) {
+    if panes > 3_600 {
+        cx.diags.warning(
+            "many-panes",
+            span,
+            format!("{what} has {panes} panes, and each that has readings costs memory for every device"),
+            help,
+        );
+    }
 }
 
 fn read_model(cx: &mut Reading<'_>, f: &Fields<'_>, e: &Entry, from: Option<Spanned<String>>) -> Option<ModelStep> {
