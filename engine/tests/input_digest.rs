@@ -11,7 +11,7 @@ use avouch_engine::lane::{Lane, Output};
 use avouch_engine::model::{Score, Scorer};
 use avouch_engine::plan::LanePlan;
 use avouch_engine::spec::{
-    DecideSpec, FieldSpec, FieldType, LaneSpec, ScoreStepSpec, SourceSpec, SqlStepSpec, WindowSpec,
+    DecideSpec, FieldSpec, FieldType, FormatSpec, LaneSpec, ScoreStepSpec, SourceSpec, SqlStepSpec, WindowSpec,
 };
 use avouch_engine::verdict::{Hash32, Secret};
 use sha2::{Digest, Sha256};
@@ -46,6 +46,7 @@ fn plan(window: WindowSpec) -> Arc<LanePlan> {
         source: SourceSpec {
             name: "readings".into(),
             topic: "topic".into(),
+            format: FormatSpec::Json,
             fields: vec![
                 field("device", FieldType::Utf8, true),
                 field("ts", FieldType::TimestampMs, true),
@@ -88,9 +89,10 @@ impl Row {
         }
     }
 
-    /// Offset, presence bits, time, and x if it is there; the key stands in the digest's header.
+    /// Offset, place in the record, presence bits, time, and x if it is there; the key stands in the digest's header.
     fn canonical(&self, offset: i64) -> Vec<u8> {
         let mut out = offset.to_le_bytes().to_vec();
+        out.extend(0u32.to_le_bytes());
         out.push(if self.x.is_some() { 0b111 } else { 0b011 });
         out.extend(self.ts.to_le_bytes());
         out.extend(self.x.iter().flat_map(|x| x.to_bits().to_le_bytes()));
@@ -149,7 +151,7 @@ fn digest(window: WindowSpec, device: &str, start: i64, end: i64, rows: &[(i64, 
         }
     };
     let mut out = Vec::new();
-    text(&mut out, "avouch/input/2");
+    text(&mut out, "avouch/input/3");
     text(&mut out, "topic");
     out.extend(4u32.to_le_bytes());
     text(&mut out, device);
