@@ -14,6 +14,17 @@ use crate::process::{self, Process};
 /// How long a start may take on a busy two-core machine; it takes about four seconds on an idle one.
 const START: Duration = Duration::from_secs(120);
 
+/// What a broker has besides its plain listener.
+#[derive(Debug, Clone, Default)]
+pub struct Extras {
+    /// More listeners: name, protocol and port.
+    pub listeners: Vec<(String, String, u16)>,
+    /// More lines of `server.properties`.
+    pub properties: String,
+    /// More arguments of the storage's formatting.
+    pub format: Vec<String>,
+}
+
 /// A running Apache Kafka. Dropping it kills it.
 #[derive(Debug)]
 pub struct KafkaBroker {
@@ -33,6 +44,17 @@ impl KafkaBroker {
     /// # Panics
     /// If the broker does not start.
     pub fn start() -> Result<Self, Missing> {
+        Self::start_with(|_| Extras::default())
+    }
+
+    /// The same with more; the closure is given the broker's directory.
+    ///
+    /// # Errors
+    /// As [`KafkaBroker::start`].
+    ///
+    /// # Panics
+    /// As [`KafkaBroker::start`].
+    pub fn start_with(extras: impl FnOnce(&Path) -> Extras) -> Result<Self, Missing> {
         let java = place::find_program("java", &[]).ok_or_else(|| Missing("Java is not installed".to_owned()))?;
         if !jars().is_dir() {
             return Err(Missing("Apache Kafka's jars are not there: run tests/setup/install kafka".to_owned()));
@@ -40,10 +62,12 @@ impl KafkaBroker {
         let began = Instant::now();
         let directory = place::fresh_directory("kafka");
         let port = place::free_port();
-        write(&directory.join("server.properties"), &server_properties(&directory, port, place::free_port()));
+        let extras = extras(&directory);
+        let properties = server_properties(&directory, port, place::free_port(), &extras);
+        write(&directory.join("server.properties"), &properties);
         write(&directory.join("log4j2.properties"), LOG4J);
         let mut broker = Self { directory, port, java, process: Mutex::new(None), took: Duration::ZERO };
-        broker.format();
+        broker.format(&extras.format);
         broker.restart();
         broker.took = began.elapsed();
         Ok(broker)
@@ -125,11 +149,11 @@ impl KafkaBroker {
         act(self.process().as_ref().expect("the broker runs"));
     }
 
-    fn format(&self) {
+    fn format(&self, more: &[String]) {
         let mut command = self.java("128m");
         // The cluster's id may be any 16 bytes in base64; a fixed one, so that restarts and copies of the directory fit together.
         command.args(["kafka.tools.StorageTool", "format", "--cluster-id", "YXZvdWNoLXRlc3RzLTAwMQ", "--config"]);
-        command.arg(self.directory.join("server.properties"));
+        command.arg(self.directory.join("server.properties")).args(more);
         let mut formatting = Process::start("Kafka's format", command, &self.directory.join("format.log"));
         let status = formatting.wait(START);
         assert!(status.success(), "formatting Kafka's storage failed:\n{}", formatting.log_tail());
@@ -159,14 +183,20 @@ fn write(path: &Path, text: &str) {
     std::fs::write(path, text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
 }
 
-fn server_properties(directory: &Path, port: u16, controller: u16) -> String {
+fn server_properties(directory: &Path, port: u16, controller: u16, extras: &Extras) -> String {
+    let listeners = |show: fn(&(String, String, u16)) -> String| -> String {
+        extras.listeners.iter().map(|l| format!(",{}", show(l))).collect()
+    };
+    let bound = listeners(|(name, _, port)| format!("{name}://127.0.0.1:{port}"));
+    let protocols = listeners(|(name, protocol, _)| format!("{name}:{protocol}"));
+    let more = &extras.properties;
     format!(
         "process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@127.0.0.1:{controller}
-listeners=CLIENTS://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}
-advertised.listeners=CLIENTS://127.0.0.1:{port}
-listener.security.protocol.map=CLIENTS:PLAINTEXT,CONTROLLER:PLAINTEXT
+listeners=CLIENTS://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}{bound}
+advertised.listeners=CLIENTS://127.0.0.1:{port}{bound}
+listener.security.protocol.map=CLIENTS:PLAINTEXT,CONTROLLER:PLAINTEXT{protocols}
 inter.broker.listener.name=CLIENTS
 controller.listener.names=CONTROLLER
 log.dirs={data}
@@ -180,10 +210,14 @@ share.coordinator.state.topic.num.partitions=1
 share.coordinator.state.topic.replication.factor=1
 share.coordinator.state.topic.min.isr=1
 group.initial.rebalance.delay.ms=0
+group.consumer.min.session.timeout.ms=1000
+group.consumer.session.timeout.ms=6000
+group.consumer.min.heartbeat.interval.ms=100
+group.consumer.heartbeat.interval.ms=1000
 message.max.bytes=20971520
 replica.fetch.max.bytes=20971520
 log.retention.ms=-1
-",
+{more}",
         data = directory.join("data").display()
     )
 }

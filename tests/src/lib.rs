@@ -26,6 +26,7 @@ pub mod process;
 pub mod prometheus;
 pub mod records;
 pub mod registry;
+pub mod secured;
 
 pub use alertmanager::Alertmanager;
 pub use anvil::Anvil;
@@ -37,6 +38,7 @@ pub use process::Process;
 pub use prometheus::Prometheus;
 pub use records::{Isolation, Record};
 pub use registry::Registry;
+pub use secured::{SecuredBroker, TokenEndpoint};
 
 use std::io::Write;
 use std::time::{Duration, Instant};

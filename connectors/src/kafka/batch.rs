@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use avouch_engine::decode::RawRecord;
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError as Rd, RDKafkaErrorCode};
 use rdkafka_sys as sys;
 
@@ -21,7 +21,8 @@ pub struct PartitionReader {
     topic: String,
     partition: i32,
     pointers: Vec<*mut sys::rd_kafka_message_t>,
-    _consumer: Arc<BaseConsumer>,
+    // Keeps the client alive, whatever its callbacks are.
+    _client: Arc<dyn Send + Sync>,
 }
 
 struct Queue(*mut sys::rd_kafka_queue_t);
@@ -37,9 +38,10 @@ impl Drop for Queue {
 unsafe impl Send for PartitionReader {}
 
 impl PartitionReader {
-    /// Takes the partition's queue off the consumer's main queue. The partition must be assigned to the consumer.
-    pub(super) fn new(
-        consumer: Arc<BaseConsumer>,
+    /// Takes the partition's queue off the consumer's main queue. Before the partition is assigned is a good time: then
+    /// nothing of it ever reaches the main queue.
+    pub(super) fn new<C: ConsumerContext + 'static>(
+        consumer: Arc<BaseConsumer<C>>,
         topic: &str,
         partition: i32,
         most: usize,
@@ -50,7 +52,7 @@ impl PartitionReader {
             unsafe { sys::rd_kafka_queue_get_partition(consumer.client().native_ptr(), name.as_ptr(), partition) };
         if queue.is_null() {
             return Err(KafkaError::client(
-                format!("{topic}/{partition} is not assigned"),
+                format!("{topic}/{partition} has no queue"),
                 Rd::MessageConsumption(RDKafkaErrorCode::UnknownPartition),
             ));
         }
@@ -61,7 +63,7 @@ impl PartitionReader {
             topic: topic.to_owned(),
             partition,
             pointers: vec![std::ptr::null_mut(); most.max(1)],
-            _consumer: consumer,
+            _client: consumer,
         })
     }
 
@@ -147,7 +149,8 @@ impl Batch {
         self.messages.is_empty()
     }
 
-    /// If the end of the partition was reached: the offset that the next message will have.
+    /// If the end of the partition was reached: the offset that the next message will have. Reported only where all
+    /// partitions are read ([`super::Share::All`]).
     pub fn end(&self) -> Option<i64> {
         self.end
     }

@@ -16,6 +16,37 @@ pub enum KafkaError {
         /// librdkafka's words.
         source: Rd,
     },
+    /// The brokers do not accept who we say we are.
+    #[error(
+        "the broker at {brokers} does not let us in ({why}); check the mechanism, the user and the secret under `security`"
+    )]
+    NotAdmitted {
+        /// As configured.
+        brokers: String,
+        /// librdkafka's or the token endpoint's words.
+        why: String,
+    },
+    /// No protected connection could be made.
+    #[error(
+        "no TLS connection to {brokers} ({why}); check that the listener speaks TLS, that `ca` has signed its certificate, and that this is for the host \
+         names in `brokers`"
+    )]
+    Untrusted {
+        /// As configured.
+        brokers: String,
+        /// librdkafka's words.
+        why: String,
+    },
+    /// Another process has joined the group under our instance id.
+    #[error(
+        "another process has joined the group \"{group}\" as instance \"{instance}\"; give each process an `instance` of its own"
+    )]
+    SameInstance {
+        /// The consumer group.
+        group: String,
+        /// `group.instance.id`.
+        instance: String,
+    },
     /// The topic does not exist.
     #[error("topic \"{topic}\" does not exist at {brokers}; create it, or correct `topic`")]
     NoTopic {
@@ -73,6 +104,9 @@ impl KafkaError {
         match self {
             KafkaError::Unreachable { .. } => true,
             KafkaError::NoTopic { .. }
+            | KafkaError::NotAdmitted { .. }
+            | KafkaError::Untrusted { .. }
+            | KafkaError::SameInstance { .. }
             | KafkaError::Fenced { .. }
             | KafkaError::OffsetGone { .. }
             | KafkaError::Refused { .. } => false,
@@ -98,9 +132,13 @@ impl KafkaError {
         let why = self.to_string();
         let source = match self {
             KafkaError::Refused { code, .. } => return Failure::Refused { status: format!("{code:?}"), why },
-            KafkaError::Fenced { .. } | KafkaError::OffsetGone { .. } => return Failure::Fatal(why),
+            KafkaError::Fenced { .. } | KafkaError::OffsetGone { .. } | KafkaError::SameInstance { .. } => {
+                return Failure::Fatal(why);
+            }
             KafkaError::Unreachable { .. } => return Failure::down(DownKind::Unreachable, why),
-            KafkaError::NoTopic { .. } => return Failure::down(DownKind::Denied, why),
+            KafkaError::NoTopic { .. } | KafkaError::NotAdmitted { .. } | KafkaError::Untrusted { .. } => {
+                return Failure::down(DownKind::Denied, why);
+            }
             KafkaError::Client { source, .. } => source,
         };
         let kind = match source.rdkafka_error_code() {

@@ -5,16 +5,21 @@
 
 mod admin;
 mod batch;
+mod connection;
 mod error;
+mod group;
 mod mock;
+mod oauth;
 mod publisher;
 mod sink;
 mod source;
 
 pub use admin::{ensure_topic, partition_count, record_limit};
 pub use batch::{Batch, PartitionReader};
+pub use connection::{KafkaConnection, Password, Sasl, Tls, TlsIdentity, TokenSource};
 pub use error::KafkaError;
+pub use group::{GroupEvent, GroupOptions, GroupProtocol};
 pub use mock::EmbeddedBroker;
 pub use publisher::{PublishError, Publisher, TopicOptions, create_topic};
 pub use sink::{OutRecord, PlainSink, TransactionalSink};
-pub use source::Source;
+pub use source::{Share, Source};

@@ -1,17 +1,20 @@
 //! A producer that loses nothing silently: idempotent, acknowledged by all, every delivery counted.
 
 use std::collections::HashMap;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
-use rdkafka::client::{ClientContext, DefaultClientContext};
+use rdkafka::admin::{AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::{ClientContext, OAuthToken};
 use rdkafka::config::ClientConfig;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::DeliveryResult;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
 use thiserror::Error;
+
+use super::connection::Context;
+use super::{KafkaConnection, KafkaError as Connecting};
 
 /// How long a broker may take to answer at the start.
 const ANSWER: Duration = Duration::from_secs(10);
@@ -78,18 +81,18 @@ struct Deliveries {
     delivered: AtomicU64,
     failed: AtomicU64,
     first_failure: OnceLock<String>,
-    last_error: Mutex<String>,
+    connection: Context,
 }
 
 impl ClientContext for Deliveries {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
+
     fn error(&self, error: KafkaError, reason: &str) {
-        tracing::debug!(%error, reason, "kafka client");
-        // That all brokers are down follows the reason why, and says less.
-        if error != KafkaError::Global(RDKafkaErrorCode::AllBrokersDown)
-            && let Ok(mut last) = self.last_error.lock()
-        {
-            *last = reason.to_owned();
-        }
+        self.connection.hear(&error, reason);
+    }
+
+    fn generate_oauth_token(&self, _: Option<&str>) -> Result<OAuthToken, Box<dyn std::error::Error>> {
+        self.connection.token()
     }
 }
 
@@ -118,9 +121,8 @@ pub struct Publisher {
     sent: u64,
 }
 
-fn config(brokers: &str, settings: &[(String, String)], defaults: &[(&str, &str)]) -> ClientConfig {
-    let mut config = ClientConfig::new();
-    config.set("bootstrap.servers", brokers).set("client.id", "avouch");
+fn config(connection: &KafkaConnection, settings: &[(String, String)], defaults: &[(&str, &str)]) -> ClientConfig {
+    let mut config = connection.config();
     for (name, value) in defaults {
         config.set(*name, *value);
     }
@@ -134,10 +136,24 @@ fn refused(error: &KafkaError) -> PublishError {
     PublishError::Setting { why: error.to_string() }
 }
 
+fn arm(connection: &KafkaConnection, client: *mut rdkafka_sys::rd_kafka_t) -> Result<(), PublishError> {
+    connection.arm(client).map_err(|e| PublishError::NoBroker {
+        brokers: connection.brokers().to_owned(),
+        why: match e {
+            Connecting::NotAdmitted { why, .. } => why,
+            other => other.to_string(),
+        },
+    })
+}
+
 impl Publisher {
     /// Connects, and waits until the topic has leaders. `settings` go to librdkafka and override the defaults. Errors:
     /// a setting it refuses, no answer in ten seconds, no such topic.
-    pub fn connect(brokers: &str, topic: &str, settings: &[(String, String)]) -> Result<Self, PublishError> {
+    pub fn connect(
+        connection: &KafkaConnection,
+        topic: &str,
+        settings: &[(String, String)],
+    ) -> Result<Self, PublishError> {
         let defaults = [
             ("acks", "all"),
             ("enable.idempotence", "true"),
@@ -148,9 +164,11 @@ impl Publisher {
             ("queue.buffering.max.kbytes", "262144"),
             ("message.timeout.ms", "60000"),
         ];
+        let context = Deliveries { connection: connection.context(), ..Deliveries::default() };
         let producer: BaseProducer<Deliveries> =
-            config(brokers, settings, &defaults).create_with_context(Deliveries::default()).map_err(|e| refused(&e))?;
-        let partitions = await_topic(&producer, brokers, topic)?;
+            config(connection, settings, &defaults).create_with_context(context).map_err(|e| refused(&e))?;
+        arm(connection, producer.client().native_ptr())?;
+        let partitions = await_topic(&producer, connection.brokers(), topic)?;
         Ok(Self { producer, topic: topic.to_owned(), partitions, sent: 0 })
     }
 
@@ -231,11 +249,8 @@ fn await_topic(producer: &BaseProducer<Deliveries>, brokers: &str, topic: &str) 
         let metadata = producer.client().fetch_metadata(Some(topic), ANSWER).map_err(|error| {
             // What went wrong with the connections waits in the queue.
             producer.poll(Duration::from_millis(100));
-            let said = producer.context().last_error.lock().map(|l| l.clone()).unwrap_or_default();
-            PublishError::NoBroker {
-                brokers: brokers.to_owned(),
-                why: if said.is_empty() { error.to_string() } else { said },
-            }
+            let said = producer.context().connection.heard_words();
+            PublishError::NoBroker { brokers: brokers.to_owned(), why: said.unwrap_or_else(|| error.to_string()) }
         })?;
         let found = metadata.topics().iter().find(|t| t.name() == topic);
         let partitions = found.map_or(0, |t| t.partitions().len());
@@ -255,17 +270,19 @@ fn await_topic(producer: &BaseProducer<Deliveries>, brokers: &str, topic: &str) 
 
 /// Creates a topic; one that is there already is left as it is. Blocks: not to be called on an async worker.
 pub fn create_topic(
-    brokers: &str,
+    connection: &KafkaConnection,
     topic: &str,
     options: &TopicOptions,
     settings: &[(String, String)],
 ) -> Result<(), PublishError> {
     let failed = |why: String| PublishError::Create { topic: topic.to_owned(), why };
-    let admin: AdminClient<DefaultClientContext> = config(brokers, settings, &[]).create().map_err(|e| refused(&e))?;
+    let admin: rdkafka::admin::AdminClient<Context> =
+        config(connection, settings, &[]).create_with_context(connection.context()).map_err(|e| refused(&e))?;
+    arm(connection, admin.inner().native_ptr())?;
     admin
         .inner()
         .fetch_metadata(None, ANSWER)
-        .map_err(|e| PublishError::NoBroker { brokers: brokers.to_owned(), why: e.to_string() })?;
+        .map_err(|e| PublishError::NoBroker { brokers: connection.brokers().to_owned(), why: e.to_string() })?;
     let new = NewTopic::new(
         topic,
         options.partitions.unwrap_or(-1),

@@ -4,14 +4,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rdkafka::client::ClientContext;
+use rdkafka::client::OAuthToken;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError as Rd, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, ProducerContext, PurgeConfig};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
-use super::KafkaError;
+use super::connection::Context;
 use super::error::refuses;
+use super::{KafkaConnection, KafkaError};
 
 const TIMEOUT: Duration = Duration::from_secs(60);
 /// What is kept of a value that a topic refuses as too large.
@@ -41,6 +43,7 @@ impl OutRecord {
 #[derive(Clone, Default)]
 struct Deliveries {
     failed: Arc<Mutex<Vec<Rd>>>,
+    connection: Context,
 }
 
 impl Deliveries {
@@ -55,7 +58,17 @@ impl Deliveries {
     }
 }
 
-impl ClientContext for Deliveries {}
+impl ClientContext for Deliveries {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
+
+    fn error(&self, error: Rd, reason: &str) {
+        self.connection.hear(&error, reason);
+    }
+
+    fn generate_oauth_token(&self, _: Option<&str>) -> Result<OAuthToken, Box<dyn std::error::Error>> {
+        self.connection.token()
+    }
+}
 
 impl ProducerContext for Deliveries {
     type DeliveryOpaque = ();
@@ -66,11 +79,9 @@ impl ProducerContext for Deliveries {
     }
 }
 
-fn base_config(brokers: &str) -> ClientConfig {
-    let mut config = ClientConfig::new();
+fn base_config(connection: &KafkaConnection) -> ClientConfig {
+    let mut config = connection.config();
     config
-        .set("bootstrap.servers", brokers)
-        .set("client.id", "avouch")
         .set("enable.idempotence", "true")
         .set("acks", "all")
         .set("linger.ms", "5")
@@ -79,6 +90,14 @@ fn base_config(brokers: &str) -> ClientConfig {
         // The broker decides how large a record may be, not this client.
         .set("message.max.bytes", "1000000000");
     config
+}
+
+fn producer(connection: &KafkaConnection, config: &ClientConfig) -> Result<BaseProducer<Deliveries>, KafkaError> {
+    let deliveries = Deliveries { failed: Arc::default(), connection: connection.context() };
+    let producer: BaseProducer<Deliveries> =
+        config.create_with_context(deliveries).map_err(|e| connection.refused(e))?;
+    connection.arm(producer.client().native_ptr())?;
+    Ok(producer)
 }
 
 /// What a topic takes, in bytes; see [`super::record_limit`].
@@ -161,7 +180,7 @@ fn most_telling(mut failed: Vec<Rd>) -> Option<Rd> {
 /// topic: that is there on whichever cluster the sink writes to, and whatever the pipeline reads.
 pub struct TransactionalSink {
     producer: BaseProducer<Deliveries>,
-    cursor: BaseConsumer,
+    cursor: BaseConsumer<Context>,
     id: String,
     topic: String,
     limit: Option<usize>,
@@ -173,32 +192,29 @@ const CURSOR_PARTITION: i32 = 0;
 impl TransactionalSink {
     /// Opens the sink: fences older writers of `id`, ends what they left open.
     /// The cursor is kept in group `id`. `limit` is what the topic takes ([`super::record_limit`]).
-    pub fn open(brokers: &str, topic: &str, limit: Option<usize>, id: &str) -> Result<Self, KafkaError> {
-        let deliveries = Deliveries::default();
-        let producer: BaseProducer<Deliveries> = limited(&mut base_config(brokers), limit)
-            .set("transactional.id", id)
-            .set("transaction.timeout.ms", "60000")
-            .create_with_context(deliveries)
-            .map_err(|e| KafkaError::client("Kafka producer", e))?;
+    pub fn open(connection: &KafkaConnection, topic: &str, limit: Option<usize>, id: &str) -> Result<Self, KafkaError> {
+        let producer = producer(
+            connection,
+            limited(&mut base_config(connection), limit)
+                .set("transactional.id", id)
+                .set("transaction.timeout.ms", "60000"),
+        )?;
         producer.init_transactions(TIMEOUT).map_err(|e| match e {
             e @ Rd::Transaction(_) if transaction_timed_out(&e) => {
-                KafkaError::Unreachable { brokers: brokers.to_owned(), source: e }
+                let clear = producer.context().connection.clear_error(connection.brokers());
+                clear.unwrap_or(KafkaError::Unreachable { brokers: connection.brokers().to_owned(), source: e })
             }
             e => KafkaError::client(format!("opening transactions as \"{id}\""), e),
         })?;
-        let cursor: BaseConsumer = ClientConfig::new()
-            .set("bootstrap.servers", brokers)
-            .set("group.id", id)
-            .set("enable.auto.commit", "false")
-            .set("isolation.level", "read_committed")
-            .create()
-            .map_err(|e| KafkaError::client("Kafka consumer", e))?;
+        let cursor = connection.asking(Some(id))?;
         Ok(Self { producer, cursor, id: id.to_owned(), topic: topic.to_owned(), limit })
     }
 
     /// Where to go on: the cursor of the last committed transaction and the note written with it, if there was one. Kafka
     /// forgets it `offsets.retention.minutes` (7 days, if not set) after the last transaction.
     pub fn position(&self) -> Result<Option<(u64, String)>, KafkaError> {
+        // Serves a token that is due; there are no messages.
+        while self.cursor.poll(Duration::ZERO).is_some() {}
         let mut list = TopicPartitionList::new();
         list.add_partition(&self.topic, CURSOR_PARTITION);
         let committed = self
@@ -244,6 +260,10 @@ impl TransactionalSink {
         self.producer.begin_transaction().map_err(|e| KafkaError::client(doing("beginning"), e))?;
         send_all(&self.producer, &self.topic, self.limit, records)?;
         self.reported()?;
+        // A writer that was fenced learns it here: librdkafka's next call may never return to one.
+        if self.producer.client().fatal_error().is_some() {
+            return Err(KafkaError::Fenced { id: self.id.clone() });
+        }
         let mut list = TopicPartitionList::new();
         let mut cursor = list.add_partition(&self.topic, CURSOR_PARTITION);
         cursor.set_metadata(note);
@@ -291,11 +311,9 @@ pub struct PlainSink {
 
 impl PlainSink {
     /// Opens the sink. `limit` is what the topic takes ([`super::record_limit`]).
-    pub fn open(brokers: &str, topic: &str, limit: Option<usize>) -> Result<Self, KafkaError> {
-        let producer = limited(&mut base_config(brokers), limit)
-            .set("message.timeout.ms", "60000")
-            .create_with_context(Deliveries::default())
-            .map_err(|e| KafkaError::client("Kafka producer", e))?;
+    pub fn open(connection: &KafkaConnection, topic: &str, limit: Option<usize>) -> Result<Self, KafkaError> {
+        let config = limited(&mut base_config(connection), limit).set("message.timeout.ms", "60000").clone();
+        let producer = producer(connection, &config)?;
         Ok(Self { producer, topic: topic.to_owned(), limit })
     }
 

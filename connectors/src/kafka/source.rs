@@ -1,39 +1,63 @@
-//! A topic read by manual assignment: the checkpoint, not the broker, says where to go on.
+//! A topic read from where the checkpoints say, not the broker: every partition of it, or those that a consumer group gives
+//! to this process.
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
-use rdkafka::{ClientConfig, Offset, TopicPartitionList};
+use rdkafka::error::{KafkaError as Rd, RDKafkaErrorCode};
+use rdkafka::{Offset, TopicPartitionList};
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
-use super::{KafkaError, PartitionReader, partition_count};
+use super::group::Membership;
+use super::{GroupEvent, GroupOptions, KafkaConnection, KafkaError, PartitionReader, partition_count};
 
-/// The readers of a topic's partitions, and what they share.
+/// How long questions to the brokers may take at the start.
+const ANSWER: Duration = Duration::from_secs(10);
+
+/// A topic being read. Dropping it leaves the group; [`PartitionReader`]s keep it alive.
 pub struct Source {
-    consumer: Arc<BaseConsumer>,
+    consumer: Arc<BaseConsumer<Membership>>,
     topic: String,
+    group: GroupOptions,
+    most: usize,
+    /// Partitions being read.
+    begun: Mutex<BTreeSet<i32>>,
+}
+
+/// Which partitions of a topic this process reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Share {
+    /// Those that the consumer group gives it, which may change at any time.
+    #[default]
+    Group,
+    /// All that there are now, whatever other processes do. The group's name is used only to show offsets.
+    All,
 }
 
 impl Source {
-    /// Assigns every partition of `topic`, each from the offset that `start` gives it (`None`: the earliest kept), and
-    /// gives a reader for each. `most` is the largest batch.
+    /// Opens the topic. What is to be read comes as events: with [`Share::All`] one, with [`Share::Group`] whenever the group
+    /// decides. `most` is the largest batch of a reader. Call [`Source::serve`] all the time: sessions and events depend on it.
     ///
     /// Aborted transactions are never seen (`read_committed`). An offset that retention has removed is an error, not a jump.
     pub fn open(
-        brokers: &str,
+        connection: &KafkaConnection,
         topic: &str,
-        group: &str,
-        start: impl Fn(i32) -> Option<i64>,
+        group: GroupOptions,
+        share: Share,
         most: usize,
-    ) -> Result<(Self, Vec<PartitionReader>), KafkaError> {
-        let partitions = partition_count(brokers, topic, Duration::from_secs(10))?;
-        let consumer: BaseConsumer = ClientConfig::new()
-            .set("bootstrap.servers", brokers)
-            .set("group.id", group)
-            .set("client.id", "avouch")
+    ) -> Result<(Self, UnboundedReceiver<GroupEvent>), KafkaError> {
+        let partitions = partition_count(connection, topic, ANSWER)?;
+        let (events, told) = unbounded_channel();
+        let mut config = connection.config();
+        config
+            .set("group.id", &group.group)
             .set("enable.auto.commit", "false")
             .set("enable.auto.offset.store", "false")
-            .set("enable.partition.eof", "true")
+            // librdkafka takes the report of a partition's end for a record when its batch call gives it, so that after the
+            // pause of a rebalance it would go on one record too far. Where there are rebalances, no ends are reported.
+            .set("enable.partition.eof", if share == Share::All { "true" } else { "false" })
             .set("isolation.level", "read_committed")
             .set("auto.offset.reset", "error")
             .set("allow.auto.create.topics", "false")
@@ -43,34 +67,96 @@ impl Source {
             .set("queued.min.messages", "100000")
             .set("fetch.wait.max.ms", "20")
             // The default of a second is how long a full queue stays unattended after it has drained.
-            .set("fetch.queue.backoff.ms", "5")
-            .create()
-            .map_err(|e| KafkaError::client("Kafka consumer", e))?;
-        let mut list = TopicPartitionList::new();
-        for p in 0..partitions {
-            let offset = start(p).map_or(Offset::Beginning, Offset::Offset);
-            list.add_partition_offset(topic, p, offset)
-                .map_err(|e| KafkaError::client(format!("assigning {topic}/{p}"), e))?;
+            .set("fetch.queue.backoff.ms", "5");
+        if share == Share::Group {
+            group.configure(&mut config);
         }
-        consumer.assign(&list).map_err(|e| KafkaError::client(format!("assigning {topic}"), e))?;
-        let consumer = Arc::new(consumer);
-        let readers = (0..partitions)
-            .map(|p| PartitionReader::new(consumer.clone(), topic, p, most))
-            .collect::<Result<_, _>>()?;
-        Ok((Self { consumer, topic: topic.to_owned() }, readers))
+        let membership = Membership::new(connection.context(), topic, events);
+        let consumer: BaseConsumer<Membership> =
+            config.create_with_context(membership).map_err(|e| connection.refused(e))?;
+        connection.arm(consumer.client().native_ptr())?;
+        match share {
+            Share::All => consumer.context().tell(GroupEvent::Assigned((0..partitions).collect())),
+            Share::Group => consumer
+                .subscribe(&[topic])
+                .map_err(|e| KafkaError::client(format!("joining the group \"{}\"", group.group), e))?,
+        }
+        let source =
+            Self { consumer: Arc::new(consumer), topic: topic.to_owned(), group, most, begun: Mutex::default() };
+        Ok((source, told))
     }
 
-    /// Serves librdkafka's main queue (errors and logs; no messages). Call it every second or so.
-    pub fn serve(&self) {
-        if let Some(Err(e)) = self.consumer.poll(Duration::ZERO) {
+    fn begun(&self) -> std::sync::MutexGuard<'_, BTreeSet<i32>> {
+        // A panic of another thread leaves the set whole.
+        self.begun.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Serves librdkafka's main queue for so long: the group's events, errors and logs; there are no messages in it. An error is one
+    /// after which this client does nothing any more.
+    pub fn serve(&self, time: Duration) -> Result<(), KafkaError> {
+        if let Some(Err(e)) = self.consumer.poll(time) {
             tracing::warn!(topic = self.topic, error = %e, "kafka source");
         }
+        match self.consumer.client().fatal_error() {
+            None => Ok(()),
+            Some((RDKafkaErrorCode::FencedInstanceId, _)) => Err(KafkaError::SameInstance {
+                group: self.group.group.clone(),
+                instance: self.group.instance.clone().unwrap_or_default(),
+            }),
+            Some((code, why)) => {
+                tracing::error!(topic = self.topic, why, "kafka source");
+                Err(KafkaError::client(format!("reading {}", self.topic), Rd::ConsumerCommit(code)))
+            }
+        }
+    }
+
+    /// Answers [`GroupEvent::Assigned`]: the group can go on, and partitions are begun when their lanes are open.
+    pub fn accept(&self) -> Result<(), KafkaError> {
+        self.consumer
+            .incremental_assign(&TopicPartitionList::new())
+            .map_err(|e| KafkaError::client(format!("accepting partitions of {}", self.topic), e))
+    }
+
+    /// Begins to read a partition that is ours, from `offset` (`None`: the earliest kept).
+    pub fn begin(&self, partition: i32, offset: Option<i64>) -> Result<PartitionReader, KafkaError> {
+        let doing = || format!("assigning {}/{partition}", self.topic);
+        let reader = PartitionReader::new(self.consumer.clone(), &self.topic, partition, self.most)?;
+        let mut list = TopicPartitionList::new();
+        if self.begun().remove(&partition) {
+            // It is begun anew.
+            list.add_partition(&self.topic, partition);
+            self.consumer.incremental_unassign(&list).map_err(|e| KafkaError::client(doing(), e))?;
+            list = TopicPartitionList::new();
+        }
+        let offset = offset.map_or(Offset::Beginning, Offset::Offset);
+        list.add_partition_offset(&self.topic, partition, offset).map_err(|e| KafkaError::client(doing(), e))?;
+        self.consumer.incremental_assign(&list).map_err(|e| KafkaError::client(doing(), e))?;
+        self.begun().insert(partition);
+        Ok(reader)
+    }
+
+    /// Ends reading of these partitions; those not begun are passed over. Answers [`GroupEvent::Revoked`].
+    pub fn release(&self, partitions: &[i32]) -> Result<(), KafkaError> {
+        let mut list = TopicPartitionList::new();
+        for p in partitions {
+            if self.begun().remove(p) {
+                list.add_partition(&self.topic, *p);
+            }
+        }
+        self.consumer
+            .incremental_unassign(&list)
+            .map_err(|e| KafkaError::client(format!("giving up partitions of {}", self.topic), e))
+    }
+
+    /// No lane is left: from now on the group's changes are answered at once, and dropping the source leaves the group.
+    pub fn leave(&self) {
+        self.consumer.context().leave();
     }
 
     /// The first offset after the partition's last committed record.
     pub fn end_offset(&self, partition: i32) -> Result<i64, KafkaError> {
         self.consumer
-            .fetch_watermarks(&self.topic, partition, Duration::from_secs(10))
+            .fetch_watermarks(&self.topic, partition, ANSWER)
             .map(|(_, high)| high)
             .map_err(|e| KafkaError::client(format!("end of {}/{partition}", self.topic), e))
     }

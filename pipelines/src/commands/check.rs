@@ -1,4 +1,4 @@
-//! `avouch check`: says what is wrong with a pipeline before it runs. Needs no network.
+//! `avouch check`: says what is wrong with a pipeline before it runs. Needs no network, unless it is asked to try it.
 
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use clap::Args;
 
 use crate::lang::{self, Canonical, Delivery, Diagnostics, Level, Pipeline, Sink, format_duration, hex, plural};
 
-/// Check pipeline files: keys, names, guarantees, SQL, features and models. Needs no network.
+/// Check pipeline files: keys, names, guarantees, SQL, features and models. Needs no network but with --connect.
 #[derive(Debug, Clone, Args)]
 pub struct CheckArgs {
     /// The pipeline files
@@ -18,6 +18,10 @@ pub struct CheckArgs {
     /// Print one JSON object for each file instead of text
     #[arg(long)]
     pub json: bool,
+
+    /// Also ask the brokers and the chain's endpoint whether they are there, let us in, and have what the file names
+    #[arg(long, conflicts_with = "canonical")]
+    pub connect: bool,
 
     /// Print the canonical form whose SHA-256 stands in every verdict as configHash, and check nothing else
     #[arg(long, conflicts_with = "json")]
@@ -29,7 +33,7 @@ pub struct CheckArgs {
 pub fn run(args: &CheckArgs) -> ExitCode {
     let mut good = true;
     for path in &args.files {
-        let report = if args.canonical { canonical(path) } else { check(path) };
+        let report = if args.canonical { canonical(path) } else { check(path, args.connect) };
         good &= report.ok;
         let out = if args.json { report.json } else { report.out };
         // A closed pipe is the reader's choice, not an error of ours.
@@ -48,10 +52,13 @@ struct Report {
     json: String,
 }
 
-fn check(path: &Path) -> Report {
+fn check(path: &Path, connect: bool) -> Report {
     let (pipeline, diags) = match Pipeline::load(path) {
         Ok(p) => {
-            let diags = lang::check(&p);
+            let mut diags = lang::check(&p);
+            if connect && !diags.has_errors() {
+                super::connect::try_all(&p, &mut diags);
+            }
             (Some(p), diags)
         }
         Err(diags) => (None, diags),

@@ -26,7 +26,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use avouch_connectors::ethereum::{Address, Endpoint, OperatorKey, RpcOptions, deploy_verdict_log};
-use avouch_connectors::kafka::EmbeddedBroker;
+use avouch_connectors::kafka::{EmbeddedBroker, KafkaConnection};
 use avouch_connectors::store::LaneReader;
 use avouch_engine::dead_letter::DeadLetter;
 use avouch_engine::decode::format_timestamp;
@@ -40,7 +40,7 @@ use tracing_subscriber::EnvFilter;
 use super::produce::{Pace, Pacer, Publisher, TopicOptions, create_topic};
 use crate::lang::{self, Diagnostics, Pipeline, format_duration, parse_duration};
 use crate::runtime::metrics::Metrics;
-use crate::runtime::{self, RunOptions, lane_dir, state_dir};
+use crate::runtime::{self, RunOptions, Share, lane_dir, state_dir};
 use crate::simulator::{Fleet, FleetConfig, GroundTruth};
 use anvil::Anvil;
 use board::{Board, Seen, grouped};
@@ -325,7 +325,8 @@ async fn outside(
             None => {
                 let (brokers, lanes) = (brokers.clone(), args.lanes);
                 let options = TopicOptions { partitions: Some(lanes), replication: None };
-                blocking(move || Ok(create_topic(&brokers, &topic, &options, &[])?)).await?;
+                blocking(move || Ok(create_topic(&KafkaConnection::plaintext(brokers), &topic, &options, &[])?))
+                    .await?;
             }
         }
     }
@@ -437,7 +438,7 @@ async fn judge(
     let total = fleet.total_rows();
     let metrics = Metrics::new().map_err(|e| DemoError::Thread(format!("metrics: {e}")))?;
     let (stop, stopped) = watch::channel(false);
-    let options = RunOptions { until_end: false, create_topics: false };
+    let options = RunOptions { share: Share::All, until_end: false, create_topics: false };
     let running = runtime::run_watched(pipeline, plan, options, metrics.clone(), stopped);
     tokio::pin!(running);
 
@@ -503,7 +504,7 @@ fn send(
     sent: &Sent,
     metrics: &Metrics,
 ) -> Result<GroundTruth, DemoError> {
-    let mut publisher = Publisher::connect(brokers, topic, &[])?;
+    let mut publisher = Publisher::connect(&KafkaConnection::plaintext(brokers), topic, &[])?;
     let mut pacer = Pacer::new(pace);
     let mut read = 0;
     for reading in fleet.by_ref() {

@@ -3,6 +3,7 @@
 pub mod bench;
 pub mod bundle;
 pub mod check;
+mod connect;
 pub mod demo;
 pub mod deploy;
 pub mod evaluate;

@@ -13,6 +13,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 use thiserror::Error;
 
+use avouch_connectors::kafka::KafkaConnection;
 pub use avouch_connectors::kafka::{PublishError, Publisher, TopicOptions, create_topic};
 pub use pace::{Pace, Pacer};
 
@@ -248,13 +249,14 @@ fn produce(args: &ProduceArgs) -> Result<(ProduceSummary, Option<String>), Produ
         }
         (None, None) => Pace::Unlimited,
     };
+    let connection = KafkaConnection::plaintext(&args.brokers);
     // Files first: what is wrong with them shows without a broker.
     let mut replay = replay_options(args).open()?;
     if args.create_topic {
         let options = TopicOptions { partitions: args.partitions, replication: None };
-        create_topic(&args.brokers, &args.topic, &options, &args.settings)?;
+        create_topic(&connection, &args.topic, &options, &args.settings)?;
     }
-    let mut publisher = Publisher::connect(&args.brokers, &args.topic, &args.settings)?;
+    let mut publisher = Publisher::connect(&connection, &args.topic, &args.settings)?;
     let bar = progress_bar(&replay, args.json);
     let started = Instant::now();
     let mut pacer = Pacer::new(pace);

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use avouch_engine::dead_letter::DeadReason;
 use avouch_engine::verdict::Severity;
@@ -13,7 +14,7 @@ use tokio::sync::watch;
 
 use super::fail;
 use crate::lang::{self, Pipeline};
-use crate::runtime::{self, RunOptions, Summary};
+use crate::runtime::{self, RunOptions, Share, Summary};
 
 /// Run a pipeline: read, judge, log, deliver and anchor. SIGTERM or Ctrl-C stops it after a last checkpoint.
 #[derive(Debug, Clone, Args)]
@@ -22,9 +23,14 @@ pub struct RunArgs {
     #[arg(value_name = "PIPELINE.toml")]
     pub file: PathBuf,
 
-    /// Stop when every partition was read up to its present end, and everything is delivered and anchored
+    /// Stop when every partition was read up to its present end, and everything is delivered and anchored (reads all
+    /// partitions)
     #[arg(long)]
     pub until_end: bool,
+
+    /// Read all partitions, whatever the consumer group says; without it, processes of one pipeline share them
+    #[arg(long)]
+    pub all_partitions: bool,
 
     /// Create the verdict and dead-letter topics that do not exist, with as many partitions as the source
     #[arg(long)]
@@ -54,11 +60,17 @@ pub fn run(args: &RunArgs) -> ExitCode {
         runtime::run(
             &pipeline,
             plan,
-            RunOptions { until_end: args.until_end, create_topics: args.create_topics },
+            RunOptions {
+                share: if args.until_end || args.all_partitions { Share::All } else { Share::Group },
+                until_end: args.until_end,
+                create_topics: args.create_topics,
+            },
             stopped,
         )
         .await
     });
+    // A write whose writer was fenced may never return; nothing depends on it any more.
+    runtime.shutdown_timeout(Duration::from_secs(1));
     match outcome {
         Ok(summary) if args.json => println!("{}", summary_json(&summary)),
         Ok(summary) => eprintln!("{}", summary_text(&summary)),

@@ -261,6 +261,37 @@ impl<'t> Fields<'t> {
         Some(Spanned::new(SecretString::new(text.as_str()), text.span))
     }
 
+    /// A secret that must come from outside the file, because the file's canonical form is given to others.
+    pub fn outside_secret(
+        &self,
+        cx: &mut Reading<'_>,
+        need: Need,
+        key: &str,
+        example: &str,
+    ) -> Option<Spanned<SecretString>> {
+        let default_stands = |s: &str| s.split(":-").skip(1).any(|rest| !rest.starts_with('}'));
+        if let Some(e) = self.get(key)
+            && let NodeValue::Str(s) = &e.node.value
+            && (!has_interpolation(s) || default_stands(s))
+        {
+            if e.node.span.end > e.node.span.start {
+                cx.diags.mask(e.node.span);
+            }
+            cx.diags.error(
+                "secret-in-file",
+                value_span(e),
+                format!(
+                    "`{}` is a secret and stands in the pipeline file itself, which auditors are given",
+                    self.name(key)
+                ),
+                format!("keep it in a file or in the environment: `{example}`"),
+            );
+            return None;
+        }
+        let text = self.text(cx, need, key, example)?;
+        Some(Spanned::new(SecretString::new(text.as_str()), text.span))
+    }
+
     /// An integer in `[min, max]`.
     pub fn int(
         &self,

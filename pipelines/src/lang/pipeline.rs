@@ -7,7 +7,9 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
+use avouch_connectors::kafka::{GroupOptions, GroupProtocol, KafkaConnection, Sasl, Tls};
 use avouch_engine::spec::{FieldSpec, WindowSpec};
 use avouch_engine::verdict::Hash32;
 use avouch_models::{AlgorithmConfig, SplitConfig};
@@ -188,6 +190,54 @@ pub struct KafkaSource {
     pub topic: Text,
     /// Consumer group; the pipeline's name if not given.
     pub group: Text,
+    /// How the brokers are reached.
+    pub security: KafkaSecurity,
+    /// How this process is a member of the group.
+    pub membership: Membership,
+}
+
+/// `security`: how a Kafka cluster is reached. Sinks and dead letters go to the source's cluster, so they share it.
+#[derive(Debug, Clone, Default)]
+pub struct KafkaSecurity {
+    /// Encryption, if there is any.
+    pub tls: Option<Tls>,
+    /// Who we are, if the brokers want to know.
+    pub sasl: Option<Sasl>,
+}
+
+/// How this process is a member of the source's consumer group.
+#[derive(Debug, Clone, Default)]
+pub struct Membership {
+    /// `instance`: its lasting name, so that a restart moves no lane.
+    pub instance: Option<Text>,
+    /// `group_protocol`; `classic` if not given.
+    pub protocol: GroupProtocol,
+    /// `session_timeout`; 45 s if not given, the broker's setting with `consumer`.
+    pub session: Option<Duration>,
+}
+
+impl KafkaSource {
+    /// The source's cluster, as every client reaches it.
+    pub fn connection(&self) -> KafkaConnection {
+        let mut connection = KafkaConnection::plaintext(self.brokers.as_str());
+        if let Some(tls) = &self.security.tls {
+            connection = connection.with_tls(tls.clone());
+        }
+        if let Some(sasl) = &self.security.sasl {
+            connection = connection.with_sasl(sasl.clone());
+        }
+        connection
+    }
+
+    /// The source's group, as this process joins it.
+    pub fn group_options(&self) -> GroupOptions {
+        GroupOptions {
+            group: self.group.as_str().to_owned(),
+            instance: self.membership.instance.as_ref().map(|i| i.as_str().to_owned()),
+            protocol: self.membership.protocol,
+            session: self.membership.session,
+        }
+    }
 }
 
 /// How readings are placed in time.

@@ -30,7 +30,8 @@ pub fn keep(path: &Path, bytes: &[u8]) -> Result<(), RuntimeError> {
     if let Some(parent) = path.parent() {
         std::fs::create_dir_all(parent).map_err(fail)?;
     }
-    let temporary = path.with_extension("tmp");
+    // Several processes may start on one directory at once.
+    let temporary = path.with_extension(format!("{}.tmp", std::process::id()));
     std::fs::write(&temporary, bytes).map_err(fail)?;
     std::fs::rename(&temporary, path).map_err(fail)
 }

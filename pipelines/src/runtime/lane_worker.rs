@@ -1,17 +1,17 @@
 //! One thread a lane: read, step, append, checkpoint.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use avouch_connectors::http::Readiness;
 use avouch_connectors::store::{Commit, LaneStore};
 use avouch_engine::decode::RawRecord;
-use avouch_engine::lane::{Lane, LaneError, Output};
+use avouch_engine::lane::{Counters, Lane, LaneError, Output};
 use avouch_engine::plan::LanePlan;
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::error::RuntimeError;
+use super::halt::{Ending, Halt};
 use super::lane_input::LaneInput;
 use super::metrics::LaneMetrics;
 use super::schemas::Schemas;
@@ -33,14 +33,25 @@ pub struct LaneWorker {
     pub checkpoint_every: Duration,
     /// Stop once the partition has been read up to this offset.
     pub until: Option<i64>,
-    pub stop: Arc<AtomicBool>,
+    pub halt: Arc<Halt>,
     /// Told (partition, offset) after each checkpoint.
     pub checkpointed: UnboundedSender<(i32, i64)>,
 }
 
+/// What a lane that ended has left.
+#[derive(Debug, Clone)]
+pub struct LaneEnd {
+    /// Its counters at the end.
+    pub counters: Counters,
+    /// The durable size of its log.
+    pub log_size: u64,
+    /// Whether it ended without a checkpoint, because it was not ours any more.
+    pub abandoned: bool,
+}
+
 impl LaneWorker {
-    /// Runs until told to stop, or until the end if there is one. The last act is a checkpoint.
-    pub fn run(mut self) -> Result<(), RuntimeError> {
+    /// Runs until told to stop, or until the end if there is one. The last act is a checkpoint, unless the lane is abandoned.
+    pub fn run(mut self) -> Result<LaneEnd, RuntimeError> {
         let partition = self.input.lane();
         let part = format!("lane {partition}");
         self.show();
@@ -65,6 +76,17 @@ impl LaneWorker {
             if !batch.is_empty() {
                 let mut records = Vec::new();
                 batch.records(&mut records);
+                // Pauses of the client during rebalances must never show the lane a record twice.
+                let again = records.iter().take_while(|r| r.offset < self.next_offset).count();
+                if again > 0 {
+                    tracing::warn!(
+                        lane = partition,
+                        again,
+                        from = self.next_offset,
+                        "records came again and are passed over"
+                    );
+                    records.drain(..again);
+                }
                 taken = self.take(&records, &mut output, &mut last)?;
                 dirty = true;
                 self.show();
@@ -76,8 +98,17 @@ impl LaneWorker {
                     dirty = true;
                 }
             }
+            let told = self.halt.told();
+            if told == Some(Ending::Abandon) {
+                tracing::warn!(
+                    lane = partition,
+                    offset = self.store.committed().next_offset,
+                    "lane abandoned after its last checkpoint"
+                );
+                return Ok(self.end(true));
+            }
             let ended = self.until.is_some_and(|u| self.next_offset >= u);
-            let stop = ended || self.stop.load(Ordering::Relaxed);
+            let stop = ended || told.is_some();
             if dirty && (stop || last.elapsed() >= self.checkpoint_every) {
                 self.checkpoint()?;
                 last = Instant::now();
@@ -85,7 +116,7 @@ impl LaneWorker {
             }
             if stop {
                 tracing::info!(lane = partition, offset = self.next_offset, log = self.store.size(), "lane stopped");
-                return Ok(());
+                return Ok(self.end(false));
             }
         }
     }
@@ -148,10 +179,10 @@ impl LaneWorker {
                 waited = true;
             }
             let until = Instant::now() + pause;
-            while Instant::now() < until && !self.stop.load(Ordering::Relaxed) {
+            while Instant::now() < until && !self.halt.told().is_some() {
                 std::thread::sleep(Duration::from_millis(50));
             }
-            if self.stop.load(Ordering::Relaxed) {
+            if self.halt.told().is_some() {
                 break false;
             }
         };
@@ -160,6 +191,11 @@ impl LaneWorker {
         }
         self.schemas = Some(schemas);
         Ok(learnt)
+    }
+
+    fn end(&self, abandoned: bool) -> LaneEnd {
+        let log_size = self.store.committed().log_size;
+        LaneEnd { counters: *self.lane.counters(), log_size, abandoned }
     }
 
     fn checkpoint(&mut self) -> Result<(), RuntimeError> {

@@ -71,6 +71,12 @@ declarations! {
     ANCHORS: Counter "avouch_anchor_checkpoints_total" ["lane"] "Checkpoints written to the contract since the process started.";
     ANCHOR_GAS: Counter "avouch_anchor_gas_used_total" ["lane"] "Gas used by anchors since the process started.";
     ANCHOR_ERRORS: Counter "avouch_anchor_errors_total" ["lane"] "Failed attempts to anchor; each is tried again.";
+    LANES_OWNED: Gauge "avouch_lanes_owned" [] "Lanes that this process runs.";
+    LANES_OPENING: Gauge "avouch_lanes_opening" [] "Lanes given to this process that are not running: restoring, or waiting for the process that had them.";
+    LANE_WAITS: Counter "avouch_lane_opening_waits_total" [] "Times a lane had to wait because another process still had its store.";
+    LANE_OPENING: Histogram "avouch_lane_opening_seconds" [] "From a lane being given to this process until it could run.";
+    REBALANCES: Counter "avouch_group_rebalances_total" ["change"] "Changes of this process's lanes by the consumer group: given, taken, or lost because it was silent too long.";
+    ANCHOR_LEASE: Gauge "avouch_anchor_lease" [] "1 if this process anchors for all that share its state directory, 0 if another one does.";
     BUILD: Gauge "avouch_build_info" ["version"] "Always 1; its label is the version that runs.";
 }
 
@@ -106,6 +112,18 @@ pub struct Metrics {
     anchors: IntCounterVec,
     anchor_gas: IntCounterVec,
     anchor_errors: IntCounterVec,
+    /// [`LANES_OWNED`].
+    pub lanes_owned: IntGauge,
+    /// [`LANES_OPENING`].
+    pub lanes_opening: IntGauge,
+    /// [`LANE_WAITS`].
+    pub lane_waits: IntCounter,
+    /// [`LANE_OPENING`].
+    pub lane_opening: Histogram,
+    /// [`REBALANCES`].
+    pub rebalances: IntCounterVec,
+    /// [`ANCHOR_LEASE`].
+    pub anchor_lease: IntGauge,
 }
 
 fn register<C: prometheus::core::Collector + Clone + 'static>(registry: &Registry, c: C) -> prometheus::Result<C> {
@@ -123,6 +141,12 @@ impl Metrics {
         let float = |d: Declaration| register(&r, GaugeVec::new(opts(d), d.labels)?);
         let buckets = prometheus::exponential_buckets(0.001, 2.0, 14)?;
         let duration = HistogramOpts::new(CHECKPOINT_DURATION.name, CHECKPOINT_DURATION.help).buckets(buckets);
+        let buckets = prometheus::exponential_buckets(0.01, 2.0, 16)?;
+        let opening = HistogramOpts::new(LANE_OPENING.name, LANE_OPENING.help).buckets(buckets);
+        let rebalances = counter(REBALANCES)?;
+        for change in ["given", "taken", "lost"] {
+            rebalances.with_label_values(&[change]);
+        }
         int(BUILD)?.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         Ok(Self {
             rows_in: counter(ROWS_IN)?,
@@ -152,6 +176,12 @@ impl Metrics {
             anchors: counter(ANCHORS)?,
             anchor_gas: counter(ANCHOR_GAS)?,
             anchor_errors: counter(ANCHOR_ERRORS)?,
+            lanes_owned: register(&r, IntGauge::with_opts(opts(LANES_OWNED))?)?,
+            lanes_opening: register(&r, IntGauge::with_opts(opts(LANES_OPENING))?)?,
+            lane_waits: register(&r, IntCounter::with_opts(opts(LANE_WAITS))?)?,
+            lane_opening: register(&r, Histogram::with_opts(opening)?)?,
+            rebalances,
+            anchor_lease: register(&r, IntGauge::with_opts(opts(ANCHOR_LEASE))?)?,
             registry: r,
         })
     }
@@ -178,6 +208,40 @@ impl Metrics {
         }
     }
 
+    /// Forgets a lane that another process has now: shown here as well, its counters would count twice.
+    pub fn forget(&self, lane: i32) {
+        let lane = lane.to_string();
+        let l = [lane.as_str()];
+        let counters = [
+            &self.rows_in,
+            &self.rows_used,
+            &self.dead,
+            &self.verdicts,
+            &self.sink_records,
+            &self.sink_errors,
+            &self.sink_refused,
+        ];
+        for vec in counters {
+            forget(vec, &lane);
+        }
+        for vec in [
+            &self.next_offset,
+            &self.checkpoint_offset,
+            &self.devices,
+            &self.log_size,
+            &self.checkpoint_bytes,
+            &self.sink_position,
+            &self.sink_lag,
+        ] {
+            forget(vec, &lane);
+        }
+        for vec in [&self.watermark, &self.checkpoint_time, &self.sink_retry] {
+            forget(vec, &lane);
+        }
+        // An error means that there was none.
+        let _ = self.checkpoint_duration.remove_label_values(&l);
+    }
+
     /// Those of one sink of one lane.
     pub fn sink(&self, lane: i32, sink: &str) -> SinkMetrics {
         let lane = lane.to_string();
@@ -192,11 +256,15 @@ impl Metrics {
         }
     }
 
-    /// Those of one lane's anchors. `promised_seconds` is the maximum merge delay.
-    pub fn anchor(&self, lane: i32, promised_seconds: f64) -> AnchorMetrics {
+    /// Shows the maximum merge delay that is promised.
+    pub fn anchor_delay_max(&self, seconds: f64) {
+        self.anchor_delay_max.with_label_values::<&str>(&[]).set(seconds);
+    }
+
+    /// Those of one lane's anchors.
+    pub fn anchor(&self, lane: i32) -> AnchorMetrics {
         let lane = lane.to_string();
         let l = [lane.as_str()];
-        self.anchor_delay_max.with_label_values::<&str>(&[]).set(promised_seconds);
         AnchorMetrics {
             size: self.anchor_size.with_label_values(&l),
             finalized: self.anchor_final.with_label_values(&l),
@@ -205,6 +273,21 @@ impl Metrics {
             anchors: self.anchors.with_label_values(&l),
             gas: self.anchor_gas.with_label_values(&l),
             errors: self.anchor_errors.with_label_values(&l),
+        }
+    }
+}
+
+/// Removes what a metric shows of a lane, whatever its other labels are.
+fn forget<T: prometheus::core::MetricVecBuilder>(vec: &prometheus::core::MetricVec<T>, lane: &str) {
+    use prometheus::core::Collector as _;
+    for family in vec.collect() {
+        for metric in family.get_metric() {
+            let labels: std::collections::HashMap<&str, &str> =
+                metric.get_label().iter().map(|l| (l.name(), l.value())).collect();
+            if labels.get("lane") == Some(&lane) {
+                // An error means that it is gone already.
+                let _ = vec.remove(&labels);
+            }
         }
     }
 }

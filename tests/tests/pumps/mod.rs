@@ -2,6 +2,8 @@
 // Each test binary takes what it needs.
 #![allow(dead_code, clippy::unwrap_used)]
 
+pub mod left;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
@@ -83,6 +85,13 @@ impl Place {
         &self.environment[name]
     }
 
+    /// Puts `new` for `old` in the pipeline file. Runs that are compared need the same file: its hash is in their verdicts.
+    pub fn rewrite(&self, old: &str, new: &str) {
+        let text = std::fs::read_to_string(&self.file).unwrap();
+        assert!(text.contains(old), "{old} is in the pipeline file");
+        std::fs::write(&self.file, text.replace(old, new)).unwrap();
+    }
+
     /// Anchors at this endpoint, in this contract, under this key.
     pub fn anchor(&mut self, rpc: &str, contract: &str, key: &str) {
         let text = [fixture("pumps.toml"), fixture("anchor.toml")].map(|path| std::fs::read_to_string(path).unwrap());
@@ -135,6 +144,12 @@ pub fn healthy(devices: u32, seconds: i64) -> Vec<Record> {
             })
         })
         .collect()
+}
+
+/// What `/readyz` says at `address`; `None` if there is no answer.
+pub fn readyz(address: &str) -> Option<String> {
+    let agent: ureq::Agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
+    agent.get(format!("http://{address}/readyz")).call().ok()?.body_mut().read_to_string().ok()
 }
 
 /// A metric's value on `/metrics` at `address`, summed over its series; `None` if there is none or no answer.

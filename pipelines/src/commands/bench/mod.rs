@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use arrow::array::AsArray;
 use arrow::datatypes::Float64Type;
-use avouch_connectors::kafka::{KafkaError, Source};
+use avouch_connectors::kafka::{GroupOptions, KafkaError, Share, Source};
 use avouch_connectors::store::{Commit, LaneStore, StoreError, StoreOptions};
 use avouch_engine::admit::Admission;
 use avouch_engine::decode::{RawRecord, SchemaAnswer};
@@ -256,9 +256,9 @@ fn from_kafka(
     let (mut store, _) = LaneStore::open(state, &LogOrigin::new(&plan.pipeline, 0), StoreOptions::default())?;
     let mut lane = Lane::new(plan.clone(), 0, secret());
     let SourceKind::Kafka(kafka) = &pipeline.source.kind;
-    let brokers = kafka.brokers.as_str();
-    let (_source, mut readers) = Source::open(brokers, &plan.source.topic, "avouch-bench", |_| None, BATCH)?;
-    let Some(reader) = readers.first_mut() else { return Ok(()) };
+    let group = GroupOptions { group: "avouch-bench".into(), ..kafka.group_options() };
+    let (source, _events) = Source::open(&kafka.connection(), &plan.source.topic, group, Share::All, BATCH)?;
+    let mut reader = source.begin(0, None)?;
     let (mut seen, mut next) = (0, 0);
     let mut out = Output::default();
     let mut last = Instant::now();

@@ -4,6 +4,7 @@
 mod anchor;
 mod format;
 mod head;
+mod kafka;
 mod outputs;
 mod sinks;
 mod source;

@@ -13,8 +13,12 @@ const SOURCE: Keys = Keys {
     known: &[
         "kind",
         "brokers",
+        "security",
         "topic",
         "group",
+        "group_protocol",
+        "instance",
+        "session_timeout",
         "format",
         "registry",
         "descriptor",
@@ -25,10 +29,7 @@ const SOURCE: Keys = Keys {
         "time",
         "max_record_bytes",
     ],
-    planned: &[
-        ("security", "remove it and connect to a plaintext listener on a network you trust"),
-        ("identity", "remove it; until then, let Kafka's access control say who may write to the topic"),
-    ],
+    planned: &[("identity", "remove it; until then, let Kafka's access control say who may write to the topic")],
 };
 const TIME: Keys = Keys {
     known: &["column", "max_disorder", "max_future"],
@@ -55,6 +56,7 @@ fn read_body(cx: &mut Reading<'_>, e: &Entry, default_group: Option<Text>) -> Op
     if let Some(b) = &brokers {
         check_brokers(cx, b);
     }
+    let security = super::kafka::read_security(cx, &f);
     let topic = f.text(cx, Need::Must, "topic", "topic = \"pumps.telemetry\"");
     if let Some(t) = &topic {
         check_topic(cx, t);
@@ -63,6 +65,7 @@ fn read_body(cx: &mut Reading<'_>, e: &Entry, default_group: Option<Text>) -> Op
         None => default_group,
         Some(_) => f.text(cx, Need::May, "group", "group = \"pump-health\""),
     };
+    let membership = super::kafka::read_membership(cx, &f);
     let fields = read_schema(cx, &f);
     let format = format::read(cx, &f, fields.as_deref());
     let key = f.literal(cx, Need::Must, "key", "key = \"device\"");
@@ -88,7 +91,13 @@ fn read_body(cx: &mut Reading<'_>, e: &Entry, default_group: Option<Text>) -> Op
         key: key?,
         time: time?,
         max_record_bytes: usize::try_from(max_record?).ok()?,
-        kind: SourceKind::Kafka(KafkaSource { brokers: brokers?, topic: topic?, group: group? }),
+        kind: SourceKind::Kafka(KafkaSource {
+            brokers: brokers?,
+            topic: topic?,
+            group: group?,
+            security: security?,
+            membership: membership?,
+        }),
     })
 }
 

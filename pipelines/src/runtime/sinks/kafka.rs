@@ -5,7 +5,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use avouch_connectors::kafka::{OutRecord, PlainSink, TransactionalSink, record_limit};
+use avouch_connectors::delivery::{DownKind, Failure};
+use avouch_connectors::kafka::{KafkaConnection, OutRecord, PlainSink, TransactionalSink, record_limit};
 use avouch_connectors::store::{Cursor, LaneReader};
 
 use super::super::error::RuntimeError;
@@ -16,6 +17,10 @@ use super::writer::{Batch, Halt, Position, blocking};
 
 /// How often an idle sink writes its cursor again, so that Kafka does not forget it.
 const REFRESH: Duration = Duration::from_secs(3600);
+
+/// How long a write may take. librdkafka can keep one for ever when its writer is fenced in the middle of it; the sink is then
+/// opened again, which fences that writer for good.
+const LONGEST_WRITE: Duration = Duration::from_secs(150);
 
 enum Sink {
     Transactional(TransactionalSink),
@@ -36,20 +41,20 @@ fn id(target: &Target, topic: &str) -> String {
 impl KafkaWriter {
     pub async fn open(
         target: &Target,
-        brokers: &str,
+        connection: &KafkaConnection,
         topic: &str,
         reader: &LaneReader,
     ) -> Result<(Self, Position), Halt> {
-        let limit = record_limit(brokers, topic).await;
+        let limit = record_limit(connection, topic).await;
         let cursor = reader.cursor(&target.name)?;
-        let (target, brokers, topic) = (target.clone(), brokers.to_owned(), topic.to_owned());
+        let (target, connection, topic) = (target.clone(), connection.clone(), topic.to_owned());
         blocking(move || {
             if !target.exactly_once {
-                let sink = Sink::Plain(PlainSink::open(&brokers, &topic, limit)?);
+                let sink = Sink::Plain(PlainSink::open(&connection, &topic, limit)?);
                 let position = Position { at: cursor.get(), note: None };
                 return Ok((Self { sink: Arc::new(sink), cursor }, position));
             }
-            let sink = TransactionalSink::open(&brokers, &topic, limit, &id(&target, &topic))?;
+            let sink = TransactionalSink::open(&connection, &topic, limit, &id(&target, &topic))?;
             let position = match sink.position()? {
                 Some((at, note)) => Position { at, note: Some(note) },
                 None if cursor.get() > 0 => return Err(forgotten(&target, sink.id(), &topic, cursor.get()).into()),
@@ -67,7 +72,7 @@ impl KafkaWriter {
 
     pub async fn write(&mut self, records: Vec<OutRecord>, next: u64, note: &str) -> Result<(), Halt> {
         let (sink, note) = (self.sink.clone(), note.to_owned());
-        blocking(move || {
+        let write = blocking(move || {
             match &*sink {
                 Sink::Transactional(sink) => sink.write(&records, next, &note)?,
                 // Nothing to say is nothing to wait for.
@@ -75,8 +80,11 @@ impl KafkaWriter {
                 Sink::Plain(sink) => sink.write(&records)?,
             }
             Ok(())
-        })
-        .await?;
+        });
+        tokio::time::timeout(LONGEST_WRITE, write).await.map_err(|_| {
+            let why = format!("a write took longer than {LONGEST_WRITE:?}");
+            Halt::Failed(Failure::down(DownKind::Timeout, why))
+        })??;
         Ok(self.cursor.set(next)?)
     }
 

@@ -36,7 +36,7 @@ pub(super) use tail::{Tail, TailStop};
 use std::sync::Arc;
 use std::time::Duration;
 
-use avouch_connectors::kafka::{KafkaError, ensure_topic, partition_count};
+use avouch_connectors::kafka::{KafkaConnection, KafkaError, ensure_topic, partition_count};
 use avouch_connectors::store::{LaneReader, Refusals};
 use avouch_engine::sql::Condition;
 
@@ -69,7 +69,7 @@ struct Target {
 /// What a tail writes to.
 #[derive(Debug, Clone)]
 enum Output {
-    Kafka { brokers: String, topic: String },
+    Kafka { connection: KafkaConnection, topic: String },
     Archive(archive::Options),
     Alerts(alerts::Options),
     Webhook(webhook::Options),
@@ -78,24 +78,24 @@ enum Output {
 }
 
 /// A topic that must be there: the brokers, its name, and whether the pipeline can start while these brokers are away.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(super) struct Topic {
-    pub brokers: String,
+    pub connection: KafkaConnection,
     pub topic: String,
     pub may_be_away: bool,
 }
 
 /// Sees that a topic is there; makes it, with so many partitions, where that is asked for.
 pub(super) async fn prepare(topic: &Topic, create: Option<i32>) -> Result<(), RuntimeError> {
-    let Topic { brokers, topic: name, may_be_away } = topic;
+    let Topic { connection, topic: name, may_be_away } = topic;
     let look = async {
         if let Some(partitions) = create
-            && ensure_topic(brokers, name, partitions).await?
+            && ensure_topic(connection, name, partitions).await?
         {
             tracing::info!(topic = name, partitions, "topic created");
         }
-        let (brokers, name) = (brokers.clone(), name.clone());
-        let looked = tokio::task::spawn_blocking(move || partition_count(&brokers, &name, LOOK)).await;
+        let (connection, name) = (connection.clone(), name.clone());
+        let looked = tokio::task::spawn_blocking(move || partition_count(&connection, &name, LOOK)).await;
         looked.map_err(|e| RuntimeError::Start(format!("a start-up step ended: {e}")))??;
         Ok(())
     };
@@ -121,10 +121,11 @@ pub(super) fn topics(pipeline: &Pipeline) -> Vec<Topic> {
     };
     let mut out: Vec<Topic> = Vec::new();
     for k in sinks.chain(dead) {
-        let brokers = brokers(pipeline, k);
-        let may_be_away = source_brokers(pipeline) != Some(brokers.as_str());
-        let topic = Topic { brokers, topic: k.topic.as_str().to_owned(), may_be_away };
-        if !out.contains(&topic) {
+        let connection = connection(pipeline, k);
+        let may_be_away = source_brokers(pipeline) != Some(connection.brokers());
+        let topic = Topic { connection, topic: k.topic.as_str().to_owned(), may_be_away };
+        let same = |t: &Topic| t.topic == topic.topic && t.connection.brokers() == topic.connection.brokers();
+        if !out.iter().any(same) {
             out.push(topic);
         }
     }
@@ -137,14 +138,19 @@ fn source_brokers(pipeline: &Pipeline) -> Option<&str> {
     }
 }
 
-fn brokers(pipeline: &Pipeline, k: &KafkaSink) -> String {
-    let own = k.brokers.as_ref().map(|b| b.as_str());
-    own.or_else(|| source_brokers(pipeline)).unwrap_or_default().to_owned()
+/// How a topic's cluster is reached: the source's as the source is; another one without security, for the source's
+/// credentials are nobody else's business.
+fn connection(pipeline: &Pipeline, k: &KafkaSink) -> KafkaConnection {
+    let SourceKind::Kafka(source) = &pipeline.source.kind;
+    match &k.brokers {
+        Some(own) if own.as_str() != source.brokers.as_str() => KafkaConnection::plaintext(own.as_str()),
+        _ => source.connection(),
+    }
 }
 
 fn output(pipeline: &Pipeline, kind: &SinkKind) -> Output {
     match kind {
-        SinkKind::Kafka(k) => Output::Kafka { brokers: brokers(pipeline, k), topic: k.topic.as_str().to_owned() },
+        SinkKind::Kafka(k) => Output::Kafka { connection: connection(pipeline, k), topic: k.topic.as_str().to_owned() },
         SinkKind::Parquet(p) => Output::Archive(archive::Options::new(p)),
         SinkKind::Alertmanager(a) => Output::Alerts(alerts::Options::new(a)),
         SinkKind::Webhook(w) => Output::Webhook(webhook::Options::new(w)),
@@ -190,7 +196,9 @@ pub(super) fn tails(
     };
     let dead = &pipeline.dead_letter;
     let dead_output = match &dead.kind {
-        DeadLetterKind::Kafka(k) => Output::Kafka { brokers: brokers(pipeline, k), topic: k.topic.as_str().to_owned() },
+        DeadLetterKind::Kafka(k) => {
+            Output::Kafka { connection: connection(pipeline, k), topic: k.topic.as_str().to_owned() }
+        }
         DeadLetterKind::Files(f) => Output::Files(files::Options::new(f)),
         DeadLetterKind::Stdout => Output::Stdout,
     };

@@ -82,8 +82,8 @@ pub(super) enum Writer {
 impl Writer {
     pub async fn open(target: &Target, reader: &LaneReader) -> Result<(Self, Position), Halt> {
         Ok(match &target.output {
-            Output::Kafka { brokers, topic } => {
-                let (w, p) = KafkaWriter::open(target, brokers, topic, reader).await?;
+            Output::Kafka { connection, topic } => {
+                let (w, p) = KafkaWriter::open(target, connection, topic, reader).await?;
                 (Writer::Kafka(w), p)
             }
             Output::Archive(options) => {

@@ -1,0 +1,196 @@
+//! One membership in the source's group: from joining until it ends, whether because it was told to, because a lane failed,
+//! or because the group has shut this member out.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use avouch_connectors::http::Readiness;
+use avouch_connectors::kafka::{GroupEvent, KafkaConnection, Source};
+use avouch_connectors::schema_registry::SchemaRegistry;
+use avouch_engine::plan::LanePlan;
+use avouch_engine::verdict::Secret;
+use tokio::sync::{mpsc, watch};
+
+use super::error::RuntimeError;
+use super::lanes::{Lanes, Setup};
+use super::metrics::Metrics;
+use super::open::Opener;
+use super::readers::OwnReaders;
+use super::{Beside, RunOptions, Share, Summary, blocking, joined};
+use crate::lang::{KafkaSource, Pipeline};
+
+/// Largest number of messages taken at once: enough to amortise a step, small enough to keep its columns in cache.
+const MOST_MESSAGES: usize = 4_096;
+/// How long the source's queue is served at a time.
+const SERVE: Duration = Duration::from_millis(100);
+
+/// What a membership needs, and what outlives it.
+pub(super) struct Membership<'p> {
+    pub pipeline: &'p Pipeline,
+    pub kafka: &'p KafkaSource,
+    pub plan: Arc<LanePlan>,
+    pub options: RunOptions,
+    pub metrics: Metrics,
+    pub readiness: Readiness,
+    pub state: PathBuf,
+    pub secret: Secret,
+    pub readers: OwnReaders,
+    pub connection: KafkaConnection,
+    /// Where schemas are asked for, if the format has any.
+    pub registry: Option<Arc<SchemaRegistry>>,
+}
+
+impl Membership<'_> {
+    /// Joins, runs the lanes it is given, and leaves.
+    pub async fn run(&self, beside: &mut Beside, stop: &mut watch::Receiver<bool>) -> Result<Summary, RuntimeError> {
+        let options = self.options;
+        let (source, mut events) = {
+            let (connection, topic) = (self.connection.clone(), self.plan.source.topic.clone());
+            let group = self.kafka.group_options();
+            blocking(move || Ok(Source::open(&connection, &topic, group, options.share, MOST_MESSAGES)?)).await?
+        };
+        let source = Arc::new(source);
+        let served = Arc::new(AtomicBool::new(true));
+        let mut serving = {
+            let (source, served) = (source.clone(), served.clone());
+            tokio::task::spawn_blocking(move || {
+                while served.load(Ordering::Relaxed) {
+                    source.serve(SERVE)?;
+                }
+                Ok::<(), RuntimeError>(())
+            })
+        };
+        let (tell, mut told) = mpsc::unbounded_channel();
+        let mut lanes = Lanes::new(self.setup(source.clone(), tell), self.readers.clone());
+
+        let mut tick = tokio::time::interval(Duration::from_secs(1));
+        let mut failure: Option<RuntimeError> = None;
+        let mut offsets = BTreeMap::new();
+        let (mut stopping, mut serves) = (false, true);
+        while !(stopping && lanes.idle()) {
+            let happened: Result<(), RuntimeError> = tokio::select! {
+                happened = lanes.next() => happened,
+                Some(event) = events.recv() => self.follow(&source, &mut lanes, event),
+                ended = beside.ended() => ended,
+                ended = &mut serving, if serves => {
+                    serves = false;
+                    joined(ended)
+                }
+                Some((partition, offset)) = told.recv() => {
+                    offsets.insert(partition, offset);
+                    Ok(())
+                }
+                _ = tick.tick() => {
+                    if !offsets.is_empty() {
+                        source.report(&std::mem::take(&mut offsets).into_iter().collect::<Vec<_>>());
+                    }
+                    lanes.tick()
+                }
+                _ = stop.wait_for(|s| *s), if !stopping => {
+                    stopping = true;
+                    Ok(())
+                }
+            };
+            note(happened, &mut failure);
+            stopping |= failure.is_some() || (options.until_end && lanes.finished());
+            if stopping {
+                lanes.stop();
+            }
+        }
+        while let Ok((partition, offset)) = told.try_recv() {
+            offsets.insert(partition, offset);
+        }
+        if !offsets.is_empty() {
+            source.report(&offsets.into_iter().collect::<Vec<_>>());
+        }
+        source.leave();
+        served.store(false, Ordering::Relaxed);
+        if serves {
+            note(joined(serving.await), &mut failure);
+        }
+        let summary = summary(&lanes);
+        drop(lanes);
+        // The last one that has the source leaves the group, which takes a moment.
+        let left = tokio::task::spawn_blocking(move || drop(source));
+        note(joined(left.await.map(Ok)), &mut failure);
+        match failure {
+            Some(e) => Err(e),
+            None => Ok(summary),
+        }
+    }
+
+    fn setup(&self, source: Arc<Source>, checkpointed: mpsc::UnboundedSender<(i32, i64)>) -> Setup {
+        let opener = Opener {
+            plan: self.plan.clone(),
+            state: self.state.clone(),
+            secret: self.secret.clone(),
+            source,
+            readiness: self.readiness.clone(),
+            metrics: self.metrics.clone(),
+            waits: self.options.share == Share::Group,
+            until_end: self.options.until_end,
+        };
+        Setup {
+            opener,
+            checkpoint_every: Duration::from_millis(self.pipeline.checkpoint.every_ms.max(1) as u64),
+            pipeline: self.pipeline.clone(),
+            must_finish: self.options.until_end,
+            checkpointed,
+            registry: self.registry.clone(),
+        }
+    }
+
+    /// Does what the group has decided.
+    fn follow(&self, source: &Source, lanes: &mut Lanes, event: GroupEvent) -> Result<(), RuntimeError> {
+        let (metrics, readiness) = (&self.metrics, &self.readiness);
+        match event {
+            GroupEvent::Assigned(partitions) => {
+                metrics.rebalances.with_label_values(&["given"]).inc();
+                tracing::info!(lanes = ?partitions, "lanes given to this process");
+                source.accept()?;
+                lanes.given(&partitions);
+                readiness.ready("lanes");
+                Ok(())
+            }
+            GroupEvent::Revoked { partitions, lost } => {
+                metrics.rebalances.with_label_values(&[if lost { "lost" } else { "taken" }]).inc();
+                if lost {
+                    tracing::warn!(
+                        lanes = ?partitions,
+                        "this process was silent for longer than its session, and the group has given its lanes to others; joining again"
+                    );
+                    readiness.waiting("lanes", "lost; joining the group again");
+                } else {
+                    tracing::info!(lanes = ?partitions, "lanes taken from this process");
+                }
+                lanes.taken(partitions, lost)
+            }
+        }
+    }
+}
+
+fn summary(lanes: &Lanes) -> Summary {
+    let mut out = Summary::default();
+    for (c, log_size) in lanes.ended().values() {
+        out.counters.rows_in += c.rows_in;
+        out.counters.rows_used += c.rows_used;
+        for (a, b) in out.counters.dead.iter_mut().zip(c.dead) {
+            *a += b;
+        }
+        for (a, b) in out.counters.verdicts.iter_mut().zip(c.verdicts) {
+            *a += b;
+        }
+        out.log_size += log_size;
+    }
+    out
+}
+
+fn note(happened: Result<(), RuntimeError>, failure: &mut Option<RuntimeError>) {
+    if let Err(e) = happened {
+        tracing::error!(error = %e, "stopping");
+        failure.get_or_insert(e);
+    }
+}
