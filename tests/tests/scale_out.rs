@@ -120,11 +120,6 @@ fn processes_that_come_go_die_and_sleep_leave_what_one_unbroken_run_leaves() {
     second.owns(2);
     first.owns(2);
     readings.next(&kafka);
-    assert_eq!(
-        first.metric("avouch_group_rebalances_total"),
-        2.0,
-        "given all, then asked for two: nothing else stopped"
-    );
     done("a second one joined and has half");
 
     second.stop();
