@@ -1,15 +1,15 @@
-//! The invariants of the whole: one set, held to by the simulator after every step and by the runtime at every checkpoint,
-//! delivery and anchor.
+//! The invariants of the whole: one set, to which the simulator holds the machines after every event, and the runtime its lanes
+//! and anchors.
 //!
-//! | invariant | form in the runtime | form in the simulator |
+//! | invariant | in the machines and the runtime | in the simulator besides |
 //! | --- | --- | --- |
-//! | conservation of rows | [`rows_conserved`] before every checkpoint | the same |
-//! | the log is a prefix of the unbroken run's | [`same_root`]: the root at a known size never changes | every entry and every root is compared with the unbroken run's |
-//! | no published checkpoint is truncated | [`Shown::show`] wherever a size is made public | the same, over all processes |
+//! | conservation of rows | [`rows_conserved`], [`lane_follows_log`] before every checkpoint | the end is an unbroken run's |
+//! | a log never forks | [`same_root`]: the root at a known size never changes; the anchor writer holds the chain to it | every log shown to anybody, and every record delivered or anchored, against the first that was shown |
+//! | no published checkpoint is truncated | [`checkpoint_extends`]; sinks and anchors refuse to be told less than before | [`Shown::show`] over all processes, and after every recovery |
 //! | each verdict once and in order, per sink | [`batch_in_order`] at every batch and its cursor | [`batch_in_order`] on what `read_committed` shows |
 //! | anchors only extend | [`anchor_extends`] before signing | on the simulated contract, across reorganisations |
-//! | only durable checkpoints are shown | [`only_durable`] before delivering and signing | the same, against what the disks and stores really hold |
-//! | one writer a lane | [`one_writer`] at every commit | no commit of an older generation after one of a newer |
+//! | only durable checkpoints are shown | [`only_durable`] at every cursor and before signing | against what the disks and stores really hold |
+//! | one writer a lane | [`one_writer`] | no commit of an older generation after one of a newer |
 //!
 //! Each is a function of a few numbers and roots: cheap enough to stay on for ever. A violation is never repaired by
 //! going on; the runtime stops the lane with it, and nothing is written.

@@ -2,8 +2,8 @@
 //!
 //! ```text
 //!              events: results, durable sizes, time (as data)
-//!   runtime ────────────────────────────────────────────────►  machine
-//!   or simulator  ◄────────────────────────────────────────────
+//!   driver ─────────────────────────────────────────────────►  machine
+//!          ◄─────────────────────────────────────────────────
 //!              what to do now: one action at a time
 //! ```
 //!
@@ -18,9 +18,10 @@
 //! action is given until its outcome is told, and the driver does it once. Where an outcome can come twice or late, it
 //! carries the [`Ticket`] of its action, and does nothing when that is not the present one.
 //!
-//! The runtime (`pipelines/src/runtime`) drives these machines against Kafka, disks and chains; `engine/tests/simulation`
-//! drives the same ones against simulated parts that crash, lose answers and lie about time. Both hold them to the same
-//! [`invariants`], which the runtime turns into an error that stops the lane.
+//! `engine/tests/simulation` drives these machines among simulated parts that crash, lose answers and lie about time, and holds
+//! them to [`invariants`]. The runtime shares the invariants (a violation stops the lane), the anchors' [`anchor::Backlog`], and
+//! the anchor writer's judgement of the chain ([`anchor::place`], [`anchor::taken_back`]); its loops over lanes, sinks and
+//! anchors follow the same diagrams.
 //!
 //! Times are milliseconds of any clock that the driver likes. Clocks may jump: a jump ahead makes things due early, a
 //! jump back never makes them due later than a whole period from then on.

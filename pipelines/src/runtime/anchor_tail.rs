@@ -17,6 +17,7 @@ use avouch_connectors::ethereum::{
 use avouch_connectors::store::LaneReader;
 use avouch_engine::bundle::SignedCheckpoint;
 use avouch_engine::control::anchor::{AnchorPolicy, Backlog};
+use avouch_engine::control::{Head, invariants};
 use avouch_engine::verdict::{Hash32, LogOrigin};
 use tokio::sync::watch;
 
@@ -327,6 +328,9 @@ impl Lane {
         let committed = self.reader.committed();
         let (old_size, old_root) = self.head;
         let new_size = committed.log_size;
+        let (head, end) = (Head { size: old_size, root: old_root }, Head { size: new_size, root: committed.root });
+        invariants::anchor_extends(&head, &head, &end, committed.log_size)
+            .map_err(|source| RuntimeError::Violation { lane: committed.partition, source })?;
         let proof = if old_size == 0 { Vec::new() } else { self.reader.consistency_proof(old_size, new_size)? };
         let coverage = self.reader.coverage(old_size, new_size)?;
         let checkpoint = Checkpoint {

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use avouch_connectors::http::HttpError;
 use avouch_connectors::kafka::KafkaError;
 use avouch_connectors::store::StoreError;
+use avouch_engine::control::invariants::Violation;
 use avouch_engine::lane::LaneError;
 use thiserror::Error;
 
@@ -49,6 +50,14 @@ pub enum RuntimeError {
         lane: i32,
         /// What.
         why: String,
+    },
+    /// An invariant does not hold: going on would be wrong.
+    #[error("lane {lane}: {source}")]
+    Violation {
+        /// The source partition.
+        lane: i32,
+        /// Which, and how.
+        source: Violation,
     },
     /// Metrics could not be registered, or a thread not started.
     #[error("{0}")]

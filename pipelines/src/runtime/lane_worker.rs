@@ -5,6 +5,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use avouch_connectors::http::Readiness;
 use avouch_connectors::store::{Commit, LaneStore};
+use avouch_engine::control::invariants;
 use avouch_engine::decode::RawRecord;
 use avouch_engine::lane::{Counters, Lane, LaneError, Output};
 use avouch_engine::plan::LanePlan;
@@ -202,17 +203,9 @@ impl LaneWorker {
         let lane = self.input.lane();
         let counters = self.lane.counters();
         // Checked in production, not only in tests: a checkpoint must never make an imbalance durable.
-        if !counters.balanced() || self.lane.next_index() != self.store.size() {
-            let why = format!(
-                "rows in {} but used {} and dead {:?}; log size {} but next index {}; nothing was written, please report this",
-                counters.rows_in,
-                counters.rows_used,
-                counters.dead,
-                self.store.size(),
-                self.lane.next_index()
-            );
-            return Err(RuntimeError::Inconsistent { lane, why });
-        }
+        invariants::rows_conserved(counters)
+            .and_then(|()| invariants::lane_follows_log(self.lane.next_index(), self.store.size()))
+            .map_err(|source| RuntimeError::Violation { lane, source })?;
         let started = Instant::now();
         let state = self.lane.snapshot();
         let committed = self.store.commit(Commit {
