@@ -17,7 +17,7 @@ const SECONDS: i64 = 40;
 #[test]
 fn every_compression_codec_is_read() {
     let kafka = require!(KafkaBroker::shared());
-    let place = Place::on(&kafka, 1);
+    let place = Place::on(kafka, 1);
     let mut rows = 0;
     for (i, codec) in ["none", "gzip", "snappy", "lz4", "zstd"].into_iter().enumerate() {
         let mut client = kafka.client();
@@ -106,7 +106,7 @@ fn reading(place: &Place, format: &str) {
 #[test]
 fn avro_waits_for_its_registry_and_loses_nothing() {
     let kafka = require!(KafkaBroker::shared());
-    let mut place = Place::on(&kafka, 1);
+    let mut place = Place::on(kafka, 1);
     let (port, http) = (place::free_port(), format!("127.0.0.1:{}", place::free_port()));
     place.set("T_HTTP", &http);
     place.set("T_REGISTRY", format!("http://127.0.0.1:{port}"));

@@ -136,7 +136,10 @@ fn is_refused(verdict: &Value) -> bool {
     verdict["index"].as_u64().is_some_and(|i| i % 97 == 13)
 }
 
-fn refusing(busy: u32) -> impl FnMut(&Value) -> Option<(u16, Vec<(&'static str, String)>)> + Send + 'static {
+/// A status and headers in place of "taken".
+type Refusal = Option<(u16, Vec<(&'static str, String)>)>;
+
+fn refusing(busy: u32) -> impl FnMut(&Value) -> Refusal + Send + 'static {
     let mut left = busy;
     move |body| {
         if left > 0 {

@@ -89,7 +89,7 @@ impl Sessions {
     /// and then calls [`Sessions::look_at`].
     pub(super) fn pop(&mut self, panes: &Panes, watermark: i64) -> Option<(DeviceNumber, Session)> {
         while self.next() <= watermark {
-            let Some(Reverse((looked, device))) = self.heap.pop() else { return None };
+            let Reverse((looked, device)) = self.heap.pop()?;
             if self.due[device as usize] != looked {
                 continue;
             }

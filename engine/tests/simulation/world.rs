@@ -51,13 +51,16 @@ pub enum Ask {
     ReadChain { lane: usize, size: u64 },
 }
 
+/// A lane's newest manifest: its number, itself, the log and the dead letters it covers.
+pub type Newest = (u64, Manifest, Vec<u64>, Vec<u64>);
+
 /// What a service answers.
 pub enum Answer {
     Done,
     Denied(Denied),
     Epoch(u32),
     Cursor(Option<Cursor>),
-    Newest(Option<Box<(u64, Manifest, Vec<u64>, Vec<u64>)>>),
+    Newest(Option<Box<Newest>>),
     /// Whose manifest is there now.
     Writer(u64),
     Above(bool),

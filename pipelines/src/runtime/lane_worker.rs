@@ -180,7 +180,7 @@ impl LaneWorker {
                 waited = true;
             }
             let until = Instant::now() + pause;
-            while Instant::now() < until && !self.halt.told().is_some() {
+            while Instant::now() < until && self.halt.told().is_none() {
                 std::thread::sleep(Duration::from_millis(50));
             }
             if self.halt.told().is_some() {

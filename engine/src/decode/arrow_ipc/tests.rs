@@ -208,7 +208,7 @@ fn what_unfolds_is_bounded() {
     assert_eq!(decode_with(&fields(), &small, 1 << 20).unwrap().0, 60_000);
     assert_eq!(decode_with(&fields(), &small, small.len()).unwrap_err().reason, DeadReason::TooLarge);
     let many = batch(&columns(70_000));
-    assert_eq!(decode(&stream(&[many.clone()], None)).unwrap_err().reason, DeadReason::TooLarge);
+    assert_eq!(decode(&stream(std::slice::from_ref(&many), None)).unwrap_err().reason, DeadReason::TooLarge);
     assert_eq!(
         decode(&stream(&[many.slice(0, 35_000), many.slice(35_000, 35_000)], None)).unwrap_err().reason,
         DeadReason::TooLarge

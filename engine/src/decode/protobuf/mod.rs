@@ -68,7 +68,7 @@ impl RowDecoder for ProtobufDecoder {
         }
         let mut row =
             Row { fields: &plan.fields, tables: &plan.tables, slots: &mut self.slots, scratch: &mut self.scratch };
-        row.message(&plan.tables[0], &mut cursor, 0)?;
+        row.message(&plan.tables[0], &mut cursor)?;
         check_required(&plan.fields, &self.slots)
     }
 }
@@ -107,7 +107,7 @@ struct Row<'r> {
 }
 
 impl Row<'_> {
-    fn message(&mut self, table: &Table, c: &mut Cursor<'_>, depth: usize) -> Result<(), RowError> {
+    fn message(&mut self, table: &Table, c: &mut Cursor<'_>) -> Result<(), RowError> {
         // Fields mostly come in the order of their numbers.
         let mut guess = 0;
         while c.at < c.end {
@@ -132,7 +132,7 @@ impl Row<'_> {
                     let table = &self.tables[t];
                     self.present(table);
                     // Tables are made of the names the pipeline gives, so they nest no deeper than those do.
-                    self.message(table, &mut inner, depth + 1)?;
+                    self.message(table, &mut inner)?;
                 }
             }
         }
