@@ -429,8 +429,12 @@ impl LaneTask {
     /// Buffers go to the operating system.
     fn hand_over(&mut self, w: &mut World) {
         let dir = &mut w.dirs[self.lane];
-        dir.log.append(&self.log[self.handed.0..]);
-        dir.dead.append(&self.dead[self.handed.1..]);
+        let (log, dead) = self.handed;
+        let (Some(log), Some(dead)) = (self.log.get(log..), self.dead.get(dead..)) else {
+            return w.violate(format!("lane {} holds less than it has handed over", self.lane));
+        };
+        dir.log.append(log);
+        dir.dead.append(dead);
         self.handed = (self.log.len(), self.dead.len());
     }
 
@@ -501,7 +505,11 @@ impl LaneTask {
     }
 
     fn put_part(&mut self, w: &mut World) {
-        let part = Part { log: self.log[self.handed.0..].to_vec(), dead: self.dead[self.handed.1..].to_vec() };
+        let (log, dead) = self.handed;
+        let (Some(log), Some(dead)) = (self.log.get(log..), self.dead.get(dead..)) else {
+            return w.violate(format!("lane {} holds less than it has handed over", self.lane));
+        };
+        let part = Part { log: log.to_vec(), dead: dead.to_vec() };
         let id = self.parts[self.parts.len() - 1];
         self.ask(w, Ask::PutPart { lane: self.lane, id, part });
     }
