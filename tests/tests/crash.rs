@@ -29,7 +29,7 @@ fn size(name: &str, otherwise: u64) -> u64 {
 #[test]
 fn kills_leave_what_an_unbroken_run_leaves() {
     let began = Instant::now();
-    let kills = size("AVOUCH_CRASH_KILLS", 24) as usize;
+    let kills = size("AVOUCH_CRASH_KILLS", 50) as usize;
     let rows = size("AVOUCH_CRASH_ROWS", 72_000);
     let broker_kills = size("AVOUCH_CRASH_BROKER_KILLS", 1) as usize;
     let freeze = Duration::from_secs(size("AVOUCH_CRASH_FREEZE_S", 3));
