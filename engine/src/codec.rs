@@ -31,17 +31,46 @@ pub enum CodecError {
     },
 }
 
+/// A named stretch of the bytes, up to where the next one starts. The names say nothing to [`Reader`]: they let a store
+/// keep what has not changed since the last snapshot, and let people see what a snapshot is made of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Section {
+    /// What it holds.
+    pub name: String,
+    /// Its first byte.
+    pub start: u64,
+    /// How many things it holds, in the unit its name suggests; 0 where there is nothing to count.
+    pub items: u64,
+}
+
 /// Appends values to a byte buffer.
 #[derive(Debug, Default, Clone)]
 pub struct Writer {
     /// The bytes written so far.
     pub bytes: Vec<u8>,
+    /// The sections begun so far; none unless the writer's user asked for them.
+    pub sections: Vec<Section>,
+    scope: String,
 }
 
 impl Writer {
     /// An empty writer.
     pub fn new() -> Self {
         Self::default()
+    }
+    /// An empty writer with room for `capacity` bytes.
+    pub fn with_capacity(capacity: usize) -> Self {
+        Self { bytes: Vec::with_capacity(capacity), ..Self::default() }
+    }
+    /// Begins a section.
+    pub fn section(&mut self, name: impl Into<String>, items: usize) {
+        self.scope = name.into();
+        self.sections.push(Section { name: self.scope.clone(), start: self.bytes.len() as u64, items: items as u64 });
+    }
+    /// Begins a section within the last [`Writer::section`], under its name.
+    pub fn part(&mut self, name: impl std::fmt::Display, items: usize) {
+        let name = if self.scope.is_empty() { name.to_string() } else { format!("{}/{name}", self.scope) };
+        self.sections.push(Section { name, start: self.bytes.len() as u64, items: items as u64 });
     }
     /// One byte.
     pub fn u8(&mut self, v: u8) {

@@ -84,9 +84,14 @@ impl DeviceTable {
 
     /// Writes the table into a snapshot. The secret is not part of it.
     pub fn snapshot(&self, w: &mut Writer) {
+        // Names only grow in number while sequences change with every window: apart, so that names are stored once.
+        w.part("names", self.names.len());
         w.u32(self.names.len() as u32);
-        for (name, seq) in self.names.iter().zip(&self.next_seq) {
+        for name in &self.names {
             w.str(name);
+        }
+        w.part("sequences", self.names.len());
+        for seq in &self.next_seq {
             w.u64(*seq);
         }
     }
@@ -101,7 +106,9 @@ impl DeviceTable {
             if n as usize != before {
                 return Err(r.invalid(format!("device \"{name}\" stands twice")));
             }
-            table.next_seq[n as usize] = r.u64()?;
+        }
+        for seq in &mut table.next_seq {
+            *seq = r.u64()?;
         }
         Ok(table)
     }

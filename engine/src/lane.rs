@@ -17,7 +17,7 @@ use arrow::datatypes::DataType;
 use thiserror::Error;
 
 use crate::admit::Admission;
-use crate::codec::{CodecError, Reader, Writer};
+use crate::codec::{CodecError, Reader, Section, Writer};
 use crate::dead_letter::{DeadLetter, DeadReason};
 use crate::decode::{RawRecord, SchemaAnswer};
 use crate::device::DeviceTable;
@@ -30,7 +30,31 @@ use crate::verdict::{
 };
 use crate::window::{FiredWindow, WindowOperator};
 
-const SNAPSHOT_VERSION: u16 = 2;
+const SNAPSHOT_VERSION: u16 = 3;
+
+/// A lane's whole state, which it can be restored from. Dereferences to its bytes.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Snapshot {
+    /// The state.
+    pub bytes: Vec<u8>,
+    /// What it is made of, in order; a store may keep each apart.
+    pub sections: Vec<Section>,
+}
+
+impl std::ops::Deref for Snapshot {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl From<Vec<u8>> for Snapshot {
+    /// A state of one piece.
+    fn from(bytes: Vec<u8>) -> Self {
+        Self { bytes, sections: Vec::new() }
+    }
+}
 
 /// Why a lane cannot go on. None of these comes from the contents of a record: bad records become dead letters.
 #[derive(Debug, Error)]
@@ -140,6 +164,8 @@ pub struct Lane {
     devices: DeviceTable,
     windows: Vec<WindowOperator>,
     counters: Counters,
+    /// Bytes of the last snapshot: room for the next one, so that it need not grow step by step.
+    last_snapshot: std::cell::Cell<usize>,
 }
 
 impl Lane {
@@ -161,6 +187,7 @@ impl Lane {
             devices: DeviceTable::new(secret.clone()),
             windows: operators,
             counters: Counters::default(),
+            last_snapshot: std::cell::Cell::new(0),
             next_index: 0,
             log_id,
             partition,
@@ -430,19 +457,24 @@ impl Lane {
     }
 
     /// The whole state. Two lanes that took the same records have equal snapshots.
-    pub fn snapshot(&self) -> Vec<u8> {
-        let mut w = Writer::new();
+    pub fn snapshot(&self) -> Snapshot {
+        let mut w = Writer::with_capacity(self.last_snapshot.get());
+        w.section("lane", 0);
         w.u16(SNAPSHOT_VERSION);
         w.raw(&self.plan.config_hash);
         w.u64(self.next_index);
         self.counters.snapshot(&mut w);
         self.admission.snapshot(&mut w);
+        w.section("devices", self.devices.len());
         self.devices.snapshot(&mut w);
+        w.section("windows", self.windows.len());
         w.u32(self.windows.len() as u32);
-        for o in &self.windows {
+        for (step, o) in self.plan.windows.iter().zip(&self.windows) {
+            w.section(format!("window {}", step.name), 0);
             o.snapshot(&mut w);
         }
-        w.bytes
+        self.last_snapshot.set(w.bytes.len());
+        Snapshot { bytes: w.bytes, sections: w.sections }
     }
 
     /// A lane in the state of a snapshot of the same pipeline.

@@ -204,7 +204,7 @@ fn run(
     assert_eq!(c.rows_in, records.len() as u64);
     assert_eq!(c.dead.iter().sum::<u64>(), out.dead.len() as u64);
     let verdicts = out.verdicts.iter().map(|v| v.to_bytes()).collect();
-    (verdicts, out.dead.iter().map(|d| d.to_bytes()).collect(), lane.snapshot())
+    (verdicts, out.dead.iter().map(|d| d.to_bytes()).collect(), lane.snapshot().bytes)
 }
 
 proptest! {
@@ -244,7 +244,7 @@ proptest! {
         let plan = plan();
         let mut lane = Lane::new(plan.clone(), 0, secret());
         lane.step(&raw(&records, 0), &mut Output::default()).unwrap();
-        let mut bytes = lane.snapshot();
+        let mut bytes = lane.snapshot().bytes;
         let i = at.index(bytes.len());
         bytes[i] ^= 1 << bit;
         // Whether it is noticed here or by the checkpoint's own digest: it must not panic or allocate without bound.

@@ -228,7 +228,11 @@ fn run(plan: &Arc<LanePlan>, records: &[(i64, Vec<u8>)], cuts: &[usize], restore
         from = to;
     }
     assert_eq!(lane.counters().dead.iter().sum::<u64>(), out.dead.len() as u64);
-    Left { verdicts: out.verdicts.iter().map(|v| v.to_bytes()).collect(), dead: out.dead, snapshot: lane.snapshot() }
+    Left {
+        verdicts: out.verdicts.iter().map(|v| v.to_bytes()).collect(),
+        dead: out.dead,
+        snapshot: lane.snapshot().bytes,
+    }
 }
 
 fn readings() -> impl Strategy<Value = Vec<Reading>> {

@@ -3,7 +3,7 @@
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
-use avouch::commands::{bench, bundle, check, demo, deploy, evaluate, produce, run, simulate, train, verify};
+use avouch::commands::{bench, bundle, check, demo, deploy, evaluate, produce, run, simulate, state, train, verify};
 use clap::{Parser, Subcommand, ValueEnum};
 use tracing_subscriber::EnvFilter;
 
@@ -38,6 +38,7 @@ enum Command {
     Evaluate(evaluate::EvaluateArgs),
     Produce(produce::ProduceArgs),
     Simulate(simulate::SimulateArgs),
+    State(state::StateArgs),
 }
 
 fn main() -> ExitCode {
@@ -64,6 +65,7 @@ fn main() -> ExitCode {
         Command::Evaluate(args) => evaluate::run(args),
         Command::Produce(args) => ended(args.json, produce::run(args)),
         Command::Simulate(args) => ended(false, simulate::run(args)),
+        Command::State(args) => state::run(args),
     }
 }
 

@@ -5,6 +5,7 @@
 //!   Anvil        an Ethereum node               (npm: connectors/ethereum/contracts)
 //!   Alertmanager Debian's
 //!   Endpoint     HTTP, in the test's process: takes, refuses, fails, dies
+//!   ObjectStore  moto, which speaks S3 (pip)    (tests/setup/install moto)
 //!   Prometheus   Debian's, scraping a program   (configuration: tests/prometheus)
 //!   Registry     a schema registry, in process: the part of Confluent's REST interface that readers use
 //!   Avouch       the program under test, as built beside this test
@@ -21,6 +22,7 @@ pub mod anvil;
 pub mod avouch;
 pub mod endpoint;
 pub mod kafka;
+pub mod objects;
 pub mod place;
 pub mod process;
 pub mod prometheus;
@@ -33,6 +35,7 @@ pub use anvil::Anvil;
 pub use avouch::Avouch;
 pub use endpoint::Endpoint;
 pub use kafka::KafkaBroker;
+pub use objects::ObjectStore;
 pub use place::{Missing, datasets};
 pub use process::Process;
 pub use prometheus::Prometheus;

@@ -31,7 +31,7 @@ pub enum StoreError {
     },
     /// Another process took the lane over while this one had it.
     #[error(
-        "{}: this writer, of generation {ours}, no longer holds the lock file, which says {found}; another one may have taken the lane over, so this one must stop",
+        "{}: this writer, of generation {ours}, no longer has the lane: {found}; another one may have taken it over, so this one must stop",
         dir.display()
     )]
     Fenced {
@@ -39,8 +39,30 @@ pub enum StoreError {
         dir: PathBuf,
         /// Our generation.
         ours: u64,
-        /// What the lock file says.
+        /// What the lock file, or the object store, says.
         found: String,
+    },
+    /// A file of another version of this program.
+    #[error(
+        "{place}: written in version {found} of the format, this program reads version {expected}; run the version of avouch that wrote it, or move it aside to start the lane from the beginning"
+    )]
+    Version {
+        /// Which file or object.
+        place: String,
+        /// Its version.
+        found: char,
+        /// Ours.
+        expected: char,
+    },
+    /// The object store refused or did not answer.
+    #[error("{place}: cannot {doing}: {why}")]
+    Remote {
+        /// Its URL.
+        place: String,
+        /// What was attempted.
+        doing: String,
+        /// What it said.
+        why: String,
     },
     /// The directory holds another log.
     #[error("{}: holds the log {found}, not {expected}; check the state directory and the pipeline's name", dir.display())]

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread::JoinHandle;
 
 use avouch_engine::dead_letter::DeadLetter;
 use avouch_engine::log::{TreeAppender, entries, root as root_of, stored_hash_count};
@@ -9,46 +10,113 @@ use avouch_engine::verdict::{Hash32, LogOrigin, VerdictRecord};
 use tokio::sync::watch;
 
 use super::checkpoint::{self, Checkpoint, Commit, Committed};
+use super::chunks::PackNames;
+use super::commit::{Committer, Job, hex};
 use super::frame::FrameWriter;
 use super::history::{self, HistoryRow};
 use super::lock::LaneLock;
 use super::publish::{Publisher, StoredHashes};
 use super::reader::{LaneReader, Shared};
-use super::recover::{self, HighWater, Recovery};
-use super::stream::StreamWriter;
+use super::recover::{self, Recovery};
+use super::remote::manifest::ManifestKind;
+use super::remote::{self, Mirror, Put};
+use super::stream::{StreamWriter, Unsynced};
 use super::{StoreError, StoreOptions, io};
 
 type Result<T> = std::result::Result<T, StoreError>;
 
-/// The one writer of a lane's store. What is appended becomes durable, and visible to readers, at [`LaneStore::commit`];
-/// dropping the store without one loses it, as a kill would.
+/// The one writer of a lane's store. What is appended becomes durable, and visible to readers, by [`LaneStore::commit`] or
+/// [`LaneStore::begin_commit`]; dropping the store without one loses it, as a kill would. A commit that was begun is waited
+/// for when the store is dropped.
 #[derive(Debug)]
 pub struct LaneStore {
     dir: PathBuf,
-    keep_checkpoints: usize,
-    lock: LaneLock,
+    generation: u64,
     records: FrameWriter,
     dead: FrameWriter,
     entries: StreamWriter,
     hashes: StreamWriter,
     history: StreamWriter,
     appender: TreeAppender,
-    last: Arc<Committed>,
+    /// Number and offset of the last commit that was begun.
+    begun: (u64, i64),
     /// Log size of the last history row.
     last_row: Option<u64>,
-    /// Size and root that readers have been shown beyond the last checkpoint.
-    shown: Vec<(u64, Hash32)>,
-    /// Size that `public/` stands at.
-    published: u64,
-    publisher: Publisher,
     shared: Arc<Shared>,
-    tell: watch::Sender<Arc<Committed>>,
+    told: watch::Receiver<Arc<Committed>>,
     recovery: Recovery,
     failed: Option<String>,
+    work: Work,
 }
 
-fn hex(hash: &Hash32) -> String {
-    hash.iter().map(|b| format!("{b:02x}")).collect()
+/// Who makes checkpoints durable, and where it is.
+#[derive(Debug)]
+enum Work {
+    Idle(Box<Committer>),
+    Busy(JoinHandle<(Box<Committer>, Result<Arc<Committed>>)>),
+    /// Its thread could not be started, or panicked.
+    Lost,
+}
+
+impl Drop for LaneStore {
+    fn drop(&mut self) {
+        // The lock must not be let go of while something is still written.
+        if let Work::Busy(thread) = std::mem::replace(&mut self.work, Work::Lost) {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// How often an opening begins again because the writer before made another checkpoint meanwhile.
+const TAKEOVERS: usize = 5;
+
+/// Opens a directory, brought before to what the object store has, and takes the lane over there.
+fn open_with_copy(
+    dir: &Path,
+    origin: &LogOrigin,
+    lock: &mut LaneLock,
+    options: &StoreOptions,
+) -> Result<(recover::Opened, Option<Mirror>)> {
+    let Some(lane) = &options.remote else {
+        return Ok((recover::open(dir, origin.as_str(), lock, options.segment_bytes, 0)?, None));
+    };
+    let mut attempts = 0;
+    loop {
+        attempts += 1;
+        let fetched = remote::fetch(dir, origin.as_str(), lane)?;
+        let mut opened = recover::open(dir, origin.as_str(), lock, options.segment_bytes, fetched.generation)?;
+        if let Some(m) = &fetched.manifest
+            && m.saved != opened.saved
+        {
+            let why = format!("{} is not what {} says", dir.display(), remote::manifest::name(m.number));
+            return Err(StoreError::Remote { place: lane.url(), doing: "take the lane over".into(), why });
+        }
+        if fetched.manifest.is_none() && opened.saved.committed.seq > 0 {
+            tracing::warn!(
+                store = lane.url(), dir = %dir.display(), checkpoint = opened.saved.committed.seq,
+                "the object store has nothing of this lane; it begins with what is in the directory"
+            );
+        }
+        let keep = options.keep_checkpoints;
+        let mut mirror = Mirror::new(lane.clone(), dir, &opened.files, lock.generation, keep, &fetched)?;
+        match mirror.put(ManifestKind::Takeover, &opened.saved)? {
+            Put::Won => {
+                mirror.sweep();
+                let remote::Fetched { damaged, mended, downloaded, .. } = fetched;
+                if downloaded > 0 {
+                    tracing::info!(store = lane.url(), dir = %dir.display(), bytes = downloaded, "downloaded what was not here");
+                }
+                opened.recovery.damaged.splice(0..0, damaged);
+                opened.recovery.rebuilt.extend(mended);
+                opened.recovery.downloaded = downloaded;
+                return Ok((opened, Some(mirror)));
+            }
+            Put::Lost { commit: true, .. } if attempts < TAKEOVERS => {}
+            Put::Lost { by, .. } => {
+                return Err(StoreError::Fenced { dir: dir.to_path_buf(), ours: lock.generation, found: by });
+            }
+        }
+    }
 }
 
 impl LaneStore {
@@ -64,11 +132,11 @@ impl LaneStore {
     pub fn open(dir: &Path, origin: &LogOrigin, options: StoreOptions) -> Result<(Self, Option<Checkpoint>)> {
         io::create_dir_all(dir)?;
         let mut lock = LaneLock::take(dir)?;
-        let opened = recover::open(dir, origin.as_str(), &mut lock, options.segment_bytes)?;
-        let recover::Opened { checkpoint, appender, files, mut recovery } = opened;
-        let last = Arc::clone(&checkpoint.committed);
+        let (opened, mirror) = open_with_copy(dir, origin, &mut lock, &options)?;
+        let recover::Opened { saved, state, before, packs, appender, files, mut recovery } = opened;
+        let last = Arc::clone(&saved.committed);
         let shared = Arc::new(Shared::new(dir, &files));
-        let (tell, _) = watch::channel(Arc::clone(&last));
+        let (tell, told) = watch::channel(Arc::clone(&last));
 
         let mut publisher = Publisher::new(dir, origin, options.signer);
         let mut shown: Vec<_> = recovery.high_water.into_iter().collect();
@@ -114,27 +182,38 @@ impl LaneStore {
             rows => Some(shared.history_row(rows - 1)?.log_size),
         };
         let recover::Files { records, dead, entries, hashes, history } = files;
+        let committer = Committer {
+            dir: dir.to_path_buf(),
+            keep: options.keep_checkpoints.max(2),
+            names: PackNames { generation: lock.generation, writer: mirror.as_ref().map_or(0, Mirror::short_writer) },
+            lock,
+            tables: [before, saved.table],
+            packs,
+            shown,
+            published,
+            publisher,
+            shared: Arc::clone(&shared),
+            tell,
+            mirror,
+        };
         let store = Self {
             dir: dir.to_path_buf(),
-            keep_checkpoints: options.keep_checkpoints,
-            lock,
+            generation: committer.lock.generation,
             records: FrameWriter::new(records.0, records.1, last.log_size, last.records_len),
             dead: FrameWriter::new(dead.0, dead.1, last.dead_count, last.dead_len),
             entries: StreamWriter::new(entries, last.log_size * 32),
             hashes: StreamWriter::new(hashes, stored_hash_count(last.log_size) * 32),
             history: StreamWriter::new(history, last.history_rows * history::ROW),
             appender,
+            begun: (last.seq, last.next_offset),
             last_row,
-            shown,
-            published,
-            publisher,
             shared,
-            tell,
+            told,
             recovery,
             failed: None,
-            last: Arc::clone(&last),
+            work: Work::Idle(Box::new(committer)),
         };
-        let restore = (last.seq > 0).then_some(checkpoint);
+        let restore = (last.seq > 0).then(|| Checkpoint { committed: Arc::clone(&last), lane_state: state });
         Ok((store, restore))
     }
 
@@ -145,7 +224,7 @@ impl LaneStore {
 
     /// The writer's generation: larger than that of every writer before.
     pub fn generation(&self) -> u64 {
-        self.lock.generation
+        self.generation
     }
 
     /// Entries of the log, committed or not.
@@ -165,7 +244,7 @@ impl LaneStore {
 
     /// What the last durable checkpoint covers.
     pub fn committed(&self) -> Arc<Committed> {
-        Arc::clone(&self.last)
+        Arc::clone(&self.told.borrow())
     }
 
     fn usable(&self) -> Result<()> {
@@ -237,33 +316,99 @@ impl LaneStore {
     ///
     /// # Errors
     /// [`StoreError::BadCommit`] when the offset goes back (the store stays usable); [`StoreError::Fork`],
-    /// [`StoreError::Fenced`] and [`StoreError::Io`], after which it must be opened again.
+    /// [`StoreError::Fenced`], [`StoreError::Remote`] and [`StoreError::Io`], after which it must be opened again. The
+    /// error of a commit begun before ([`LaneStore::begin_commit`]) comes first.
     pub fn commit(&mut self, commit: Commit<'_>) -> Result<Arc<Committed>> {
-        self.usable()?;
-        if self.last.seq > 0 && commit.next_offset < self.last.next_offset {
-            let why = format!("its next offset {} is before {}", commit.next_offset, self.last.next_offset);
-            return Err(StoreError::BadCommit { why });
-        }
-        if u32::try_from(commit.lane_state.len()).is_err() {
-            let why = format!("a lane state of {} bytes is more than 4 GiB", commit.lane_state.len());
-            return Err(StoreError::BadCommit { why });
-        }
-        let outcome = self.commit_now(commit);
+        let job = self.prepare(commit)?;
+        let Work::Idle(committer) = &mut self.work else {
+            return Err(StoreError::Failed { why: "a commit is under way".into() });
+        };
+        let outcome = committer.run(job);
         self.noting(outcome)
     }
 
-    fn commit_now(&mut self, commit: Commit<'_>) -> Result<Arc<Committed>> {
-        self.lock.still_ours()?;
-        let (log_size, root) = (self.appender.size(), self.appender.root());
-        let seq = self.last.seq + 1;
+    /// Begins a commit and returns once the lane may go on: what is appended from now on belongs to the next one. Writing,
+    /// fsyncing and copying to the object store happen on a thread of the store's own. Waits for the commit begun before,
+    /// so that a lane is never more than one checkpoint ahead of what is durable.
+    ///
+    /// # Errors
+    /// Those of [`LaneStore::commit`], of the commit begun before.
+    pub fn begin_commit(&mut self, commit: Commit<'_>) -> Result<()> {
+        let job = self.prepare(commit)?;
+        let Work::Idle(committer) = std::mem::replace(&mut self.work, Work::Lost) else {
+            return Err(StoreError::Failed { why: "a commit is under way".into() });
+        };
+        let thread = std::thread::Builder::new().name("avouch-commit".into()).spawn(move || {
+            let mut committer = committer;
+            let outcome = committer.run(job);
+            (committer, outcome)
+        });
+        let outcome = thread.map_err(io::failed("start a thread for", &self.dir));
+        self.work = Work::Busy(self.noting(outcome)?);
+        Ok(())
+    }
 
-        // 1. The data, durably.
+    /// The outcome of a commit that was begun, if it has ended since.
+    ///
+    /// # Errors
+    /// Those of [`LaneStore::commit`].
+    pub fn poll_commit(&mut self) -> Result<Option<Arc<Committed>>> {
+        match &self.work {
+            Work::Busy(thread) if thread.is_finished() => self.finish_commit(),
+            _ => Ok(None),
+        }
+    }
+
+    /// Whether a commit that was begun is under way.
+    pub fn is_committing(&self) -> bool {
+        matches!(&self.work, Work::Busy(thread) if !thread.is_finished())
+    }
+
+    /// Waits for a commit that was begun, if there is one.
+    ///
+    /// # Errors
+    /// Those of [`LaneStore::commit`].
+    pub fn finish_commit(&mut self) -> Result<Option<Arc<Committed>>> {
+        let thread = match std::mem::replace(&mut self.work, Work::Lost) {
+            Work::Busy(thread) => thread,
+            other => {
+                self.work = other;
+                return Ok(None);
+            }
+        };
+        let outcome = match thread.join() {
+            Ok((committer, outcome)) => {
+                self.work = Work::Idle(committer);
+                outcome
+            }
+            Err(_) => Err(StoreError::Failed { why: "the committing thread panicked".into() }),
+        };
+        self.noting(outcome).map(Some)
+    }
+
+    /// Waits for the commit before, checks, and hands everything appended to the operating system.
+    fn prepare(&mut self, commit: Commit<'_>) -> Result<Job> {
+        self.usable()?;
+        if matches!(self.work, Work::Busy(_)) {
+            self.finish_commit()?;
+        }
+        if self.begun.0 > 0 && commit.next_offset < self.begun.1 {
+            let why = format!("its next offset {} is before {}", commit.next_offset, self.begun.1);
+            return Err(StoreError::BadCommit { why });
+        }
+        let outcome = self.prepare_now(commit);
+        self.noting(outcome)
+    }
+
+    fn prepare_now(&mut self, commit: Commit<'_>) -> Result<Job> {
+        let (log_size, root) = (self.appender.size(), self.appender.root());
+        let seq = self.begun.0 + 1;
         if self.last_row.is_none_or(|size| size < log_size) {
             let row = HistoryRow { seq, log_size, next_offset: commit.next_offset, root };
             self.history.append(&row.to_bytes())?;
             self.last_row = Some(log_size);
         }
-        let mut created = false;
+        let mut unsynced = Unsynced::default();
         for stream in [
             &mut self.records.data,
             &mut self.records.rows,
@@ -273,63 +418,40 @@ impl LaneStore {
             &mut self.hashes,
             &mut self.history,
         ] {
-            created |= stream.sync()?;
+            stream.hand_over(&mut unsynced)?;
         }
-        if created {
-            io::sync_dir(&self.dir)?;
-        }
-
-        // 2. It must not contradict what was shown before a fall-back.
-        let hashes = StoredHashes { stream: &self.shared.hashes, count: stored_hash_count(log_size) };
-        for (size, shown) in &self.shown {
-            if *size <= log_size {
-                let now = root_of(*size, &hashes)?;
-                if now != *shown {
-                    let (shown, now) = (hex(shown), hex(&now));
-                    return Err(StoreError::Fork { dir: self.dir.clone(), size: *size, shown, now });
-                }
-            }
-        }
-
-        // 3. The checkpoint: from here on it stands.
-        let committed = Arc::new(Committed {
-            seq,
-            generation: self.lock.generation,
-            origin: self.last.origin.clone(),
-            log_size,
-            root,
-            next_offset: commit.next_offset,
-            dead_count: self.dead.count,
-            config_hash: commit.config_hash,
-            topic: commit.topic.to_owned(),
-            partition: commit.partition,
-            counters: commit.counters.to_vec(),
-            records_len: self.records.data.len(),
-            dead_len: self.dead.data.len(),
-            history_rows: self.history.len() / history::ROW,
-            segment_bytes: self.last.segment_bytes,
-        });
-        let checkpoint = Checkpoint { committed: Arc::clone(&committed), lane_state: commit.lane_state.to_vec() };
-        checkpoint::write(&self.dir, &checkpoint)?;
-        self.last = Arc::clone(&committed);
-
-        // 4. Show it.
-        let before = self.shown.len();
-        self.shown.retain(|(size, _)| *size > log_size);
-        if self.shown.len() < before && self.shown.is_empty() {
-            HighWater::clear(&self.dir)?;
-        }
-        if log_size > self.published && self.shown.is_empty() {
-            self.publisher.advance(self.published, log_size, &root, &hashes, &self.shared.entries)?;
-            self.published = log_size;
-        }
-        self.tell.send_replace(Arc::clone(&committed));
-        checkpoint::prune(&self.dir, self.keep_checkpoints)?;
-        Ok(committed)
+        self.begun = (seq, commit.next_offset);
+        let last = self.committed();
+        Ok(Job {
+            committed: Committed {
+                seq,
+                generation: self.generation,
+                made_at: checkpoint::now(),
+                origin: last.origin.clone(),
+                log_size,
+                root,
+                next_offset: commit.next_offset,
+                watermark: commit.watermark,
+                dead_count: self.dead.count,
+                config_hash: commit.config_hash,
+                topic: commit.topic.to_owned(),
+                partition: commit.partition,
+                counters: commit.counters.to_vec(),
+                state_bytes: commit.lane_state.len() as u64,
+                // Known once the state is written.
+                new_state_bytes: 0,
+                records_len: self.records.data.len(),
+                dead_len: self.dead.data.len(),
+                history_rows: self.history.len() / history::ROW,
+                segment_bytes: last.segment_bytes,
+            },
+            state: commit.lane_state,
+            unsynced,
+        })
     }
 
     /// A reader of what is committed; clones are cheap and may be sent to other threads.
     pub fn reader(&self) -> LaneReader {
-        LaneReader::live(Arc::clone(&self.shared), self.tell.subscribe())
+        LaneReader::live(Arc::clone(&self.shared), self.told.clone())
     }
 }

@@ -64,7 +64,8 @@ impl LaneLock {
         if same && found == self.generation {
             return Ok(());
         }
-        let found = if text.is_empty() { "nothing: it was deleted".to_owned() } else { text };
+        let found =
+            if text.is_empty() { "the lock file was deleted".to_owned() } else { format!("the lock file says {text}") };
         Err(StoreError::Fenced { dir: self.dir.clone(), ours: self.generation, found })
     }
 }

@@ -3,7 +3,8 @@
 //! ```text
 //! <state>/<pipeline>/<partition>/
 //!   lock                    held by the one writer; its generation and process
-//!   checkpoint-<seq>        the last five checkpoints; each ends in the SHA-256 of what is before
+//!   checkpoint-<seq>        the last checkpoints (five, unless told otherwise); each ends in the SHA-256 of what is before
+//!   pack-<generation>-<seq>-<piece>-<writer>   chunks of the lanes' state, which checkpoints refer to (see chunks.rs)
 //!   records-<n>, offsets-<n>            verdict records in frames, and where each ends
 //!   entries-<n>, hashes-<n>             the log: 32 bytes an entry, and its stored hashes (avouch_engine::log)
 //!   dead-<n>, dead-offsets-<n>          dead letters in frames, and where each ends
@@ -37,10 +38,13 @@
 //! 7. After any failed write the store refuses to go on: what the disk holds is then known only by opening it again.
 
 mod checkpoint;
+mod chunks;
+mod commit;
 mod cursor;
 mod error;
 mod frame;
 mod history;
+mod inspect;
 mod io;
 mod lane;
 mod lock;
@@ -49,6 +53,7 @@ mod publish;
 mod reader;
 mod recover;
 mod refused;
+mod remote;
 mod stream;
 
 #[cfg(test)]
@@ -60,11 +65,15 @@ pub use error::StoreError;
 #[cfg(feature = "mqtt")]
 pub(crate) use frame::crc32;
 pub use history::HistoryRow;
+pub use inspect::{CheckpointReport, Contents, SectionReport, inspect_dir, inspect_remote};
 pub use lane::LaneStore;
 pub use note_key::load_or_create_note_signer;
 pub use reader::LaneReader;
 pub use recover::{Damage, Recovery};
 pub use refused::{Refusal, Refusals};
+pub use remote::{ObjectError, Objects, RemoteLane, RemoteStats};
+#[cfg(feature = "object-store")]
+pub use remote::{ObjectStoreOptions, ObjectStoreRoot, open_object_store};
 
 use std::path::{Path, PathBuf};
 
@@ -75,15 +84,17 @@ use avouch_engine::log::NoteSigner;
 pub struct StoreOptions {
     /// Signs the published checkpoint note. Without one, nothing is published under `public/`.
     pub signer: Option<NoteSigner>,
-    /// How many checkpoints are kept (at least 1).
+    /// How many checkpoints are kept; less than 2 is taken for 2.
     pub keep_checkpoints: usize,
     /// Bytes of a segment. Only a new store takes it; afterwards the one it was made with stands.
     pub segment_bytes: u64,
+    /// Where every checkpoint is copied to before it counts, and where the lane is taken from when it is opened.
+    pub remote: Option<RemoteLane>,
 }
 
 impl Default for StoreOptions {
     fn default() -> Self {
-        Self { signer: None, keep_checkpoints: 5, segment_bytes: 64 << 20 }
+        Self { signer: None, keep_checkpoints: 5, segment_bytes: 64 << 20, remote: None }
     }
 }
 

@@ -3,13 +3,15 @@
 //! Nothing is changed before a usable checkpoint is found. A failure of the environment (rights, open files) is an
 //! error and never taken for damage.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
 use avouch_engine::log::{TreeAppender, stored_hash_count};
 use avouch_engine::verdict::{Hash32, VerdictRecord};
 
-use super::checkpoint::{self, Checkpoint, Committed};
+use super::checkpoint::{self, Committed, Saved};
+use super::chunks::{self, StateTable};
 use super::frame::{FrameReader, push_row};
 use super::history::{self, HistoryRow};
 use super::lock::LaneLock;
@@ -42,6 +44,8 @@ pub struct Recovery {
     pub cut_off: Vec<(String, u64)>,
     /// The size and root that readers were shown before the fall-back; the log must regrow to it.
     pub high_water: Option<(u64, Hash32)>,
+    /// Bytes brought from the object store because they were not here, or not as they should be.
+    pub downloaded: u64,
 }
 
 /// The files of a lane.
@@ -85,6 +89,28 @@ impl Files {
         ]
     }
 
+    /// The runs that do not follow from others, and are copied to an object store.
+    pub fn copied(&self) -> [&Layout; 3] {
+        [&self.records.0, &self.dead.0, &self.history]
+    }
+
+    /// Whether a run that follows from others is not there in full.
+    pub fn derived_are_short(&self, c: &Committed) -> Result<bool> {
+        let [_, offsets, _, dead_offsets, entries, hashes, _] = Self::lengths(c);
+        let derived = [
+            (&self.records.1, offsets),
+            (&self.dead.1, dead_offsets),
+            (&self.entries, entries),
+            (&self.hashes, hashes),
+        ];
+        for (layout, need) in derived {
+            if layout.disk_len()? < need {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     pub fn records_reader(&self) -> FrameReader {
         FrameReader::new(self.records.0.clone(), self.records.1.clone())
     }
@@ -95,20 +121,31 @@ impl Files {
 
 /// The outcome of opening.
 pub(super) struct Opened {
-    pub checkpoint: Checkpoint,
+    pub saved: Saved,
+    pub state: Vec<u8>,
+    /// Where the state of the checkpoint before lies; nowhere if it is not there.
+    pub before: StateTable,
+    /// The packs that each checkpoint here refers to, by its number.
+    pub packs: BTreeMap<u64, Vec<String>>,
     pub appender: TreeAppender,
     pub files: Files,
     pub recovery: Recovery,
 }
 
-/// Opens a locked directory.
-pub(super) fn open(dir: &Path, origin: &str, lock: &mut LaneLock, segment_bytes: u64) -> Result<Opened> {
+/// Opens a locked directory. The generation becomes larger than any here and than `generation`.
+pub(super) fn open(
+    dir: &Path,
+    origin: &str,
+    lock: &mut LaneLock,
+    segment_bytes: u64,
+    generation: u64,
+) -> Result<Opened> {
     for name in io::list(dir)?.iter().filter(|n| n.ends_with(".tmp")) {
         io::remove(&dir.join(name))?;
     }
     let seqs = checkpoint::list(dir)?;
     let Some(&newest) = seqs.first() else {
-        return begin(dir, origin, lock, segment_bytes);
+        return begin(dir, origin, lock, segment_bytes, generation);
     };
     let mut recovery = Recovery::default();
     let mut read = Vec::new();
@@ -128,14 +165,23 @@ pub(super) fn open(dir: &Path, origin: &str, lock: &mut LaneLock, segment_bytes:
     // A torn or lost write can only concern what was written since the oldest checkpoint kept: read that again.
     let good = || read.iter().filter_map(|(_, c)| c.as_ref().ok().map(|c| &c.committed));
     let since = good().map(|c| (c.log_size, c.dead_count)).min().unwrap_or((0, 0));
-    let newest_generation = good().map(|c| c.generation).max().unwrap_or(0);
+    let newest_generation = good().map(|c| c.generation).max().unwrap_or(0).max(generation);
+    let names = |t: &StateTable| t.packs.iter().map(|p| p.name.clone()).collect();
+    let mut packs: BTreeMap<u64, Vec<String>> = BTreeMap::new();
+    let mut tables: BTreeMap<u64, StateTable> = BTreeMap::new();
+    for (seq, c) in &read {
+        if let Ok(c) = c {
+            packs.insert(*seq, names(&c.table));
+            tables.insert(*seq, c.table.clone());
+        }
+    }
 
     let mut chosen = None;
     let mut rejected = Vec::new();
     for (seq, c) in read {
         let why = match c {
             Err(why) => why,
-            Ok(c) => match examine(dir, &c.committed, since)? {
+            Ok(c) => match examine(dir, &c, since)? {
                 Ok(found) => {
                     chosen = Some((c, found));
                     break;
@@ -146,14 +192,14 @@ pub(super) fn open(dir: &Path, origin: &str, lock: &mut LaneLock, segment_bytes:
                 }
             },
         };
-        recovery.damaged.push(Damage { file: format!("checkpoint-{seq:020}"), why });
+        recovery.damaged.push(Damage { file: checkpoint::file_name(seq), why });
     }
-    let Some((checkpoint, found)) = chosen else {
+    let Some((saved, found)) = chosen else {
         let line = |d: &Damage| format!("\n  {}: {}", d.file, d.why);
         let reasons = recovery.damaged.iter().map(line).collect();
         return Err(StoreError::NoUsableCheckpoint { dir: dir.to_path_buf(), reasons });
     };
-    let c = Arc::clone(&checkpoint.committed);
+    let c = Arc::clone(&saved.committed);
     let files = Files::new(dir, c.segment_bytes);
     recovery.checkpoint = c.seq;
     for d in &recovery.damaged {
@@ -180,6 +226,18 @@ pub(super) fn open(dir: &Path, origin: &str, lock: &mut LaneLock, segment_bytes:
         what.rebuild(&files, &c)?;
         recovery.rebuilt.push(Damage { file: what.name().to_owned(), why });
     }
+    // What a checkpoint wrote that never came to be. Those of a checkpoint just put aside stay until the next opening.
+    for name in chunks::list(dir)? {
+        if !packs.values().flatten().any(|n| *n == name) {
+            io::remove(&dir.join(name))?;
+        }
+    }
+    packs.retain(|seq, _| *seq <= c.seq);
+    // What later checkpoints refer to must be good now: one built on damage would be damaged from the start.
+    let before = match tables.range(..c.seq).next_back() {
+        Some((_, table)) if table.read(dir)?.is_ok() => table.clone(),
+        _ => StateTable::default(),
+    };
     io::sync_dir(dir)?;
     if !recovery.cut_off.is_empty() {
         tracing::info!(
@@ -187,26 +245,38 @@ pub(super) fn open(dir: &Path, origin: &str, lock: &mut LaneLock, segment_bytes:
             "what was appended after the last checkpoint is cut off and will be made again"
         );
     }
-    Ok(Opened { checkpoint, appender: found.appender, files, recovery })
+    Ok(Opened { saved, state: found.state, before, packs, appender: found.appender, files, recovery })
 }
 
 /// A new store: checkpoint 0, before any other file.
-fn begin(dir: &Path, origin: &str, lock: &mut LaneLock, segment_bytes: u64) -> Result<Opened> {
+fn begin(dir: &Path, origin: &str, lock: &mut LaneLock, segment_bytes: u64, generation: u64) -> Result<Opened> {
     let belongs = |n: &&String| n.as_str() != "lock" && !n.starts_with("cursor-");
     if let Some(found) = io::list(dir)?.iter().find(belongs) {
         return Err(StoreError::MissingCheckpoints { dir: dir.to_path_buf(), found: found.clone() });
     }
-    let generation = lock.begin(0)?;
+    let generation = lock.begin(generation)?;
     let nothing = Committed::nothing(origin, generation, segment_bytes.max(1));
-    let checkpoint = Checkpoint { committed: Arc::new(nothing), lane_state: Vec::new() };
-    checkpoint::write(dir, &checkpoint)?;
+    let saved = Saved { committed: Arc::new(nothing), table: StateTable::default() };
+    checkpoint::write(dir, 0, &saved.to_bytes())?;
     let files = Files::new(dir, segment_bytes);
     let recovery = Recovery { fresh: true, ..Recovery::default() };
-    Ok(Opened { checkpoint, appender: TreeAppender::new(), files, recovery })
+    let packs = BTreeMap::from([(0, Vec::new())]);
+    Ok(Opened {
+        saved,
+        state: Vec::new(),
+        before: StateTable::default(),
+        packs,
+        appender: TreeAppender::new(),
+        files,
+        recovery,
+    })
 }
 
 /// What must be rebuilt under a checkpoint that is otherwise good.
+#[derive(Debug)]
 pub(super) struct Found {
+    /// The lane's snapshot.
+    pub state: Vec<u8>,
     appender: TreeAppender,
     rebuild: Vec<(Derived, String)>,
 }
@@ -223,7 +293,15 @@ enum Derived {
 
 /// Whether the data a checkpoint covers is there and gives its root; if not, why. Frames after `since` (records, dead
 /// letters) are checked one by one, and changes nothing.
-pub(super) fn examine(dir: &Path, c: &Committed, since: (u64, u64)) -> Result<std::result::Result<Found, String>> {
+pub(super) fn examine(dir: &Path, saved: &Saved, since: (u64, u64)) -> Result<std::result::Result<Found, String>> {
+    let c = &*saved.committed;
+    let state = match saved.table.read(dir)? {
+        Ok(state) => state,
+        Err(bad) => {
+            let each: Vec<String> = bad.into_iter().map(|(pack, why)| format!("{pack}: {why}")).collect();
+            return Ok(Err(each.join("; ")));
+        }
+    };
     let files = Files::new(dir, c.segment_bytes);
     let lengths = Files::lengths(c);
     let mut short = [false; 7];
@@ -239,7 +317,7 @@ pub(super) fn examine(dir: &Path, c: &Committed, since: (u64, u64)) -> Result<st
     match examine_whole(&files, c, since, short) {
         Err(StoreError::Damaged { file, why }) => Ok(Err(format!("{file}: {why}"))),
         Err(e) => Err(e),
-        Ok(found) => Ok(found),
+        Ok(found) => Ok(found.map(|(appender, rebuild)| Found { state, appender, rebuild })),
     }
 }
 
@@ -248,7 +326,7 @@ fn examine_whole(
     c: &Committed,
     since: (u64, u64),
     short: [bool; 7],
-) -> Result<std::result::Result<Found, String>> {
+) -> Result<std::result::Result<(TreeAppender, Vec<(Derived, String)>), String>> {
     let [_, offsets_short, _, dead_offsets_short, entries_short, hashes_short, _] = short;
     let mut rebuild = Vec::new();
     let records = files.records_reader();
@@ -312,7 +390,7 @@ fn examine_whole(
             None => return Ok(Err("the last row of the history is damaged".into())),
         }
     }
-    Ok(Ok(Found { appender, rebuild }))
+    Ok(Ok((appender, rebuild)))
 }
 
 fn read_entries(files: &Files, c: &Committed, hashes_differ: &mut bool) -> Result<TreeAppender> {
@@ -412,6 +490,12 @@ impl Derived {
     }
 }
 
+/// Makes all runs that follow from others, as [`super::LaneStore::open`] does where they are damaged.
+pub(super) fn derive(files: &Files, c: &Committed) -> Result<()> {
+    Derived::Log.rebuild(files, c)?;
+    Derived::DeadOffsets.rebuild(files, c)
+}
+
 /// What readers had been shown when a fall-back became necessary.
 pub(super) struct HighWater;
 
@@ -469,6 +553,24 @@ impl HighWater {
             }
         }
         Ok(highest.map(|row| (row.log_size, row.root)))
+    }
+
+    /// Writes it where one of the rejected checkpoints is beyond what stands and beyond what is remembered already.
+    pub fn raise<'c>(dir: &Path, stands: &Committed, rejected: impl Iterator<Item = &'c Committed>) -> Result<()> {
+        let path = dir.join(Self::FILE);
+        let before = io::read_if_there(&path)?.and_then(|bytes| HistoryRow::from_bytes(&bytes));
+        let mut highest = before.map_or(stands.log_size, |row| row.log_size.max(stands.log_size));
+        let mut raised = None;
+        for r in rejected.filter(|r| r.log_size > stands.log_size) {
+            if r.log_size > highest {
+                highest = r.log_size;
+                raised =
+                    Some(HistoryRow { seq: r.seq, log_size: r.log_size, next_offset: r.next_offset, root: r.root });
+            }
+        }
+        let Some(row) = raised else { return Ok(()) };
+        io::replace(&path, &row.to_bytes(), true)?;
+        io::sync_dir(dir)
     }
 
     /// Forgets it, once the log has met it.

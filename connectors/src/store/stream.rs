@@ -87,9 +87,26 @@ pub(super) struct StreamWriter {
     flushed: u64,
     buffer: Vec<u8>,
     /// Segments written since the last fsync; the last one is the current one.
-    open: BTreeMap<u64, File>,
+    open: BTreeMap<u64, Arc<File>>,
     unsynced: bool,
     created: bool,
+}
+
+/// Files that were written and not yet fsynced, and whether some are new, so that the directory must be fsynced too.
+#[derive(Debug, Default)]
+pub(super) struct Unsynced {
+    files: Vec<(PathBuf, Arc<File>)>,
+    created: bool,
+}
+
+impl Unsynced {
+    /// Makes what was written durable.
+    pub fn sync(&self, dir: &Path) -> Result<()> {
+        for (path, file) in &self.files {
+            io::sync(file, path)?;
+        }
+        if self.created { io::sync_dir(dir) } else { Ok(()) }
+    }
 }
 
 impl StreamWriter {
@@ -125,7 +142,7 @@ impl StreamWriter {
                 std::collections::btree_map::Entry::Occupied(e) => e.into_mut(),
                 std::collections::btree_map::Entry::Vacant(e) => {
                     self.created |= within == 0;
-                    e.insert(io::open_for_writing(&path)?)
+                    e.insert(Arc::new(io::open_for_writing(&path)?))
                 }
             };
             io::write_at(file, &path, &rest[..n], within)?;
@@ -137,18 +154,26 @@ impl StreamWriter {
         Ok(())
     }
 
-    /// Makes everything durable. Returns whether a file was created, so that the directory must be fsynced too.
-    pub fn sync(&mut self) -> Result<bool> {
+    /// Hands everything to the operating system, and what must be fsynced for it to be durable to `out`.
+    pub fn hand_over(&mut self, out: &mut Unsynced) -> Result<()> {
         self.flush()?;
         if self.unsynced {
             for (segment, file) in &self.open {
-                io::sync(file, &self.layout.path(*segment))?;
+                out.files.push((self.layout.path(*segment), Arc::clone(file)));
             }
             let current = self.flushed / self.layout.segment_bytes;
             self.open.retain(|segment, _| *segment == current);
             self.unsynced = false;
         }
-        Ok(std::mem::take(&mut self.created))
+        out.created |= std::mem::take(&mut self.created);
+        Ok(())
+    }
+
+    /// Makes everything durable.
+    pub fn sync(&mut self) -> Result<()> {
+        let mut unsynced = Unsynced::default();
+        self.hand_over(&mut unsynced)?;
+        unsynced.sync(&self.layout.dir)
     }
 }
 

@@ -174,7 +174,7 @@ struct Reads {
 }
 
 /// Milliseconds since the epoch in RFC 3339, UTC; the number itself beyond the year 9999.
-pub(super) fn utc(ms: u64) -> String {
+pub fn utc(ms: u64) -> String {
     let (days, in_day) = (ms / 86_400_000, ms % 86_400_000);
     if days > 2_932_896 {
         return format!("{ms} ms");

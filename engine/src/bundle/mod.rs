@@ -29,6 +29,7 @@ mod steps;
 #[cfg(test)]
 mod tests;
 
+pub use json::utc;
 pub use steps::{Outcome, SignatureCheck, Step, accepted, verify_offline};
 
 use std::collections::BTreeMap;

@@ -63,6 +63,15 @@ impl Secret {
         mac.finalize().into_bytes().into()
     }
 
+    /// Seed of the Ed25519 key that signs a log's published checkpoints where several machines must sign as one:
+    /// HMAC-SHA-256(secret, "avouch/note-key/1" ‖ 0x00 ‖ log id).
+    pub fn note_seed(&self, log_id: &Hash32) -> Hash32 {
+        let mut mac = self.keyed.clone();
+        mac.update(b"avouch/note-key/1\0");
+        mac.update(log_id);
+        mac.finalize().into_bytes().into()
+    }
+
     /// `salt`: HMAC-SHA-256(secret, "avouch/salt/1" ‖ 0x00 ‖ log id ‖ index as 8 bytes, big-endian).
     pub fn salt(&self, log_id: &Hash32, index: u64) -> Hash32 {
         let mut mac = self.keyed.clone();

@@ -8,6 +8,9 @@ use super::operator::WindowOperator;
 use super::panes::NONE;
 use crate::codec::{CodecError, Reader, Writer};
 
+/// Devices in a section of a snapshot; their slots are some 64 KiB then.
+const BLOCK: u32 = 256;
+
 impl WindowOperator {
     /// Writes the state. Two operators of the same definition that took the same rows write the same bytes.
     pub fn snapshot(&self, w: &mut Writer) {
@@ -18,29 +21,33 @@ impl WindowOperator {
         w.u32(self.panes.gathers as u32);
         let devices = self.panes.devices();
         w.u32(devices.len() as u32);
-        for device in devices {
-            w.u32(device);
-            let mut slots = Vec::new();
-            let mut at = self.panes.list(device).oldest;
-            while at != NONE {
-                slots.push(at as usize);
-                at = self.panes.slots[at as usize].newer;
-            }
-            w.u32(slots.len() as u32);
-            for i in slots {
-                let s = &self.panes.slots[i];
-                w.i64(s.pane);
-                w.u64(s.rows);
-                w.i64(s.first_offset);
-                w.i64(s.last_offset);
-                w.bytes(&s.hasher.serialize());
-                if let Some([first, last]) = self.panes.spans.get(i) {
-                    w.i64(*first);
-                    w.i64(*last);
+        // By blocks of device numbers: what one device adds does not move the bytes of the blocks after it.
+        for block in devices.chunk_by(|a, b| a / BLOCK == b / BLOCK) {
+            w.part("devices", block.len());
+            for &device in block {
+                w.u32(device);
+                let mut slots = Vec::new();
+                let mut at = self.panes.list(device).oldest;
+                while at != NONE {
+                    slots.push(at as usize);
+                    at = self.panes.slots[at as usize].newer;
                 }
-                self.panes.words_of(i).iter().for_each(|v| w.f64(*v));
-                let gathers = self.panes.gathers;
-                self.panes.kept[i * gathers..(i + 1) * gathers].iter().for_each(|kept| w.bytes(kept));
+                w.u32(slots.len() as u32);
+                for i in slots {
+                    let s = &self.panes.slots[i];
+                    w.i64(s.pane);
+                    w.u64(s.rows);
+                    w.i64(s.first_offset);
+                    w.i64(s.last_offset);
+                    w.bytes(&s.hasher.serialize());
+                    if let Some([first, last]) = self.panes.spans.get(i) {
+                        w.i64(*first);
+                        w.i64(*last);
+                    }
+                    self.panes.words_of(i).iter().for_each(|v| w.f64(*v));
+                    let gathers = self.panes.gathers;
+                    self.panes.kept[i * gathers..(i + 1) * gathers].iter().for_each(|kept| w.bytes(kept));
+                }
             }
         }
     }

@@ -116,7 +116,7 @@ impl RealLane {
     }
 
     pub fn snapshot(&self) -> Arc<[u8]> {
-        self.0.snapshot().into()
+        self.0.snapshot().bytes.into()
     }
 
     pub fn next_index(&self) -> u64 {

@@ -10,6 +10,7 @@ pub mod evaluate;
 pub mod produce;
 pub mod run;
 pub mod simulate;
+pub mod state;
 pub mod train;
 pub mod verify;
 

@@ -132,10 +132,30 @@ impl Pipeline {
 pub struct Checkpoint {
     /// Milliseconds between checkpoints; 10 s if not given.
     pub every_ms: i64,
-    /// The directory of a `file://` store, resolved; `./state` beside the pipeline file if not given.
+    /// The directory of a `file://` store, resolved; `./state` beside the pipeline file if not given. With an object store
+    /// it is the working copy (`checkpoint.cache`), which may be lost.
     pub dir: PathBuf,
+    /// How many checkpoints are kept; 5 if not given.
+    pub keep: usize,
+    /// The object store that every checkpoint is copied to, if it is one.
+    pub object_store: Option<ObjectStore>,
     /// Where the store is named, or the pipeline's name if it is not.
     pub span: Span,
+}
+
+/// A checkpoint store in an object store. What is absent here comes from the environment (`AWS_*`).
+#[derive(Debug, Clone)]
+pub struct ObjectStore {
+    /// Such as `s3://bucket/prefix`.
+    pub url: String,
+    /// URL of the service.
+    pub endpoint: Option<String>,
+    /// Region.
+    pub region: Option<String>,
+    /// Access key.
+    pub access_key: Option<SecretString>,
+    /// Secret key.
+    pub secret_key: Option<SecretString>,
 }
 
 /// Where readings come from, and how they are read and admitted.

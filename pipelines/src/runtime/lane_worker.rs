@@ -4,11 +4,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use avouch_connectors::http::Readiness;
-use avouch_connectors::store::{Commit, LaneStore};
+use avouch_connectors::store::{Commit, Committed, LaneStore, RemoteLane};
 use avouch_engine::control::invariants;
+use avouch_engine::dead_letter::DeadReason;
 use avouch_engine::decode::RawRecord;
 use avouch_engine::lane::{Counters, Lane, LaneError, Output};
 use avouch_engine::plan::LanePlan;
+use avouch_engine::verdict::Severity;
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::error::RuntimeError;
@@ -25,6 +27,8 @@ pub struct LaneWorker {
     pub plan: Arc<LanePlan>,
     pub lane: Lane,
     pub store: LaneStore,
+    /// The object store that checkpoints are copied to, if there is one.
+    pub remote: Option<RemoteLane>,
     pub input: LaneInput,
     pub metrics: LaneMetrics,
     pub readiness: Readiness,
@@ -37,6 +41,8 @@ pub struct LaneWorker {
     pub halt: Arc<Halt>,
     /// Told (partition, offset) after each checkpoint.
     pub checkpointed: UnboundedSender<(i32, i64)>,
+    /// When the checkpoint under way was begun; none at the start.
+    pub begun: Option<Instant>,
 }
 
 /// What a lane that ended has left.
@@ -60,6 +66,7 @@ impl LaneWorker {
         let committed = self.store.committed();
         self.metrics.log_size.set(committed.log_size as i64);
         self.metrics.checkpoint_offset.set(committed.next_offset);
+        self.metrics.checkpoint_damaged.inc_by(self.store.recovery().damaged.len() as u64);
         if committed.seq == 0 {
             // Coverage of the first anchor starts at this checkpoint.
             self.checkpoint()?;
@@ -101,6 +108,7 @@ impl LaneWorker {
             }
             let told = self.halt.told();
             if told == Some(Ending::Abandon) {
+                self.hurry();
                 tracing::warn!(
                     lane = partition,
                     offset = self.store.committed().next_offset,
@@ -110,12 +118,18 @@ impl LaneWorker {
             }
             let ended = self.until.is_some_and(|u| self.next_offset >= u);
             let stop = ended || told.is_some();
+            self.hurry();
             if dirty && (stop || last.elapsed() >= self.checkpoint_every) {
                 self.checkpoint()?;
                 last = Instant::now();
                 dirty = false;
             }
+            if let Some(committed) = self.store.poll_commit()? {
+                self.durable(&committed);
+                self.show_remote();
+            }
             if stop {
+                self.settle()?;
                 tracing::info!(lane = partition, offset = self.next_offset, log = self.store.size(), "lane stopped");
                 return Ok(self.end(false));
             }
@@ -175,6 +189,7 @@ impl LaneWorker {
             if !waited {
                 // All that came before is durable and delivered while this lasts.
                 self.checkpoint()?;
+                self.settle()?;
                 *last = Instant::now();
                 self.show();
                 waited = true;
@@ -199,6 +214,7 @@ impl LaneWorker {
         LaneEnd { counters: *self.lane.counters(), log_size, abandoned }
     }
 
+    /// Begins a checkpoint: the lane stands still until the checkpoint before is durable, and while its state is copied.
     fn checkpoint(&mut self) -> Result<(), RuntimeError> {
         let lane = self.input.lane();
         let counters = self.lane.counters();
@@ -206,19 +222,46 @@ impl LaneWorker {
         invariants::rows_conserved(counters)
             .and_then(|()| invariants::lane_follows_log(self.lane.next_index(), self.store.size()))
             .map_err(|source| RuntimeError::Violation { lane, source })?;
+        let counters = named(counters);
         let started = Instant::now();
+        self.settle()?;
         let state = self.lane.snapshot();
-        let committed = self.store.commit(Commit {
+        self.metrics.checkpoint_bytes.set(state.len() as i64);
+        self.store.begin_commit(Commit {
             next_offset: self.next_offset,
-            lane_state: &state,
+            lane_state: state,
             config_hash: self.plan.config_hash,
             topic: &self.plan.source.topic,
             partition: lane,
-            counters: &[("rows_in".into(), counters.rows_in), ("rows_used".into(), counters.rows_used)],
+            watermark: self.lane.watermark(),
+            counters: &counters,
         })?;
-        let took = started.elapsed();
-        self.metrics.checkpoint_duration.observe(took.as_secs_f64());
-        self.metrics.checkpoint_bytes.set(state.len() as i64);
+        self.begun = Some(started);
+        self.metrics.checkpoint_duration.observe(started.elapsed().as_secs_f64());
+        Ok(())
+    }
+
+    /// Waits for the checkpoint that was begun, if there is one.
+    fn settle(&mut self) -> Result<(), RuntimeError> {
+        // An object store can take long: its troubles show meanwhile.
+        while self.remote.is_some() && self.store.is_committing() {
+            self.hurry();
+            self.show_remote();
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        if let Some(committed) = self.store.finish_commit()? {
+            self.durable(&committed);
+        }
+        self.show_remote();
+        Ok(())
+    }
+
+    /// A checkpoint has become durable.
+    fn durable(&mut self, committed: &Committed) {
+        let lane = self.input.lane();
+        let took = self.begun.take().map(|b| b.elapsed()).unwrap_or_default();
+        self.metrics.checkpoint_write_duration.observe(took.as_secs_f64());
+        self.metrics.checkpoint_new_bytes.set(committed.new_state_bytes as i64);
         self.metrics.log_size.set(committed.log_size as i64);
         self.metrics.checkpoint_offset.set(committed.next_offset);
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |d| d.as_secs_f64());
@@ -226,7 +269,19 @@ impl LaneWorker {
         tracing::debug!(lane, offset = committed.next_offset, log = committed.log_size, ?took, "checkpoint");
         // Nobody listens any more only when the process is ending.
         let _ = self.checkpointed.send((lane, committed.next_offset));
-        Ok(())
+    }
+
+    /// A process that ends does not wait for ever for an object store that is away.
+    fn hurry(&self) {
+        if let Some(remote) = self.remote.as_ref().filter(|_| self.halt.told().is_some()) {
+            remote.give_up_soon();
+        }
+    }
+
+    fn show_remote(&mut self) {
+        if let Some(remote) = &self.remote {
+            self.metrics.show_remote(&remote.stats());
+        }
     }
 
     fn show(&mut self) {
@@ -237,4 +292,12 @@ impl LaneWorker {
             self.metrics.watermark.set(w as f64 / 1000.0);
         }
     }
+}
+
+/// The counters as a checkpoint keeps them, for those who look at it.
+fn named(c: &Counters) -> Vec<(String, u64)> {
+    let mut out = vec![("rows_in".to_owned(), c.rows_in), ("rows_used".to_owned(), c.rows_used)];
+    out.extend(DeadReason::ALL.iter().zip(c.dead).map(|(r, n)| (format!("dead_{}", r.name()), n)));
+    out.extend(Severity::ALL.iter().zip(c.verdicts).map(|(s, n)| (format!("verdicts_{}", s.name()), n)));
+    out
 }

@@ -277,6 +277,7 @@ impl Lanes {
             metrics: setup.opener.metrics.lane(partition),
             lane: open.lane,
             store: open.store,
+            remote: open.remote,
             input: LaneInput::Kafka(reader),
             readiness: setup.opener.readiness.clone(),
             schemas: setup.registry.clone().map(|r| Schemas::new(r, tokio::runtime::Handle::current())),
@@ -284,6 +285,7 @@ impl Lanes {
             until,
             halt: slot.halt.clone(),
             checkpointed: setup.checkpointed.clone(),
+            begun: None,
         };
         self.workers.spawn_blocking(move || (partition, worker.run()));
         self.readers.insert(partition, own.clone());

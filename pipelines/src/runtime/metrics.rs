@@ -3,6 +3,7 @@
 //! Labels are bounded: `lane` is the source partition; a device is never a label.
 
 use avouch_connectors::delivery::DownKind;
+use avouch_connectors::store::RemoteStats;
 use avouch_engine::dead_letter::DeadReason;
 use avouch_engine::lane::Counters;
 use avouch_engine::verdict::Severity;
@@ -57,6 +58,12 @@ declarations! {
     CHECKPOINT_TIME: Gauge "avouch_checkpoint_timestamp_seconds" ["lane"] "When the last checkpoint became durable, Unix seconds.";
     CHECKPOINT_DURATION: Histogram "avouch_checkpoint_duration_seconds" ["lane"] "How long the lane stood still for a checkpoint.";
     CHECKPOINT_BYTES: Gauge "avouch_checkpoint_state_bytes" ["lane"] "Size of the lane state in the last checkpoint.";
+    CHECKPOINT_WRITE: Histogram "avouch_checkpoint_write_duration_seconds" ["lane"] "How long a checkpoint took until it was durable, in the object store too where there is one; the lane goes on meanwhile.";
+    CHECKPOINT_NEW: Gauge "avouch_checkpoint_new_state_bytes" ["lane"] "How much of the lane state the last checkpoint wrote; the rest had not changed.";
+    CHECKPOINT_DAMAGED: Counter "avouch_checkpoint_damaged_total" ["lane"] "Checkpoints that could not be used when the lane was opened, so that an earlier one was.";
+    STORE_ERRORS: Counter "avouch_checkpoint_store_errors_total" ["lane"] "Requests to the object store that failed; each is tried again.";
+    STORE_FAILING: Gauge "avouch_checkpoint_store_failing" ["lane"] "1 while the object store does not do what a checkpoint needs; the lane stops before its next checkpoint.";
+    STORE_UPLOADED: Counter "avouch_checkpoint_store_uploaded_bytes_total" ["lane"] "Bytes put into the object store since the process started.";
     SINK_POSITION: Gauge "avouch_sink_position" ["lane", "sink"] "Index of the next log entry or dead letter the sink will take.";
     SINK_RECORDS: Counter "avouch_sink_records_total" ["lane", "sink"] "Records delivered by the sink since the process started.";
     SINK_LAG: Gauge "avouch_sink_lag_entries" ["lane", "sink"] "Committed log entries or dead letters the sink has not taken yet.";
@@ -98,6 +105,12 @@ pub struct Metrics {
     checkpoint_time: GaugeVec,
     checkpoint_duration: HistogramVec,
     checkpoint_bytes: IntGaugeVec,
+    checkpoint_write: HistogramVec,
+    checkpoint_new: IntGaugeVec,
+    checkpoint_damaged: IntCounterVec,
+    store_errors: IntCounterVec,
+    store_failing: IntGaugeVec,
+    store_uploaded: IntCounterVec,
     sink_position: IntGaugeVec,
     sink_records: IntCounterVec,
     sink_lag: IntGaugeVec,
@@ -140,7 +153,8 @@ impl Metrics {
         let int = |d: Declaration| register(&r, IntGaugeVec::new(opts(d), d.labels)?);
         let float = |d: Declaration| register(&r, GaugeVec::new(opts(d), d.labels)?);
         let buckets = prometheus::exponential_buckets(0.001, 2.0, 14)?;
-        let duration = HistogramOpts::new(CHECKPOINT_DURATION.name, CHECKPOINT_DURATION.help).buckets(buckets);
+        let duration = HistogramOpts::new(CHECKPOINT_DURATION.name, CHECKPOINT_DURATION.help).buckets(buckets.clone());
+        let writing = HistogramOpts::new(CHECKPOINT_WRITE.name, CHECKPOINT_WRITE.help).buckets(buckets);
         let buckets = prometheus::exponential_buckets(0.01, 2.0, 16)?;
         let opening = HistogramOpts::new(LANE_OPENING.name, LANE_OPENING.help).buckets(buckets);
         let rebalances = counter(REBALANCES)?;
@@ -162,6 +176,12 @@ impl Metrics {
             checkpoint_time: float(CHECKPOINT_TIME)?,
             checkpoint_duration: register(&r, HistogramVec::new(duration, CHECKPOINT_DURATION.labels)?)?,
             checkpoint_bytes: int(CHECKPOINT_BYTES)?,
+            checkpoint_write: register(&r, HistogramVec::new(writing, CHECKPOINT_WRITE.labels)?)?,
+            checkpoint_new: int(CHECKPOINT_NEW)?,
+            checkpoint_damaged: counter(CHECKPOINT_DAMAGED)?,
+            store_errors: counter(STORE_ERRORS)?,
+            store_failing: int(STORE_FAILING)?,
+            store_uploaded: counter(STORE_UPLOADED)?,
             sink_position: int(SINK_POSITION)?,
             sink_records: counter(SINK_RECORDS)?,
             sink_lag: int(SINK_LAG)?,
@@ -204,6 +224,12 @@ impl Metrics {
             checkpoint_time: self.checkpoint_time.with_label_values(&l),
             checkpoint_duration: self.checkpoint_duration.with_label_values(&l),
             checkpoint_bytes: self.checkpoint_bytes.with_label_values(&l),
+            checkpoint_write_duration: self.checkpoint_write.with_label_values(&l),
+            checkpoint_new_bytes: self.checkpoint_new.with_label_values(&l),
+            checkpoint_damaged: self.checkpoint_damaged.with_label_values(&l),
+            store_errors: self.store_errors.with_label_values(&l),
+            store_failing: self.store_failing.with_label_values(&l),
+            store_uploaded: self.store_uploaded.with_label_values(&l),
             shown: Counters::default(),
         }
     }
@@ -317,6 +343,15 @@ pub struct LaneMetrics {
     pub checkpoint_duration: Histogram,
     /// [`CHECKPOINT_BYTES`].
     pub checkpoint_bytes: IntGauge,
+    /// [`CHECKPOINT_WRITE`].
+    pub checkpoint_write_duration: Histogram,
+    /// [`CHECKPOINT_NEW`].
+    pub checkpoint_new_bytes: IntGauge,
+    /// [`CHECKPOINT_DAMAGED`].
+    pub checkpoint_damaged: IntCounter,
+    store_errors: IntCounter,
+    store_failing: IntGauge,
+    store_uploaded: IntCounter,
     shown: Counters,
 }
 
@@ -332,6 +367,15 @@ impl LaneMetrics {
         for (i, c) in self.verdicts.iter().enumerate() {
             c.inc_by(now.verdicts[i] - before.verdicts[i]);
         }
+    }
+}
+
+impl LaneMetrics {
+    /// Brings what is shown of the object store up to what goes on with it.
+    pub fn show_remote(&mut self, now: &RemoteStats) {
+        self.store_errors.inc_by(now.errors().saturating_sub(self.store_errors.get()));
+        self.store_uploaded.inc_by(now.uploaded().saturating_sub(self.store_uploaded.get()));
+        self.store_failing.set(i64::from(now.is_failing()));
     }
 }
 

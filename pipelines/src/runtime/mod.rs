@@ -16,6 +16,7 @@
 mod anchor_lease;
 mod anchor_tail;
 mod artifacts;
+mod checkpoint_store;
 mod error;
 mod halt;
 mod lane_input;
@@ -33,6 +34,7 @@ mod verdict_json;
 
 pub use anchor_tail::operator_key;
 pub use artifacts::{hex, model_path, pipeline_path};
+pub use checkpoint_store::CheckpointStore;
 pub use error::RuntimeError;
 pub use verdict_json::{class_name, verdict_json};
 
@@ -115,6 +117,7 @@ pub async fn run_watched(
     let state = state_dir(pipeline);
     std::fs::create_dir_all(&state).map_err(|source| RuntimeError::File { path: state.clone(), source })?;
     let secret = secret::secret(pipeline, &state)?;
+    let stores = CheckpointStore::open(pipeline)?;
     keep_artifacts(pipeline, &plan, &state)?;
 
     let readiness = Readiness::default();
@@ -149,6 +152,7 @@ pub async fn run_watched(
         metrics,
         readiness,
         state,
+        stores,
         secret,
         readers,
         connection,

@@ -6,11 +6,12 @@ use std::time::{Duration, Instant};
 
 use avouch_connectors::http::Readiness;
 use avouch_connectors::kafka::{PartitionReader, Source};
-use avouch_connectors::store::{LaneStore, StoreError, StoreOptions, load_or_create_note_signer};
+use avouch_connectors::store::{LaneStore, RemoteLane, StoreError};
 use avouch_engine::lane::Lane;
 use avouch_engine::plan::LanePlan;
 use avouch_engine::verdict::{LogOrigin, Secret};
 
+use super::checkpoint_store::CheckpointStore;
 use super::error::RuntimeError;
 use super::halt::Halt;
 use super::lane_dir;
@@ -23,6 +24,8 @@ const TRY_EVERY: Duration = Duration::from_millis(100);
 pub struct OpenLane {
     pub lane: Lane,
     pub store: LaneStore,
+    /// The object store that its checkpoints are copied to, if there is one.
+    pub remote: Option<RemoteLane>,
     pub next_offset: Option<i64>,
 }
 
@@ -38,6 +41,7 @@ pub struct ReadyLane {
 pub struct Opener {
     pub plan: Arc<LanePlan>,
     pub state: PathBuf,
+    pub stores: CheckpointStore,
     pub secret: Secret,
     pub source: Arc<Source>,
     pub readiness: Readiness,
@@ -63,7 +67,7 @@ impl Opener {
             if halt.told().is_some() {
                 return Ok(None);
             }
-            match open_lane(&self.plan, &self.state, partition, &self.secret) {
+            match open_lane(&self.plan, &self.stores, &self.state, partition, &self.secret) {
                 Err(RuntimeError::Store(StoreError::Locked { holder, .. })) if self.waits => {
                     if holder != said {
                         tracing::info!(
@@ -75,6 +79,11 @@ impl Opener {
                         self.metrics.lane_waits.inc();
                         said = holder;
                     }
+                    std::thread::sleep(TRY_EVERY);
+                }
+                // Another process took it over at the same moment; the group has given it to us since.
+                Err(RuntimeError::Store(StoreError::Fenced { found, .. })) if self.waits => {
+                    tracing::info!(lane = partition, found, "another process was faster to open the lane's store");
                     std::thread::sleep(TRY_EVERY);
                 }
                 other => break other?,
@@ -95,11 +104,17 @@ pub fn part(partition: i32) -> String {
     format!("lane {partition}")
 }
 
-fn open_lane(plan: &Arc<LanePlan>, state: &Path, partition: i32, secret: &Secret) -> Result<OpenLane, RuntimeError> {
+fn open_lane(
+    plan: &Arc<LanePlan>,
+    stores: &CheckpointStore,
+    state: &Path,
+    partition: i32,
+    secret: &Secret,
+) -> Result<OpenLane, RuntimeError> {
     let origin = LogOrigin::new(&plan.pipeline, partition);
     let dir = lane_dir(state, partition);
-    let signer = load_or_create_note_signer(&state.join(format!("note-key-{partition}")), &origin)?;
-    let options = StoreOptions { signer: Some(signer), ..StoreOptions::default() };
+    let options = stores.options(partition, secret)?;
+    let remote = options.remote.clone();
     let (store, checkpoint) = LaneStore::open(&dir, &origin, options)?;
     let in_lane = |source| RuntimeError::Lane { lane: partition, source };
     let (lane, next_offset) = match &checkpoint {
@@ -129,5 +144,5 @@ fn open_lane(plan: &Arc<LanePlan>, state: &Path, partition: i32, secret: &Secret
         let why = format!("its state has {} verdicts but its log {}", lane.next_index(), store.size());
         return Err(RuntimeError::Inconsistent { lane: partition, why });
     }
-    Ok(OpenLane { lane, store, next_offset })
+    Ok(OpenLane { lane, store, remote, next_offset })
 }

@@ -14,6 +14,7 @@ use avouch_engine::plan::LanePlan;
 use avouch_engine::verdict::Secret;
 use tokio::sync::{mpsc, watch};
 
+use super::checkpoint_store::CheckpointStore;
 use super::error::RuntimeError;
 use super::lanes::{Lanes, Setup};
 use super::metrics::Metrics;
@@ -36,6 +37,7 @@ pub(super) struct Membership<'p> {
     pub metrics: Metrics,
     pub readiness: Readiness,
     pub state: PathBuf,
+    pub stores: CheckpointStore,
     pub secret: Secret,
     pub readers: OwnReaders,
     pub connection: KafkaConnection,
@@ -126,6 +128,7 @@ impl Membership<'_> {
         let opener = Opener {
             plan: self.plan.clone(),
             state: self.state.clone(),
+            stores: self.stores.clone(),
             secret: self.secret.clone(),
             source,
             readiness: self.readiness.clone(),

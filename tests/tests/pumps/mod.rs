@@ -107,6 +107,12 @@ impl Place {
         self.environment.iter().fold(call, |call, (name, value)| call.env(name, value))
     }
 
+    /// A call of `avouch state` on this pipeline.
+    pub fn state(&self, what: &[&str]) -> Avouch {
+        let call = Avouch::new(["state"]).args(what).args([&self.file]).within(&self.directory);
+        self.environment.iter().fold(call, |call, (name, value)| call.env(name, value))
+    }
+
     /// A lane's directory.
     pub fn lane(&self, partition: i32) -> PathBuf {
         Path::new(self.get("T_STATE")).join("pumps").join(partition.to_string())

@@ -1,8 +1,11 @@
 //! A deterministic lane without an engine: verdict `n` and dead letter `n` are functions of `n`.
 
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
+use avouch_engine::codec::Writer;
 use avouch_engine::dead_letter::{DeadLetter, DeadReason};
+use avouch_engine::lane::Snapshot;
 use avouch_engine::log::{NoteSigner, TreeAppender};
 use avouch_engine::verdict::{Evidence, FeatureEvidence, Hash32, LogOrigin, Verdict, VerdictRecord};
 use sha2::{Digest, Sha256};
@@ -77,9 +80,23 @@ pub fn roots(size: u64) -> Vec<Hash32> {
     out
 }
 
-/// The lane's state is how many verdicts and dead letters it has made; one dead letter after every third verdict.
+/// The lane's state is how many verdicts and dead letters it has made, beside much that never changes; one dead letter
+/// after every third verdict.
 pub fn state(size: u64) -> Vec<u8> {
-    format!("state after {size}").into_bytes()
+    snapshot(size).bytes
+}
+
+pub fn snapshot(size: u64) -> Snapshot {
+    static NAMES: LazyLock<Vec<u8>> =
+        LazyLock::new(|| (0u64..2_200).flat_map(|n| Sha256::digest(n.to_le_bytes())).collect());
+    let mut w = Writer::new();
+    w.section("devices", 2_200);
+    w.raw(&NAMES);
+    w.section("window features", 0);
+    w.part("pane 1700000000000", 100);
+    w.raw(&Sha256::digest(size.to_le_bytes()).repeat(100));
+    w.str(&format!("state after {size}"));
+    Snapshot { bytes: w.bytes, sections: w.sections }
 }
 
 pub fn dead_at(size: u64) -> u64 {
@@ -105,17 +122,25 @@ pub fn grow(store: &mut LaneStore, size: u64) -> Result<(), StoreError> {
 }
 
 pub fn commit(store: &mut LaneStore) -> Result<(), StoreError> {
-    let size = store.size();
-    let counters = [("rows_in".to_owned(), size * 10)];
-    store.commit(Commit {
+    let counters = counters(store.size());
+    store.commit(a_commit(store.size(), &counters))?;
+    Ok(())
+}
+
+pub fn counters(size: u64) -> [(String, u64); 1] {
+    [("rows_in".to_owned(), size * 10)]
+}
+
+pub fn a_commit(size: u64, counters: &[(String, u64)]) -> Commit<'_> {
+    Commit {
         next_offset: size as i64 * 10,
-        lane_state: &state(size),
+        lane_state: snapshot(size),
         config_hash: [2; 32],
         topic: "pumps",
         partition: 0,
-        counters: &counters,
-    })?;
-    Ok(())
+        watermark: Some(size as i64),
+        counters,
+    }
 }
 
 pub fn open(dir: &Path) -> Result<LaneStore, StoreError> {

@@ -3,4 +3,13 @@
 mod crash;
 mod damage;
 mod fixture;
+mod kept;
+#[cfg(feature = "object-store")]
+mod objects;
+#[cfg(feature = "object-store")]
+mod remote;
+#[cfg(feature = "object-store")]
+mod remote_damage;
+#[cfg(feature = "object-store")]
+mod s3;
 mod use_cases;

@@ -146,8 +146,15 @@ fn wrong_uses_are_named() {
     let dir = lane(&[5]);
     let mut store = open(dir.path()).unwrap();
     assert!(matches!(store.append(&record(6)), Err(StoreError::OutOfOrder { expected: 5, got: 6 })));
-    let back =
-        Commit { next_offset: 49, lane_state: b"", config_hash: [0; 32], topic: "pumps", partition: 0, counters: &[] };
+    let back = Commit {
+        next_offset: 49,
+        lane_state: Vec::new().into(),
+        config_hash: [0; 32],
+        topic: "pumps",
+        partition: 0,
+        watermark: None,
+        counters: &[],
+    };
     assert!(matches!(store.commit(back), Err(StoreError::BadCommit { .. })));
     // Neither has harmed it.
     grow(&mut store, 6).unwrap();

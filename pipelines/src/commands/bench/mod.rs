@@ -3,6 +3,7 @@
 //! Each stage prints one JSON line: its name, rows, CPU seconds (user and system, all threads of this process) and wall
 //! seconds. What is measured is the code that `avouch run` drives, with this pipeline's SQL, windows and models.
 
+mod checkpoints;
 mod encode;
 
 use std::path::PathBuf;
@@ -47,6 +48,10 @@ pub struct BenchArgs {
     #[arg(long)]
     pub kafka: bool,
 
+    /// Measure checkpoints instead, with so many devices of state
+    #[arg(long, value_name = "DEVICES", conflicts_with = "kafka", requires = "state")]
+    pub checkpoints: Option<usize>,
+
     /// Where the measured log is written; it must be empty
     #[arg(long, value_name = "DIR", required_if_eq("kafka", "true"))]
     pub state: Option<PathBuf>,
@@ -78,6 +83,9 @@ pub enum BenchError {
     /// The pipeline cannot be planned for another format.
     #[error("{0}")]
     Plan(String),
+    /// The first row of the file is no JSON object.
+    #[error("the first row of the file is no JSON object: {0}")]
+    Row(String),
     /// The pipeline has no windowed step.
     #[error("the pipeline has no windowed step to measure")]
     NoWindow,
@@ -143,6 +151,10 @@ fn measure(args: &BenchArgs, pipeline: &crate::lang::Pipeline, plan: &Arc<LanePl
     let text = std::fs::read(&args.file).map_err(|source| BenchError::File { path: args.file.clone(), source })?;
     let rows: Vec<&[u8]> = text.split(|b| *b == b'\n').filter(|l| !l.is_empty()).collect();
     let records = records(rows.iter().copied());
+    if let Some(devices) = args.checkpoints {
+        let state = args.state.clone().unwrap_or_default();
+        return checkpoints::measure(plan, rows.first().copied().unwrap_or_default(), devices, &state);
+    }
     decode("decode", plan, &records, records.len())?;
     windows(plan, &records)?;
     lane("lane in memory", plan, &records, records.len())?;
@@ -278,10 +290,10 @@ fn from_kafka(
         }
         let ended = seen >= rows;
         if ended || last.elapsed() >= Duration::from_millis(pipeline.checkpoint.every_ms.max(1) as u64) {
-            let state = lane.snapshot();
             store.commit(Commit {
                 next_offset: next,
-                lane_state: &state,
+                lane_state: lane.snapshot(),
+                watermark: lane.watermark(),
                 config_hash: plan.config_hash,
                 topic: &plan.source.topic,
                 partition: 0,

@@ -154,7 +154,8 @@ impl Bed {
         }
         let commit = Commit {
             next_offset: 1,
-            lane_state: &[],
+            lane_state: Vec::new().into(),
+            watermark: None,
             config_hash,
             topic: "bed.telemetry",
             partition: lane,
@@ -307,7 +308,8 @@ fn errors_say_what_to_do() {
     store.append(&record(1, 0, [0xcd; 32], "valve1/2", 401, 0, 0.5)).unwrap();
     let commit = Commit {
         next_offset: 2,
-        lane_state: &[],
+        lane_state: Vec::new().into(),
+        watermark: None,
         config_hash: hash,
         topic: "bed.telemetry",
         partition: 0,

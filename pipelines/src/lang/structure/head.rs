@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::super::fields::{Choices, Fields, Keys, Need, Reading, closest, unsupported};
 use super::super::interpolate::{SecretString, Text};
-use super::super::pipeline::{Checkpoint, Delivery};
+use super::super::pipeline::{Checkpoint, Delivery, ObjectStore};
 use super::super::span::{Span, Spanned};
 
 pub(in super::super) struct Head {
@@ -16,9 +16,16 @@ pub(in super::super) struct Head {
 }
 
 const PIPELINE: Keys = Keys { known: &["name", "description", "delivery", "checkpoint", "secret"], planned: &[] };
-const CHECKPOINT: Keys = Keys { known: &["every", "store"], planned: &[] };
+const CHECKPOINT: Keys = Keys {
+    known: &["every", "store", "keep", "cache", "endpoint", "region", "access_key", "secret_key"],
+    planned: &[],
+};
 const DELIVERY: Choices = Choices { what: "delivery", known: &["exactly-once", "at-least-once"], planned: &[] };
 const DEFAULT_STORE: &str = "file://./state";
+/// Fewer would leave nothing to fall back to; more than this is a backup, which is another thing.
+const KEEP: (i64, i64) = (2, 1000);
+/// Keys that only an object store has.
+const OF_OBJECT_STORES: [&str; 5] = ["cache", "endpoint", "region", "access_key", "secret_key"];
 
 pub(super) fn read(cx: &mut Reading<'_>, file: &Fields<'_>) -> Option<Head> {
     let f = file.table(cx, Need::Must, "pipeline", &PIPELINE, "[pipeline]")?;
@@ -33,6 +40,17 @@ pub(super) fn read(cx: &mut Reading<'_>, file: &Fields<'_>) -> Option<Head> {
     };
     let checkpoint = read_checkpoint(cx, &f);
     let secret = f.secret(cx, Need::May, "secret", "secret = \"${file:/run/secrets/pipeline}\"");
+    if let Some(Checkpoint { object_store: Some(_), span, .. }) = &checkpoint
+        && f.get("secret").is_none()
+    {
+        cx.diags.error(
+            "broken-guarantee",
+            *span,
+            "with checkpoints in an object store any machine can take a lane over, and must go on with the same secret; \
+             but without `pipeline.secret` each machine makes its own",
+            "make one with `openssl rand -hex 32 > secret` and write `secret = \"${file:secret}\"` in `[pipeline]`",
+        );
+    }
     if let Some(s) = &secret
         && s.value.expose().len() < 16
     {
@@ -71,7 +89,13 @@ fn check_name(cx: &mut Reading<'_>, name: &Spanned<String>) -> bool {
 }
 
 fn read_checkpoint(cx: &mut Reading<'_>, f: &Fields<'_>) -> Option<Checkpoint> {
-    let default = |cx: &Reading<'_>, span: Span| Checkpoint { every_ms: 10_000, dir: cx.dir.join("./state"), span };
+    let default = |cx: &Reading<'_>, span: Span| Checkpoint {
+        every_ms: 10_000,
+        dir: cx.dir.join("./state"),
+        keep: 5,
+        object_store: None,
+        span,
+    };
     if f.get("checkpoint").is_none() {
         return Some(default(cx, f.at));
     }
@@ -85,20 +109,116 @@ fn read_checkpoint(cx: &mut Reading<'_>, f: &Fields<'_>) -> Option<Checkpoint> {
             None => whole = false,
         }
     }
-    if c.get("store").is_some() {
-        let store = c.text(cx, Need::May, "store", "store = \"file://./state\"");
-        match store.and_then(|store| Some((store.span, store_dir(cx, &store)?))) {
-            Some((span, dir)) => (out.span, out.dir) = (span, dir),
+    if c.get("keep").is_some() {
+        match c.int(cx, Need::May, "keep", KEEP, "keep = 5") {
+            Some(keep) => out.keep = usize::try_from(keep.value).unwrap_or(5),
             None => whole = false,
         }
+    }
+    let mut place = Some(Place::Directory(out.dir.clone()));
+    if c.get("store").is_some() {
+        let store = c.text(cx, Need::May, "store", "store = \"file://./state\"");
+        if let Some(store) = &store {
+            out.span = store.span;
+        }
+        place = store.and_then(|store| store_place(cx, &store));
+    }
+    match place {
+        None => whole = false,
+        Some(Place::Directory(dir)) => {
+            out.dir = dir;
+            for key in OF_OBJECT_STORES {
+                if let Some(e) = c.get(key) {
+                    cx.diags.error(
+                        "unused-key",
+                        e.key_span,
+                        format!(
+                            "`{}` is for a checkpoint store in an object store, and this one is a directory",
+                            c.name(key)
+                        ),
+                        "remove it, or use an object store: `store = \"s3://bucket/prefix\"`",
+                    );
+                    whole = false;
+                }
+            }
+        }
+        Some(Place::S3(url)) => match object_store(cx, &c, url, &mut out) {
+            Some(store) => out.object_store = Some(store),
+            None => whole = false,
+        },
     }
     whole.then_some(out)
 }
 
-/// The directory of a `file://` URL. Other stores are refused here: an object store is planned, anything else would
-/// not survive a restart.
-fn store_dir(cx: &mut Reading<'_>, store: &Text) -> Option<PathBuf> {
-    let help = format!("use a directory: `store = \"{DEFAULT_STORE}\"`");
+/// The keys of an object store.
+fn object_store(cx: &mut Reading<'_>, c: &Fields<'_>, url: String, out: &mut Checkpoint) -> Option<ObjectStore> {
+    let mut whole = true;
+    if c.get("cache").is_some() {
+        match c.text(cx, Need::May, "cache", "cache = \"./state\"") {
+            // A plain path; the URL of a directory is taken, too.
+            Some(dir) => out.dir = cx.dir.join(dir.as_str().strip_prefix("file://").unwrap_or(dir.as_str())),
+            None => whole = false,
+        }
+    }
+    let mut text = |cx: &mut Reading<'_>, key: &str, example: &str| -> Option<Text> {
+        c.get(key)?;
+        let text = c.text(cx, Need::May, key, example);
+        whole &= text.is_some();
+        text
+    };
+    let endpoint = text(cx, "endpoint", "endpoint = \"https://s3.example.com\"");
+    let region = text(cx, "region", "region = \"eu-central-1\"").map(|t| t.as_str().to_owned());
+    if let Some(endpoint) = &endpoint
+        && !["http://", "https://"]
+            .iter()
+            .any(|s| endpoint.as_str().strip_prefix(s).is_some_and(|host| !host.is_empty()))
+    {
+        cx.diags.error(
+            "bad-endpoint",
+            endpoint.span,
+            format!("`{}` must be the URL of an S3 service", c.name("endpoint")),
+            "write for example `endpoint = \"https://s3.example.com\"`",
+        );
+        whole = false;
+    }
+    let mut key = |cx: &mut Reading<'_>, key: &str, example: &str| -> Option<SecretString> {
+        c.get(key)?;
+        let secret = c.secret(cx, Need::May, key, example);
+        whole &= secret.is_some();
+        secret.map(|s| s.value)
+    };
+    let access_key = key(cx, "access_key", "access_key = \"${env:S3_ACCESS_KEY}\"");
+    let secret_key = key(cx, "secret_key", "secret_key = \"${file:/run/secrets/s3}\"");
+    for (there, missing) in [("access_key", "secret_key"), ("secret_key", "access_key")] {
+        if let (Some(e), None) = (c.get(there), c.get(missing)) {
+            cx.diags.error(
+                "missing-key",
+                e.key_span,
+                format!("`{}` is given without `{missing}`", c.name(there)),
+                "give both, or neither: then the environment (`AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`) or the machine's role is used",
+            );
+            whole = false;
+        }
+    }
+    whole.then(|| ObjectStore {
+        url,
+        endpoint: endpoint.map(|t| t.as_str().to_owned()),
+        region,
+        access_key,
+        secret_key,
+    })
+}
+
+enum Place {
+    Directory(PathBuf),
+    S3(String),
+}
+
+/// The directory of a `file://` URL, or an `s3://` URL. Other object stores are refused by name; anything else would not
+/// survive a restart.
+fn store_place(cx: &mut Reading<'_>, store: &Text) -> Option<Place> {
+    let help =
+        format!("use a directory or an S3 bucket: `store = \"{DEFAULT_STORE}\"`, `store = \"s3://bucket/prefix\"`");
     let Some((scheme, path)) = store.as_str().split_once("://") else {
         cx.diags.error(
             "bad-store",
@@ -109,18 +229,29 @@ fn store_dir(cx: &mut Reading<'_>, store: &Text) -> Option<PathBuf> {
         return None;
     };
     match scheme {
-        "file" if !path.is_empty() => Some(cx.dir.join(path)),
+        "file" if !path.is_empty() => Some(Place::Directory(cx.dir.join(path))),
         "file" => {
             cx.diags.error("bad-store", store.span, "this checkpoint store names no directory", help);
             None
         }
-        "s3" | "gs" | "az" => {
-            unsupported(cx, store.span, "a checkpoint store in an object store", &help);
+        "s3" if path.split('/').next().is_some_and(is_bucket) => {
+            Some(Place::S3(store.as_str().trim_end_matches('/').to_owned()))
+        }
+        "s3" => {
+            cx.diags.error("bad-store", store.span, "this checkpoint store names no bucket", help);
+            None
+        }
+        "gs" => {
+            unsupported(cx, store.span, "a checkpoint store in Google Cloud Storage", &help);
+            None
+        }
+        "az" | "azure" | "abfs" | "abfss" => {
+            unsupported(cx, store.span, "a checkpoint store in Azure Blob Storage", &help);
             None
         }
         other => {
-            let help = match closest(other, ["file"].into_iter()) {
-                Some(_) => "did you mean `file://`?".to_owned(),
+            let help = match closest(other, ["file", "s3"].into_iter()) {
+                Some(near) => format!("did you mean `{near}://`?"),
                 None => help,
             };
             cx.diags.error(
@@ -132,4 +263,10 @@ fn store_dir(cx: &mut Reading<'_>, store: &Text) -> Option<PathBuf> {
             None
         }
     }
+}
+
+/// S3's rule for names of buckets, as far as letters go.
+fn is_bucket(name: &str) -> bool {
+    (3..=63).contains(&name.len())
+        && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'.'))
 }

@@ -1,0 +1,167 @@
+//! A manifest: what a lane's copy in the object store is made of at one moment.
+
+use std::collections::BTreeSet;
+
+use avouch_engine::codec::{CodecError, Writer};
+use avouch_engine::verdict::Hash32;
+
+use crate::store::StoreError;
+use crate::store::checkpoint::{self, Saved, Unreadable, seal, unseal};
+
+type Result<T> = std::result::Result<T, StoreError>;
+
+const MAGIC: &[u8; 7] = b"avouchM";
+const VERSION: u8 = b'1';
+
+/// The runs of bytes that are copied; all others follow from them.
+pub(in crate::store) const STREAMS: usize = 3;
+
+/// Why a manifest was put.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ManifestKind {
+    /// By a commit: a new checkpoint.
+    Commit,
+    /// By an opening: the checkpoint before, under a new writer.
+    Takeover,
+}
+
+/// An object that holds a stretch of each run, one after the other.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::store) struct Part {
+    pub name: String,
+    pub sha256: Hash32,
+    /// From where to where, for records, dead letters, history.
+    pub ranges: [(u64, u64); STREAMS],
+    /// How often its bytes were merged.
+    pub level: u8,
+}
+
+impl Part {
+    pub fn len(&self) -> u64 {
+        self.ranges.iter().map(|(from, to)| to - from).sum()
+    }
+}
+
+/// See the module.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::store) struct Manifest {
+    pub number: u64,
+    pub kind: ManifestKind,
+    /// Of the writer that put it; its checkpoint may be of an earlier one.
+    pub generation: u64,
+    /// The writer's random number.
+    pub writer: u64,
+    /// When it was put by the writer's clock, Unix milliseconds.
+    pub put_at: u64,
+    pub parts: Vec<Part>,
+    /// The sinks' cursors kept beside the lane, by name.
+    pub cursors: Vec<(String, u64)>,
+    pub saved: Saved,
+}
+
+pub(in crate::store) fn name(number: u64) -> String {
+    format!("manifest-{number:020}")
+}
+
+/// The number of a manifest's name.
+pub(in crate::store) fn number(name: &str) -> Option<u64> {
+    checkpoint::numbered(name, "manifest-")
+}
+
+pub(in crate::store) fn is_part(name: &str) -> bool {
+    let fits = |b: u8| b.is_ascii_hexdigit() || b == b'-';
+    name.strip_prefix("part-").is_some_and(|rest| !rest.is_empty() && rest.len() <= 64 && rest.bytes().all(fits))
+}
+
+impl Manifest {
+    /// The objects it needs.
+    pub fn objects(&self) -> BTreeSet<String> {
+        let packs = self.saved.table.packs.iter().map(|p| p.name.clone());
+        self.parts.iter().map(|p| p.name.clone()).chain(packs).collect()
+    }
+
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut w = Writer::new();
+        w.raw(MAGIC);
+        w.u8(VERSION);
+        w.u64(self.number);
+        w.u8(u8::from(self.kind == ManifestKind::Takeover));
+        w.u64(self.generation);
+        w.u64(self.writer);
+        w.u64(self.put_at);
+        w.u32(self.parts.len() as u32);
+        for p in &self.parts {
+            w.str(&p.name);
+            w.raw(&p.sha256);
+            for (from, to) in &p.ranges {
+                w.u64(*from);
+                w.u64(*to);
+            }
+            w.u8(p.level);
+        }
+        w.u32(self.cursors.len() as u32);
+        for (name, next) in &self.cursors {
+            w.str(name);
+            w.u64(*next);
+        }
+        w.bytes(&self.saved.to_bytes());
+        seal(w)
+    }
+
+    fn from_bytes(bytes: &[u8]) -> std::result::Result<Self, Unreadable> {
+        let mut r = unseal("manifest", bytes, MAGIC, VERSION)?;
+        let number = r.u64()?;
+        let kind = if r.u8()? == 0 { ManifestKind::Commit } else { ManifestKind::Takeover };
+        let (generation, writer, put_at) = (r.u64()?, r.u64()?, r.u64()?);
+        let mut parts: Vec<Part> = Vec::new();
+        let mut ends = [0; STREAMS];
+        for _ in 0..r.count(85)? {
+            let (name, sha256) = (r.str()?.to_owned(), r.array()?);
+            let mut ranges = [(0, 0); STREAMS];
+            for (range, end) in ranges.iter_mut().zip(&mut ends) {
+                *range = (r.u64()?, r.u64()?);
+                if range.0 != *end || range.1 < range.0 {
+                    return Err(r.invalid("its parts do not join").into());
+                }
+                *end = range.1;
+            }
+            if !is_part(&name) {
+                return Err(r.invalid(format!("{name:?} cannot be the name of a part")).into());
+            }
+            parts.push(Part { name, sha256, ranges, level: r.u8()? });
+        }
+        let mut cursors = Vec::new();
+        for _ in 0..r.count(12)? {
+            cursors.push((r.str()?.to_owned(), r.u64()?));
+        }
+        let saved = Saved::from_bytes(r.bytes()?)?;
+        r.finish()?;
+        let manifest = Self { number, kind, generation, writer, put_at, parts, cursors, saved };
+        let (have, need) = (ends, lengths(&manifest.saved));
+        if have != need {
+            let why = format!(
+                "its parts hold {have:?} bytes of records, dead letters and history, its checkpoint covers {need:?}"
+            );
+            return Err(CodecError::Invalid { what: "manifest", why, at: 0 }.into());
+        }
+        Ok(manifest)
+    }
+
+    /// Reads one; the inner error says why it is no good.
+    pub fn parse(bytes: &[u8], number: u64, place: &str) -> Result<std::result::Result<Self, String>> {
+        match Self::from_bytes(bytes) {
+            Ok(m) if m.number != number => Ok(Err(format!("it is number {} under another's name", m.number))),
+            Ok(m) => Ok(Ok(m)),
+            Err(Unreadable::Damaged(e)) => Ok(Err(e.to_string())),
+            Err(Unreadable::Version(found)) => {
+                Err(StoreError::Version { place: place.to_owned(), found, expected: char::from(VERSION) })
+            }
+        }
+    }
+}
+
+/// How long each copied run is under a checkpoint.
+pub(in crate::store) fn lengths(saved: &Saved) -> [u64; STREAMS] {
+    let c = &saved.committed;
+    [c.records_len, c.dead_len, c.history_rows * crate::store::history::ROW]
+}
