@@ -3,6 +3,8 @@
 
 mod place;
 mod render;
+#[cfg(test)]
+mod tests;
 
 use std::process::ExitCode;
 
