@@ -36,8 +36,10 @@ fn plan(window: WindowSpec, aggregates: &str) -> Result<Arc<LanePlan>, Box<dyn E
             time: "ts".into(),
             max_disorder_ms: 2_000,
             max_future_ms: 0,
+            device_ttl_ms: None,
             max_record_bytes: 1_000,
         },
+        references: Vec::new(),
         sql: vec![SqlStepSpec {
             name: "features".into(),
             from: "readings".into(),

@@ -1,9 +1,13 @@
 //! Event time: which rows are admitted, and how far time has come.
 //!
-//! The watermark is a property of the row, not of the batch: after each admitted row it is the highest event time so
-//! far minus `max_disorder`. However the input is cut, the same rows are late. A row whose event time is more than
-//! `max_future` ahead of the record's own broker timestamp is refused before it can move the watermark, so that one
-//! fast clock never makes the other devices late.
+//! The watermark is a property of the row, not of the batch: after each admitted row it is the highest time so far minus
+//! `max_disorder`. However the input is cut, the same rows are late.
+//!
+//! One fast clock never makes the other devices late. A row whose event time is more than `max_future` ahead of the
+//! record's own broker timestamp is refused; one that is ahead by less is admitted, but moves time no further than that
+//! timestamp. This rests on the timestamp being the broker's (`message.timestamp.type=LogAppendTime`). Where it is the
+//! producer's (`CreateTime`, Kafka's default), a producer whose own clock is fast vouches for itself: nothing here can
+//! tell its rows from time that really went on.
 
 use crate::codec::{CodecError, Reader, Writer};
 use crate::dead_letter::DeadReason;
@@ -16,6 +20,8 @@ pub struct Admission {
     max_disorder: i64,
     max_future: i64,
     windows: Vec<WindowSpec>,
+    /// The highest time that an admitted row reached (its event time, or its broker timestamp if that is earlier), or
+    /// the one that the last tick stands for if that is higher.
     max_event_time: Option<i64>,
 }
 
@@ -38,8 +44,9 @@ impl Admission {
         if event_time > broker_time.saturating_add(self.max_future) {
             return Err(self.future(event_time, broker_time));
         }
+        let reached = event_time.min(broker_time);
         match self.max_event_time {
-            Some(max) if event_time <= max => {
+            Some(max) if reached <= max => {
                 let watermark = max - self.max_disorder;
                 // A row at or above the watermark is never late: its windows end after it.
                 if event_time < watermark && self.is_late(event_time, watermark) {
@@ -48,9 +55,21 @@ impl Admission {
                 Ok(watermark)
             }
             _ => {
-                self.max_event_time = Some(event_time);
-                Ok(event_time - self.max_disorder)
+                self.max_event_time = Some(reached);
+                Ok(reached - self.max_disorder)
             }
+        }
+    }
+
+    /// Lets time go on without a row. `false`, and nothing happens, when there was no row yet or the watermark is not
+    /// ahead of the present one: time never goes back.
+    pub fn tick(&mut self, watermark: i64) -> bool {
+        match self.watermark() {
+            Some(now) if watermark > now => {
+                self.max_event_time = Some(watermark.saturating_add(self.max_disorder));
+                true
+            }
+            _ => false,
         }
     }
 

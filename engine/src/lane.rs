@@ -5,9 +5,9 @@
 //!               └───────┴──────┴─────────────────────────────► dead letters
 //! ```
 //!
-//! A lane is a pure state machine. Its verdicts are a function of the records (offset, timestamp, key, value), the plan,
-//! the model files and the secret: byte for byte the same however the records are cut into calls of [`Lane::step`] and
-//! wherever it was [`Lane::snapshot`]ted and [`Lane::restore`]d in between.
+//! A lane is a pure state machine. Its verdicts are a function of the records (offset, timestamp, key, value) and the
+//! recorded events between them ([`crate::event`]), the plan, the model files and the secret: byte for byte the same
+//! however the records are cut into calls of [`Lane::step`] and wherever it was [`Lane::snapshot`]ted and [`Lane::restore`]d in between.
 
 use std::sync::Arc;
 
@@ -21,12 +21,15 @@ use crate::codec::{CodecError, Reader, Section, Writer};
 use crate::dead_letter::{DeadLetter, DeadReason};
 use crate::decode::{RawRecord, SchemaAnswer};
 use crate::device::DeviceTable;
+use crate::event::{BEFORE_ALL, LaneEvent, Tick};
 use crate::ingest::{Ingest, Rows, Run};
 use crate::plan::{Input, LanePlan, ScoreStep};
+use crate::reference::Reference;
 use crate::spec::DecideSpec;
-use crate::sql::Selection;
+use crate::sql::{Memory, RowPlaces, Selection, Surroundings};
 use crate::verdict::{
-    Evidence, FeatureEvidence, Hash32, LogOrigin, Secret, Severity, Verdict, VerdictRecord, class, score_e6,
+    Evidence, FeatureEvidence, Hash32, LogOrigin, ReferenceVersion, Secret, Severity, Verdict, VerdictRecord, class,
+    score_e6,
 };
 use crate::window::{FiredWindow, WindowOperator};
 
@@ -82,6 +85,24 @@ pub enum LaneError {
         /// Index of the first record that needs it.
         at: usize,
     },
+    /// A tick or another event was given at another place than it was made at.
+    #[error("an event after offset {given} was given to a lane that has taken records up to offset {at}: {why}")]
+    EventOutOfPlace {
+        /// The place in the event.
+        given: i64,
+        /// The last offset the lane has taken.
+        at: i64,
+        /// What is wrong.
+        why: &'static str,
+    },
+    /// A reference table is missing or is not the one that is needed.
+    #[error("reference \"{name}\": {why}")]
+    Reference {
+        /// The reference.
+        name: String,
+        /// What is wrong and what to do.
+        why: String,
+    },
     /// DataFusion or Arrow failed where no row is to blame.
     #[error("step \"{step}\": {message}")]
     Step {
@@ -106,6 +127,10 @@ pub struct Counters {
     pub dead: [u64; DeadReason::ALL.len()],
     /// Verdicts by severity.
     pub verdicts: [u64; Severity::ALL.len()],
+    /// Ticks taken.
+    pub ticks: u64,
+    /// Devices evicted.
+    pub evicted: u64,
 }
 
 impl Counters {
@@ -117,13 +142,16 @@ impl Counters {
     fn snapshot(&self, w: &mut Writer) {
         w.u64(self.rows_in);
         w.u64(self.rows_used);
+        w.u64(self.ticks);
+        w.u64(self.evicted);
         for n in self.dead.iter().chain(&self.verdicts) {
             w.u64(*n);
         }
     }
 
     fn restore(r: &mut Reader<'_>) -> Result<Self, CodecError> {
-        let mut c = Self { rows_in: r.u64()?, rows_used: r.u64()?, ..Self::default() };
+        let mut c =
+            Self { rows_in: r.u64()?, rows_used: r.u64()?, ticks: r.u64()?, evicted: r.u64()?, ..Self::default() };
         for n in c.dead.iter_mut().chain(&mut c.verdicts) {
             *n = r.u64()?;
         }
@@ -138,6 +166,8 @@ pub struct Output {
     pub verdicts: Vec<VerdictRecord>,
     /// In offset order.
     pub dead: Vec<DeadLetter>,
+    /// What else happened, in order; to be recorded with the verdicts.
+    pub events: Vec<LaneEvent>,
 }
 
 /// A table of features, as training sees them: one row a device and window.
@@ -159,13 +189,28 @@ pub struct Lane {
     secret: Secret,
     log_id: Hash32,
     next_index: u64,
+    /// Offset of the last record taken.
+    last_offset: i64,
     ingest: Ingest,
     admission: Admission,
     devices: DeviceTable,
     windows: Vec<WindowOperator>,
+    /// What row steps remember, by step; `None` for those without row functions.
+    memories: Vec<Option<Memory>>,
+    /// The reference tables in use, by their index in the plan.
+    references: Vec<Option<Arc<Reference>>>,
+    /// Every change of a reference: after which offset, which, to what.
+    switches: Vec<Switch>,
     counters: Counters,
     /// Bytes of the last snapshot: room for the next one, so that it need not grow step by step.
     last_snapshot: std::cell::Cell<usize>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Switch {
+    after_offset: i64,
+    reference: u32,
+    version: Hash32,
 }
 
 impl Lane {
@@ -184,11 +229,15 @@ impl Lane {
         Self {
             ingest,
             admission,
-            devices: DeviceTable::new(secret.clone()),
+            devices: DeviceTable::new(secret.clone(), source.device_ttl_ms),
             windows: operators,
+            memories: plan.rows.iter().map(|s| s.query.memory()).collect(),
+            references: vec![None; plan.references.len()],
+            switches: Vec::new(),
             counters: Counters::default(),
             last_snapshot: std::cell::Cell::new(0),
             next_index: 0,
+            last_offset: BEFORE_ALL,
             log_id,
             partition,
             secret,
@@ -206,9 +255,9 @@ impl Lane {
         self.admission.watermark()
     }
 
-    /// How many devices the lane has seen.
+    /// How many devices the lane remembers: those it has seen, without evicted ones.
     pub fn devices(&self) -> usize {
-        self.devices.len()
+        self.devices.live()
     }
 
     /// How often partial results of windows were merged since the lane was made or restored: what its windows cost.
@@ -261,17 +310,136 @@ impl Lane {
         self.ingest.schema_needed(records).map_or(Ok(()), |(at, id)| Err(LaneError::NeedSchema { id, at }))
     }
 
-    fn take(&mut self, records: &[RawRecord<'_>], out: &mut Output) -> Result<usize, LaneError> {
-        let (verdicts, dead) = (out.verdicts.len(), out.dead.len());
-        let (fired, taken) = self.advance(records, &mut out.dead)?;
-        for (step, window) in &fired {
+    /// Offset of the last record taken, [`BEFORE_ALL`] if none: where a tick made now stands.
+    pub fn last_offset(&self) -> i64 {
+        self.last_offset
+    }
+
+    /// The watermark at which the next window closes, if one is open: a tick before that would change nothing.
+    pub fn next_due(&self) -> Option<i64> {
+        self.windows.iter().filter_map(WindowOperator::next_end).min()
+    }
+
+    /// Lets time go on without a row: windows that end by the tick's watermark close, and rows behind it are late from
+    /// here on. The tick is an input: it is pushed to `out.events` and must be recorded together with its effects.
+    ///
+    /// # Errors
+    /// [`LaneError::EventOutOfPlace`] when it stands at another place, or would not take time forward.
+    pub fn tick(&mut self, tick: Tick, out: &mut Output) -> Result<(), LaneError> {
+        let misplaced = |why| LaneError::EventOutOfPlace { given: tick.after_offset, at: self.last_offset, why };
+        if tick.after_offset != self.last_offset {
+            return Err(misplaced("it belongs elsewhere in the input"));
+        }
+        if !self.admission.tick(tick.watermark_ms) {
+            return Err(misplaced("its watermark is not ahead of the lane's"));
+        }
+        out.events.push(LaneEvent::Tick(tick));
+        self.counters.ticks += 1;
+        let mut fired = Vec::new();
+        for (i, operator) in self.windows.iter_mut().enumerate() {
+            let mut closed = Vec::new();
+            operator.tick(tick.watermark_ms, &self.devices, &mut closed);
+            fired.extend(closed.into_iter().map(|w| (i, w)));
+        }
+        self.give(&fired, out)?;
+        self.devices.advance(self.last_offset, tick.watermark_ms);
+        self.forget(&mut out.events);
+        Ok(())
+    }
+
+    /// From here on rows are joined with this version of its reference. An input like a tick: it is pushed to
+    /// `out.events`, unless the version is in use already.
+    ///
+    /// # Errors
+    /// [`LaneError::Reference`] when the plan has no such reference, or one with other columns.
+    pub fn take_reference(&mut self, table: Arc<Reference>, out: &mut Output) -> Result<(), LaneError> {
+        let reference = self.reference_index(&table)?;
+        let version = table.version();
+        self.references[reference] = Some(table);
+        if self.version_of(reference) == Some(version) {
+            return Ok(());
+        }
+        let name = self.plan.references[reference].spec().name.clone();
+        self.switches.push(Switch { after_offset: self.last_offset, reference: reference as u32, version });
+        out.events.push(LaneEvent::Reference { after_offset: self.last_offset, name, version });
+        Ok(())
+    }
+
+    /// Takes the references that the plan was made with: the first thing a lane does, new or restored. Where a restored
+    /// lane used another version, this is a change like any other, at this place.
+    ///
+    /// # Errors
+    /// Those of [`Lane::take_reference`].
+    pub fn begin_references(&mut self, out: &mut Output) -> Result<(), LaneError> {
+        let plan = self.plan.clone();
+        plan.references.iter().try_for_each(|table| self.take_reference(table.clone(), out))
+    }
+
+    /// The version of each reference that rows are joined with now, by name; `None` before the first one was given.
+    pub fn references_in_use(&self) -> impl Iterator<Item = (&str, Option<Hash32>)> {
+        self.plan.references.iter().enumerate().map(|(i, r)| (r.spec().name.as_str(), self.version_of(i)))
+    }
+
+    fn version_of(&self, reference: usize) -> Option<Hash32> {
+        self.switches.iter().rev().find(|s| s.reference as usize == reference).map(|s| s.version)
+    }
+
+    fn reference_index(&self, table: &Reference) -> Result<usize, LaneError> {
+        let name = &table.spec().name;
+        let fail = |why: &str| LaneError::Reference { name: name.clone(), why: why.to_owned() };
+        let Some(i) = self.plan.references.iter().position(|r| r.spec().name == *name) else {
+            return Err(fail("the pipeline has no such reference"));
+        };
+        if self.plan.references[i].spec() != table.spec() {
+            return Err(fail("its columns or types are others than the pipeline was planned with"));
+        }
+        Ok(i)
+    }
+
+    /// The versions that rows from `first` to `last` were joined with, for the windowed step `step`.
+    fn versions(&self, step: usize, first: i64, last: i64) -> Vec<ReferenceVersion> {
+        let mut out = Vec::new();
+        for &reference in &self.plan.windows[step].references {
+            let changes = self.switches.iter().filter(|s| s.reference as usize == reference);
+            let before = changes.clone().rfind(|s| s.after_offset < first);
+            let within = changes.filter(|s| s.after_offset >= first && s.after_offset < last);
+            out.extend(before.into_iter().chain(within).map(|s| ReferenceVersion {
+                name: self.plan.references[reference].spec().name.clone(),
+                version: s.version,
+            }));
+        }
+        out
+    }
+
+    /// Lets go of the devices that were evicted in this step.
+    fn forget(&mut self, events: &mut Vec<LaneEvent>) {
+        let mut freed = Vec::new();
+        self.devices.finish_step(&mut freed, events);
+        for memory in self.memories.iter_mut().flatten() {
+            freed.iter().for_each(|place| memory.forget(*place));
+        }
+        self.counters.evicted += freed.len() as u64;
+    }
+
+    /// Judges closed windows and counts the verdicts.
+    fn give(&mut self, fired: &[(usize, FiredWindow)], out: &mut Output) -> Result<(), LaneError> {
+        let before = out.verdicts.len();
+        for (step, window) in fired {
             self.judge(*step, window, &mut out.verdicts)?;
         }
+        for v in &out.verdicts[before..] {
+            self.counters.verdicts[v.verdict.severity as usize] += 1;
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, records: &[RawRecord<'_>], out: &mut Output) -> Result<usize, LaneError> {
+        let dead = out.dead.len();
+        let (fired, taken) = self.advance(records, &mut out.dead)?;
+        self.give(&fired, out)?;
+        self.forget(&mut out.events);
         for letter in &out.dead[dead..] {
             self.counters.dead[letter.reason.index()] += 1;
-        }
-        for v in &out.verdicts[verdicts..] {
-            self.counters.verdicts[v.verdict.severity as usize] += 1;
         }
         Ok(taken)
     }
@@ -292,6 +460,7 @@ impl Lane {
             for (_, window) in fired.iter().filter(|(i, _)| *i == step) {
                 out.push(self.feature_rows(step, window)?);
             }
+            self.forget(&mut Vec::new());
             rest = &rest[taken..];
         }
         Ok(out)
@@ -325,10 +494,17 @@ impl Lane {
         dead: &mut Vec<DeadLetter>,
     ) -> Result<(Vec<(usize, FiredWindow)>, usize), LaneError> {
         let before = dead.len();
+        if let Some(missing) = self.references.iter().position(Option::is_none) {
+            let name = self.plan.references[missing].spec().name.clone();
+            return Err(LaneError::Reference { name, why: "it was not loaded before the first record".into() });
+        }
         let Run { rows, taken, rows_in } = self
             .ingest
             .run(records, &mut self.admission, &mut self.devices, dead)
             .map_err(|e| LaneError::Step { step: self.plan.source.name.clone(), message: e.to_string() })?;
+        if let Some(last) = records[..taken].last() {
+            self.last_offset = last.offset;
+        }
         let mut failed: Vec<(u32, String)> = Vec::new();
         let fired = self.windows(&rows, &mut failed)?;
         // A row may fail in several steps; it dies once, with the first reason in step order.
@@ -352,13 +528,25 @@ impl Lane {
         let plan = self.plan.clone();
         let source = Selection { batch: rows.batch.clone(), rows: (0..rows.len() as u32).collect() };
         let mut steps: Vec<Selection> = Vec::with_capacity(plan.rows.len());
-        for step in &plan.rows {
+        let places: Vec<u32> = match self.memories.iter().any(Option::is_some) {
+            true => rows.devices.iter().map(|d| self.devices.place(*d) as u32).collect(),
+            false => Vec::new(),
+        };
+        // A step without row functions may still join.
+        let mut nothing = Memory::default();
+        for (step, memory) in plan.rows.iter().zip(&mut self.memories) {
             let mut errors = Vec::new();
             let input = match step.input {
                 Input::Source => &source,
                 Input::Step(i) => &steps[i],
             };
-            let selection = step.query.run(input, &mut errors).map_err(|e| step_error(&step.name, &e))?;
+            let mut around = Surroundings {
+                memory: memory.as_mut().unwrap_or(&mut nothing),
+                at: RowPlaces { places: &places, times: &rows.times },
+                references: &self.references,
+            };
+            let selection =
+                step.query.run_in(input, Some(&mut around), &mut errors).map_err(|e| step_error(&step.name, &e))?;
             failed.extend(errors.into_iter().map(|(row, why)| (row, format!("step \"{}\": {why}", step.name))));
             steps.push(selection);
         }
@@ -415,6 +603,7 @@ impl Lane {
                     first_offset: fired.first_offset,
                     last_offset: fired.last_offset,
                     rows: fired.rows,
+                    references: self.versions(step, fired.first_offset, fired.last_offset),
                     score: s.value,
                     p_value: s.p_value,
                     features: score
@@ -463,10 +652,22 @@ impl Lane {
         w.u16(SNAPSHOT_VERSION);
         w.raw(&self.plan.config_hash);
         w.u64(self.next_index);
+        w.i64(self.last_offset);
         self.counters.snapshot(&mut w);
         self.admission.snapshot(&mut w);
-        w.section("devices", self.devices.len());
+        w.section("devices", self.devices.live());
         self.devices.snapshot(&mut w);
+        w.section("references", self.switches.len());
+        w.u32(self.switches.len() as u32);
+        for s in &self.switches {
+            w.i64(s.after_offset);
+            w.u32(s.reference);
+            w.raw(&s.version);
+        }
+        for (step, memory) in self.memories.iter().enumerate().filter_map(|(n, m)| Some((n, m.as_ref()?))) {
+            w.section(format!("memory of step {step}"), 0);
+            memory.snapshot(&self.devices, &mut w);
+        }
         w.section("windows", self.windows.len());
         w.u32(self.windows.len() as u32);
         for (step, o) in self.plan.windows.iter().zip(&self.windows) {
@@ -477,7 +678,8 @@ impl Lane {
         Snapshot { bytes: w.bytes, sections: w.sections }
     }
 
-    /// A lane in the state of a snapshot of the same pipeline.
+    /// A lane in the state of a snapshot of the same pipeline. Before it goes on, it takes
+    /// its references again ([`Lane::begin_references`]).
     pub fn restore(plan: Arc<LanePlan>, partition: i32, secret: Secret, snapshot: &[u8]) -> Result<Self, LaneError> {
         let mut r = Reader::new("lane state", snapshot);
         let version = r.u16()?;
@@ -490,9 +692,20 @@ impl Lane {
         }
         let mut lane = Self::new(plan, partition, secret.clone());
         lane.next_index = r.u64()?;
+        lane.last_offset = r.i64()?;
         lane.counters = Counters::restore(&mut r)?;
         lane.admission.restore(&mut r)?;
-        lane.devices = DeviceTable::restore(secret, &mut r)?;
+        lane.devices = DeviceTable::restore(secret, lane.plan.source.device_ttl_ms, &mut r)?;
+        for _ in 0..r.count(44)? {
+            let s = Switch { after_offset: r.i64()?, reference: r.u32()?, version: r.array()? };
+            if s.reference as usize >= lane.plan.references.len() {
+                return Err(r.invalid(format!("there is no reference number {}", s.reference)).into());
+            }
+            lane.switches.push(s);
+        }
+        for memory in lane.memories.iter_mut().flatten() {
+            memory.restore(&lane.devices, &mut r)?;
+        }
         let windows = r.u32()? as usize;
         if windows != lane.windows.len() {
             return Err(r
@@ -500,7 +713,7 @@ impl Lane {
                 .into());
         }
         for o in &mut lane.windows {
-            o.restore(lane.devices.len(), &mut r)?;
+            o.restore(&lane.devices, &mut r)?;
         }
         r.finish()?;
         Ok(lane)

@@ -7,6 +7,7 @@ use thiserror::Error;
 
 use crate::ingest::{Decoding, arrow_schema};
 use crate::model::Scorer;
+use crate::reference::{Reference, ReferenceSpec};
 use crate::spec::{DecideSpec, FieldType, LaneSpec, SourceSpec, SqlStepSpec, WindowSpec};
 use crate::sql::{RowPipeline, WindowedQuery, message};
 use crate::verdict::Hash32;
@@ -36,6 +37,8 @@ pub struct RowStep {
     pub input: Input,
     /// The query.
     pub query: RowPipeline,
+    /// The references its rows are joined with, here or before, as indices into [`LanePlan::references`], ascending.
+    pub references: Vec<usize>,
 }
 
 /// A SQL step with a window.
@@ -49,6 +52,8 @@ pub struct WindowStep {
     pub window: WindowSpec,
     /// The query.
     pub query: WindowedQuery,
+    /// The references its rows were joined with on the way, as indices into [`LanePlan::references`], ascending.
+    pub references: Vec<usize>,
 }
 
 /// A model step.
@@ -90,6 +95,8 @@ pub struct LanePlan {
     pub key: usize,
     /// Index of the time field.
     pub time: usize,
+    /// The reference tables, sorted by name, in the versions to begin with.
+    pub references: Vec<Arc<Reference>>,
     /// Row steps; each reads the source or an earlier one.
     pub rows: Vec<RowStep>,
     /// Windowed steps.
@@ -115,6 +122,7 @@ impl LanePlan {
             decoding,
             key,
             time,
+            references: spec.references.clone(),
             rows: Vec::new(),
             windows: Vec::new(),
             scores: Vec::new(),
@@ -149,6 +157,19 @@ impl LanePlan {
                     format!("there is no source or step \"{}\" it can read", step.from),
                 ));
             }
+        }
+        let longest = plan.windows.iter().max_by_key(|w| w.window.size_ms());
+        if let (Some(ttl), Some(w)) = (source.device_ttl_ms, longest)
+            && ttl < w.window.size_ms()
+        {
+            errors.push(PlanError::new(
+                &source.name,
+                format!(
+                    "device_ttl = {ttl} ms is shorter than the windows of \"{}\" ({} ms), so devices would be forgotten while their windows are open; make it at least as long",
+                    w.name,
+                    w.window.size_ms()
+                ),
+            ));
         }
         for score in &spec.scores {
             match plan.windows.iter().position(|w| w.name == score.from) {
@@ -198,6 +219,14 @@ impl LanePlan {
         }
     }
 
+    /// The references that an input's rows were joined with.
+    fn joined(&self, input: Input) -> &[usize] {
+        match input {
+            Input::Source => &[],
+            Input::Step(i) => &self.rows[i].references,
+        }
+    }
+
     /// The source column that an input's column is a plain copy of.
     fn lineage(&self, input: Input, column: usize) -> Option<usize> {
         match input {
@@ -210,8 +239,15 @@ impl LanePlan {
         let schema = self.input_schema(input);
         let fail = |e: datafusion::error::DataFusionError| PlanError::new(&step.name, message(&e));
         let Some(window) = step.window else {
-            let query = RowPipeline::plan(&step.sql, &step.from, schema).map_err(fail)?;
-            self.rows.push(RowStep { name: step.name.clone(), input, query });
+            let specs: Vec<ReferenceSpec> = self.references.iter().map(|r| r.spec().clone()).collect();
+            let query = RowPipeline::plan(&step.sql, &step.from, schema, &specs).map_err(fail)?;
+            let mut references = self.joined(input).to_vec();
+            for name in query.joined() {
+                references.extend(self.references.iter().position(|r| r.spec().name == name));
+            }
+            references.sort_unstable();
+            references.dedup();
+            self.rows.push(RowStep { name: step.name.clone(), input, query, references });
             return Ok(());
         };
         let (size, every) = (window.size_ms(), window.every_ms());
@@ -242,7 +278,8 @@ impl LanePlan {
         // The time column is needed only by slope(); its absence is the query's to report.
         let time = find(self.time, "time column", &self.source.time).unwrap_or(usize::MAX);
         let query = WindowedQuery::plan(&step.sql, &step.from, schema, key, time).map_err(fail)?;
-        self.windows.push(WindowStep { name: step.name.clone(), input, window, query });
+        let references = self.joined(input).to_vec();
+        self.windows.push(WindowStep { name: step.name.clone(), input, window, query, references });
         Ok(())
     }
 }

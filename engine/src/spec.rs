@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::model::Scorer;
+use crate::reference::Reference;
 use crate::verdict::Hash32;
 
 /// The type of a reading's field.
@@ -109,6 +110,9 @@ pub struct SourceSpec {
     pub max_disorder_ms: i64,
     /// How far event time may be ahead of the record's broker timestamp, milliseconds.
     pub max_future_ms: i64,
+    /// Devices idle for longer, by the watermark, are forgotten, milliseconds; `None`: never. At least as long as the
+    /// longest window.
+    pub device_ttl_ms: Option<i64>,
     /// Records with a larger value die undecoded.
     pub max_record_bytes: usize,
 }
@@ -218,6 +222,8 @@ pub struct LaneSpec {
     pub config_hash: Hash32,
     /// Where readings come from.
     pub source: SourceSpec,
+    /// Reference tables that steps may join, sorted by name, each in the version to begin with.
+    pub references: Vec<Arc<Reference>>,
     /// SQL steps in any order; each reads the source or another step.
     pub sql: Vec<SqlStepSpec>,
     /// Model steps.

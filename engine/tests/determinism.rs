@@ -3,10 +3,11 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use avouch_engine::decode::RawRecord;
+use avouch_engine::event::{LaneEvent, Tick};
 use avouch_engine::lane::{Lane, Output};
 use avouch_engine::model::{Score, Scorer};
 use avouch_engine::plan::LanePlan;
@@ -79,8 +80,10 @@ fn plan() -> Arc<LanePlan> {
             time: "ts".into(),
             max_disorder_ms: 2_000,
             max_future_ms: 60_000,
+            device_ttl_ms: None,
             max_record_bytes: 1_000,
         },
+        references: Vec::new(),
         sql: vec![
             sql(
                 "clean",
@@ -181,20 +184,34 @@ fn secret() -> Secret {
     Secret::new(b"test")
 }
 
+/// Ticks: after how many records, and by how much they take the watermark forward.
+fn ticks() -> impl Strategy<Value = BTreeMap<usize, i64>> {
+    proptest::collection::btree_map(0usize..160, 1i64..20_000, 0..6)
+}
+
+#[derive(Debug, PartialEq)]
+struct Left {
+    verdicts: Vec<Vec<u8>>,
+    dead: Vec<Vec<u8>>,
+    events: Vec<LaneEvent>,
+    snapshot: Vec<u8>,
+}
+
 /// Everything a run leaves behind, as bytes.
-fn run(
-    plan: &Arc<LanePlan>,
-    records: &[Record],
-    cuts: &[usize],
-    restore: bool,
-) -> (Vec<Vec<u8>>, Vec<Vec<u8>>, Vec<u8>) {
+fn run(plan: &Arc<LanePlan>, records: &[Record], ticks: &BTreeMap<usize, i64>, cuts: &[usize], restore: bool) -> Left {
     let mut lane = Lane::new(plan.clone(), 3, secret());
     let mut out = Output::default();
     let mut from = 0;
-    for to in cuts.iter().copied().chain([records.len()]) {
-        let to = to.clamp(from, records.len());
+    let ends: BTreeSet<usize> = cuts.iter().chain(ticks.keys()).copied().chain([records.len()]).collect();
+    for to in ends.into_iter().filter(|e| *e <= records.len()) {
         lane.step(&raw(&records[from..to], from), &mut out).unwrap();
         assert!(lane.counters().balanced());
+        if let (Some(advance), Some(watermark)) = (ticks.get(&to), lane.watermark()) {
+            let tick = Tick { after_offset: to as i64 - 1, watermark_ms: watermark + advance };
+            lane.tick(tick, &mut out).unwrap();
+            assert_eq!(lane.watermark(), Some(tick.watermark_ms));
+            assert!(lane.next_due().is_none_or(|due| due > tick.watermark_ms), "nothing is left open behind a tick");
+        }
         if restore {
             lane = Lane::restore(plan.clone(), 3, secret(), &lane.snapshot()).unwrap();
         }
@@ -203,23 +220,45 @@ fn run(
     let c = lane.counters();
     assert_eq!(c.rows_in, records.len() as u64);
     assert_eq!(c.dead.iter().sum::<u64>(), out.dead.len() as u64);
-    let verdicts = out.verdicts.iter().map(|v| v.to_bytes()).collect();
-    (verdicts, out.dead.iter().map(|d| d.to_bytes()).collect(), lane.snapshot().bytes)
+    Left {
+        verdicts: out.verdicts.iter().map(|v| v.to_bytes()).collect(),
+        dead: out.dead.iter().map(|d| d.to_bytes()).collect(),
+        events: out.events,
+        snapshot: lane.snapshot().bytes,
+    }
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(150))]
 
     #[test]
-    fn any_cutting_gives_the_same_bytes(records in records(), mut cuts in proptest::collection::vec(0usize..160, 0..40)) {
+    fn any_cutting_gives_the_same_bytes(
+        records in records(),
+        ticks in ticks(),
+        cuts in proptest::collection::vec(0usize..160, 0..40),
+    ) {
         let plan = plan();
-        cuts.sort_unstable();
-        let whole = run(&plan, &records, &[], false);
+        let whole = run(&plan, &records, &ticks, &[], false);
         let each: Vec<usize> = (0..records.len()).collect();
-        prop_assert_eq!(&run(&plan, &records, &cuts, false), &whole);
-        prop_assert_eq!(&run(&plan, &records, &cuts, true), &whole);
-        prop_assert_eq!(&run(&plan, &records, &each, false), &whole);
-        prop_assert_eq!(&run(&plan, &records, &each, true), &whole);
+        prop_assert_eq!(&run(&plan, &records, &ticks, &cuts, false), &whole);
+        prop_assert_eq!(&run(&plan, &records, &ticks, &cuts, true), &whole);
+        prop_assert_eq!(&run(&plan, &records, &ticks, &each, false), &whole);
+        prop_assert_eq!(&run(&plan, &records, &ticks, &each, true), &whole);
+        // What was recorded replays it: the events' own places and watermarks, as an auditor reads them.
+        let mut lane = Lane::new(plan, 3, secret());
+        let mut out = Output::default();
+        let mut from = 0;
+        for event in whole.events.iter().filter(|e| e.is_input()) {
+            let to = (event.after_offset() + 1) as usize;
+            lane.step(&raw(&records[from..to], from), &mut out).unwrap();
+            if let LaneEvent::Tick(tick) = event {
+                lane.tick(*tick, &mut out).unwrap();
+            }
+            from = to;
+        }
+        lane.step(&raw(&records[from..], from), &mut out).unwrap();
+        prop_assert_eq!(out.verdicts.iter().map(|v| v.to_bytes()).collect::<Vec<_>>(), whole.verdicts);
+        prop_assert_eq!(out.events, whole.events);
     }
 
     #[test]
@@ -309,8 +348,10 @@ fn errors_of_planning_name_step_and_cure() {
             time: "ts".into(),
             max_disorder_ms: 0,
             max_future_ms: 0,
+            device_ttl_ms: None,
             max_record_bytes: 1,
         },
+        references: Vec::new(),
         sql: vec![SqlStepSpec { name: "s".into(), from: from.into(), sql: query.into(), window }],
         scores: Vec::new(),
     };

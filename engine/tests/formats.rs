@@ -165,8 +165,10 @@ fn plan(format: FormatSpec) -> Arc<LanePlan> {
             time: "ts".into(),
             max_disorder_ms: 2_000,
             max_future_ms: 60_000,
+            device_ttl_ms: None,
             max_record_bytes: 1 << 20,
         },
+        references: Vec::new(),
         sql: vec![
             SqlStepSpec {
                 name: "clean".into(),

@@ -56,8 +56,10 @@ fn plan(window: WindowSpec) -> Arc<LanePlan> {
             time: "ts".into(),
             max_disorder_ms: DISORDER,
             max_future_ms: 0,
+            device_ttl_ms: None,
             max_record_bytes: 1_000,
         },
+        references: Vec::new(),
         sql: vec![SqlStepSpec {
             name: "features".into(),
             from: "readings".into(),

@@ -192,6 +192,7 @@ mod tests {
             first_offset: 4,
             last_offset: 5,
             rows: 6,
+            references: Vec::new(),
             score: f64::NAN,
             p_value: 0.25,
             features: vec![feature("temp_mean", 40.5), feature("rms", f64::INFINITY)],

@@ -30,6 +30,7 @@ pub mod log;
 mod ndjson_rows;
 mod options;
 mod parquet_rows;
+mod reference;
 mod replay;
 #[cfg(test)]
 mod tests;
@@ -38,6 +39,7 @@ mod tests;
 pub use archive::{Archive, ArchiveCursor};
 pub use error::FilesError;
 pub use options::{DeviceFrom, Format, Header, Order, ReplayOptions};
+pub use reference::read_reference;
 pub use replay::Replay;
 
 /// Whether `pattern` is a file pattern; else what is wrong with it.

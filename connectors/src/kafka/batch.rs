@@ -21,6 +21,7 @@ pub struct PartitionReader {
     topic: String,
     partition: i32,
     pointers: Vec<*mut sys::rd_kafka_message_t>,
+    client: *mut sys::rd_kafka_t,
     // Keeps the client alive, whatever its callbacks are.
     _client: Arc<dyn Send + Sync>,
 }
@@ -47,9 +48,9 @@ impl PartitionReader {
         most: usize,
     ) -> Result<Self, KafkaError> {
         let name = CString::new(topic).map_err(|e| KafkaError::client(format!("topic \"{topic}\""), Rd::Nul(e)))?;
+        let client = consumer.client().native_ptr();
         // SAFETY: the consumer's handle is valid while `consumer` lives, which this struct guarantees; `name` is NUL-terminated.
-        let queue =
-            unsafe { sys::rd_kafka_queue_get_partition(consumer.client().native_ptr(), name.as_ptr(), partition) };
+        let queue = unsafe { sys::rd_kafka_queue_get_partition(client, name.as_ptr(), partition) };
         if queue.is_null() {
             return Err(KafkaError::client(
                 format!("{topic}/{partition} has no queue"),
@@ -63,6 +64,7 @@ impl PartitionReader {
             topic: topic.to_owned(),
             partition,
             pointers: vec![std::ptr::null_mut(); most.max(1)],
+            client,
             _client: consumer,
         })
     }
@@ -70,6 +72,26 @@ impl PartitionReader {
     /// The partition.
     pub fn partition(&self) -> i32 {
         self.partition
+    }
+
+    /// Whether the broker says, within `timeout`, that the partition ends at `next_offset`. `false` also when it does not
+    /// answer, or when a transaction is still open beyond it.
+    pub fn is_at_end(&self, next_offset: i64, timeout: Duration) -> bool {
+        let Ok(topic) = CString::new(self.topic.as_str()) else { return false };
+        let millis = c_int::try_from(timeout.as_millis()).unwrap_or(c_int::MAX);
+        let (mut low, mut high) = (-1, -1);
+        // SAFETY: the client is valid while `_client` lives, may be asked from any thread, and writes to the two places given.
+        let code = unsafe {
+            sys::rd_kafka_query_watermark_offsets(
+                self.client,
+                topic.as_ptr(),
+                self.partition,
+                &mut low,
+                &mut high,
+                millis,
+            )
+        };
+        code == sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR && high == next_offset
     }
 
     /// Waits at most `timeout` for messages. An empty batch means that none came.

@@ -60,6 +60,8 @@ pub struct Committed {
     pub watermark: Option<i64>,
     /// Dead letters kept.
     pub dead_count: u64,
+    /// Events kept: ticks, reference switches, evictions.
+    pub event_count: u64,
     /// SHA-256 of the canonical pipeline.
     pub config_hash: Hash32,
     /// Source topic.
@@ -74,6 +76,7 @@ pub struct Committed {
     pub new_state_bytes: u64,
     pub(super) records_len: u64,
     pub(super) dead_len: u64,
+    pub(super) events_len: u64,
     pub(super) history_rows: u64,
     pub(super) segment_bytes: u64,
 }
@@ -88,6 +91,11 @@ pub struct Checkpoint {
 }
 
 impl Committed {
+    /// How many frames of each kind it covers: records, dead letters, events.
+    pub(super) fn frames(&self) -> (u64, u64, u64) {
+        (self.log_size, self.dead_count, self.event_count)
+    }
+
     /// Checkpoint 0: nothing was read yet.
     pub(super) fn nothing(origin: &str, generation: u64, segment_bytes: u64) -> Self {
         Self {
@@ -100,6 +108,7 @@ impl Committed {
             next_offset: 0,
             watermark: None,
             dead_count: 0,
+            event_count: 0,
             config_hash: [0; 32],
             topic: String::new(),
             partition: 0,
@@ -108,6 +117,7 @@ impl Committed {
             new_state_bytes: 0,
             records_len: 0,
             dead_len: 0,
+            events_len: 0,
             history_rows: 0,
             segment_bytes,
         }
@@ -158,6 +168,7 @@ impl Saved {
         w.u8(u8::from(c.watermark.is_some()));
         w.i64(c.watermark.unwrap_or_default());
         w.u64(c.dead_count);
+        w.u64(c.event_count);
         w.raw(&c.config_hash);
         w.str(&c.topic);
         w.u32(c.partition as u32);
@@ -168,6 +179,7 @@ impl Saved {
         }
         w.u64(c.records_len);
         w.u64(c.dead_len);
+        w.u64(c.events_len);
         w.u64(c.history_rows);
         w.u64(c.segment_bytes);
         w.u64(c.new_state_bytes);
@@ -186,6 +198,7 @@ impl Saved {
             (_, w) => Some(w),
         };
         let dead_count = r.u64()?;
+        let event_count = r.u64()?;
         let config_hash = r.array()?;
         let topic = r.str()?.to_owned();
         let partition = r.u32()? as i32;
@@ -194,7 +207,8 @@ impl Saved {
         for _ in 0..n {
             counters.push((r.str()?.to_owned(), r.u64()?));
         }
-        let (records_len, dead_len, history_rows) = (r.u64()?, r.u64()?, r.u64()?);
+        let (records_len, dead_len, events_len) = (r.u64()?, r.u64()?, r.u64()?);
+        let history_rows = r.u64()?;
         let (segment_bytes, new_state_bytes) = (r.u64()?, r.u64()?);
         let table = StateTable::from_reader(&mut r)?;
         r.finish()?;
@@ -208,6 +222,7 @@ impl Saved {
             next_offset,
             watermark,
             dead_count,
+            event_count,
             config_hash,
             topic,
             partition,
@@ -216,6 +231,7 @@ impl Saved {
             new_state_bytes,
             records_len,
             dead_len,
+            events_len,
             history_rows,
             segment_bytes,
         });

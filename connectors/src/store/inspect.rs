@@ -88,7 +88,7 @@ pub fn inspect_dir(dir: &Path) -> Result<Vec<CheckpointReport>> {
             Ok(saved) => {
                 let c = &saved.committed;
                 // The frames of earlier checkpoints are among those of later ones.
-                let since = if frames_are_good { (c.log_size, c.dead_count) } else { (0, 0) };
+                let since = if frames_are_good { c.frames() } else { (0, 0, 0) };
                 match recover::examine(dir, &saved, since)? {
                     Ok(_) => frames_are_good = true,
                     Err(why) => report.damaged = Some(why),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use avouch_engine::dead_letter::DeadLetter;
+use avouch_engine::event::LaneEvent;
 use avouch_engine::log::{TreeAppender, entries, root as root_of, stored_hash_count};
 use avouch_engine::verdict::{Hash32, LogOrigin, VerdictRecord};
 use tokio::sync::watch;
@@ -34,6 +35,7 @@ pub struct LaneStore {
     generation: u64,
     records: FrameWriter,
     dead: FrameWriter,
+    events: FrameWriter,
     entries: StreamWriter,
     hashes: StreamWriter,
     history: StreamWriter,
@@ -181,7 +183,7 @@ impl LaneStore {
             0 => None,
             rows => Some(shared.history_row(rows - 1)?.log_size),
         };
-        let recover::Files { records, dead, entries, hashes, history } = files;
+        let recover::Files { records, dead, events, entries, hashes, history } = files;
         let committer = Committer {
             dir: dir.to_path_buf(),
             keep: options.keep_checkpoints.max(2),
@@ -201,6 +203,7 @@ impl LaneStore {
             generation: committer.lock.generation,
             records: FrameWriter::new(records.0, records.1, last.log_size, last.records_len),
             dead: FrameWriter::new(dead.0, dead.1, last.dead_count, last.dead_len),
+            events: FrameWriter::new(events.0, events.1, last.event_count, last.events_len),
             entries: StreamWriter::new(entries, last.log_size * 32),
             hashes: StreamWriter::new(hashes, stored_hash_count(last.log_size) * 32),
             history: StreamWriter::new(history, last.history_rows * history::ROW),
@@ -240,6 +243,11 @@ impl LaneStore {
     /// Dead letters kept, committed or not.
     pub fn dead_count(&self) -> u64 {
         self.dead.count
+    }
+
+    /// Events kept, committed or not.
+    pub fn event_count(&self) -> u64 {
+        self.events.count
     }
 
     /// What the last durable checkpoint covers.
@@ -306,6 +314,16 @@ impl LaneStore {
     pub fn append_dead(&mut self, letter: &DeadLetter) -> Result<()> {
         self.usable()?;
         let outcome = self.dead.append(&letter.to_bytes());
+        self.noting(outcome)
+    }
+
+    /// Appends an event. Buffered. A crash before the commit forgets it together with its effects.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`], [`StoreError::Failed`].
+    pub fn append_event(&mut self, event: &LaneEvent) -> Result<()> {
+        self.usable()?;
+        let outcome = self.events.append(&event.to_bytes());
         self.noting(outcome)
     }
 
@@ -414,6 +432,8 @@ impl LaneStore {
             &mut self.records.rows,
             &mut self.dead.data,
             &mut self.dead.rows,
+            &mut self.events.data,
+            &mut self.events.rows,
             &mut self.entries,
             &mut self.hashes,
             &mut self.history,
@@ -433,6 +453,7 @@ impl LaneStore {
                 next_offset: commit.next_offset,
                 watermark: commit.watermark,
                 dead_count: self.dead.count,
+                event_count: self.events.count,
                 config_hash: commit.config_hash,
                 topic: commit.topic.to_owned(),
                 partition: commit.partition,
@@ -442,6 +463,7 @@ impl LaneStore {
                 new_state_bytes: 0,
                 records_len: self.records.data.len(),
                 dead_len: self.dead.data.len(),
+                events_len: self.events.data.len(),
                 history_rows: self.history.len() / history::ROW,
                 segment_bytes: last.segment_bytes,
             },

@@ -8,6 +8,7 @@
 //!   records-<n>, offsets-<n>            verdict records in frames, and where each ends
 //!   entries-<n>, hashes-<n>             the log: 32 bytes an entry, and its stored hashes (avouch_engine::log)
 //!   dead-<n>, dead-offsets-<n>          dead letters in frames, and where each ends
+//!   events-<n>, event-offsets-<n>       ticks, reference switches and evictions in frames, and where each ends
 //!   history-<n>             for every size a checkpoint gave the log: the offset it had read up to, and the root
 //!   cursor-<sink>           how far a sink has got
 //!   refused-<sink>          which verdicts it refused
@@ -33,8 +34,8 @@
 //!    so files without a checkpoint mean that checkpoints were lost, and that is an error.
 //! 5. **One writer a lane.** An exclusive file lock, and a generation that grows with every opening and is looked up
 //!    again at every commit.
-//! 6. **What can be derived is mended.** `entries`, `hashes`, `offsets` and `public/` follow from `records`; on opening
-//!    they are compared against the checkpoint's root and rebuilt where they differ, which is reported.
+//! 6. **What can be derived is mended.** `entries`, `hashes`, `offsets` and `public/` follow from `records`, the other
+//!    tables of offsets from their frames; on opening they are compared against the checkpoint's root and rebuilt where they differ, which is reported.
 //! 7. After any failed write the store refuses to go on: what the disk holds is then known only by opening it again.
 
 mod checkpoint;

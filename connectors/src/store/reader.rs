@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use avouch_engine::dead_letter::DeadLetter;
+use avouch_engine::event::LaneEvent;
 use avouch_engine::log::{self, Coverage, stored_hash_count};
 use avouch_engine::verdict::{Hash32, VerdictRecord};
 use tokio::sync::watch;
@@ -29,6 +30,7 @@ pub(super) struct Shared {
     dir: PathBuf,
     records: FrameReader,
     dead: FrameReader,
+    events: FrameReader,
     pub entries: StreamReader,
     pub hashes: StreamReader,
     history: StreamReader,
@@ -40,6 +42,7 @@ impl Shared {
             dir: dir.to_path_buf(),
             records: files.records_reader(),
             dead: files.dead_reader(),
+            events: files.events_reader(),
             entries: StreamReader::new(files.entries.clone()),
             hashes: StreamReader::new(files.hashes.clone()),
             history: StreamReader::new(files.history.clone()),
@@ -237,6 +240,24 @@ impl LaneReader {
             out.push(
                 DeadLetter::from_bytes(payload)
                     .map_err(|e| StoreError::Damaged { file: format!("dead, letter {number}"), why: e.to_string() })?,
+            );
+            Ok(())
+        })?;
+        Ok(out)
+    }
+
+    /// Events from number `from`, at most `max` and at most some 8 MiB of them: with the records of the partition, what
+    /// a replay of the lane needs.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`] naming the event, [`StoreError::Io`].
+    pub fn events(&self, from: u64, max: usize) -> Result<Vec<LaneEvent>> {
+        let to = self.committed().event_count.min(from.saturating_add(max as u64));
+        let mut out = Vec::new();
+        self.shared.events.read(from, to, |number, payload| {
+            out.push(
+                LaneEvent::from_bytes(payload)
+                    .map_err(|e| StoreError::Damaged { file: format!("events, event {number}"), why: e.to_string() })?,
             );
             Ok(())
         })?;

@@ -53,6 +53,7 @@ pub struct Recovery {
 pub(super) struct Files {
     pub records: (Layout, Layout),
     pub dead: (Layout, Layout),
+    pub events: (Layout, Layout),
     pub entries: Layout,
     pub hashes: Layout,
     pub history: Layout,
@@ -64,19 +65,20 @@ impl Files {
         Self {
             records: (at("records"), at("offsets")),
             dead: (at("dead"), at("dead-offsets")),
+            events: (at("events"), at("event-offsets")),
             entries: at("entries"),
             hashes: at("hashes"),
             history: at("history"),
         }
     }
 
-    pub fn all(&self) -> [&Layout; 7] {
-        let Self { records, dead, entries, hashes, history } = self;
-        [&records.0, &records.1, &dead.0, &dead.1, entries, hashes, history]
+    pub fn all(&self) -> [&Layout; 9] {
+        let Self { records, dead, events, entries, hashes, history } = self;
+        [&records.0, &records.1, &dead.0, &dead.1, entries, hashes, history, &events.0, &events.1]
     }
 
     /// How long each is under a checkpoint, in the order of [`Files::all`].
-    pub fn lengths(c: &Committed) -> [u64; 7] {
+    pub fn lengths(c: &Committed) -> [u64; 9] {
         let row = super::frame::ROW;
         [
             c.records_len,
@@ -86,20 +88,23 @@ impl Files {
             c.log_size * 32,
             stored_hash_count(c.log_size) * 32,
             c.history_rows * history::ROW,
+            c.events_len,
+            c.event_count * row,
         ]
     }
 
     /// The runs that do not follow from others, and are copied to an object store.
-    pub fn copied(&self) -> [&Layout; 3] {
-        [&self.records.0, &self.dead.0, &self.history]
+    pub fn copied(&self) -> [&Layout; 4] {
+        [&self.records.0, &self.dead.0, &self.history, &self.events.0]
     }
 
     /// Whether a run that follows from others is not there in full.
     pub fn derived_are_short(&self, c: &Committed) -> Result<bool> {
-        let [_, offsets, _, dead_offsets, entries, hashes, _] = Self::lengths(c);
+        let [_, offsets, _, dead_offsets, entries, hashes, _, _, event_offsets] = Self::lengths(c);
         let derived = [
             (&self.records.1, offsets),
             (&self.dead.1, dead_offsets),
+            (&self.events.1, event_offsets),
             (&self.entries, entries),
             (&self.hashes, hashes),
         ];
@@ -116,6 +121,9 @@ impl Files {
     }
     pub fn dead_reader(&self) -> FrameReader {
         FrameReader::new(self.dead.0.clone(), self.dead.1.clone())
+    }
+    pub fn events_reader(&self) -> FrameReader {
+        FrameReader::new(self.events.0.clone(), self.events.1.clone())
     }
 }
 
@@ -164,7 +172,7 @@ pub(super) fn open(
     }
     // A torn or lost write can only concern what was written since the oldest checkpoint kept: read that again.
     let good = || read.iter().filter_map(|(_, c)| c.as_ref().ok().map(|c| &c.committed));
-    let since = good().map(|c| (c.log_size, c.dead_count)).min().unwrap_or((0, 0));
+    let since = good().map(|c| c.frames()).min().unwrap_or((0, 0, 0));
     let newest_generation = good().map(|c| c.generation).max().unwrap_or(0).max(generation);
     let names = |t: &StateTable| t.packs.iter().map(|p| p.name.clone()).collect();
     let mut packs: BTreeMap<u64, Vec<String>> = BTreeMap::new();
@@ -289,11 +297,13 @@ enum Derived {
     Hashes,
     /// Dead-letter offsets, from the dead letters.
     DeadOffsets,
+    /// Event offsets, from the events.
+    EventOffsets,
 }
 
 /// Whether the data a checkpoint covers is there and gives its root; if not, why. Frames after `since` (records, dead
-/// letters) are checked one by one, and changes nothing.
-pub(super) fn examine(dir: &Path, saved: &Saved, since: (u64, u64)) -> Result<std::result::Result<Found, String>> {
+/// letters, events) are checked one by one, and changes nothing.
+pub(super) fn examine(dir: &Path, saved: &Saved, since: (u64, u64, u64)) -> Result<std::result::Result<Found, String>> {
     let c = &*saved.committed;
     let state = match saved.table.read(dir)? {
         Ok(state) => state,
@@ -304,11 +314,11 @@ pub(super) fn examine(dir: &Path, saved: &Saved, since: (u64, u64)) -> Result<st
     };
     let files = Files::new(dir, c.segment_bytes);
     let lengths = Files::lengths(c);
-    let mut short = [false; 7];
+    let mut short = [false; 9];
     for ((layout, need), short) in files.all().into_iter().zip(lengths).zip(&mut short) {
         *short = layout.disk_len()? < need;
     }
-    for i in [0, 2, 6] {
+    for i in [0, 2, 6, 7] {
         if short[i] {
             let (name, have) = (files.all()[i].name, files.all()[i].disk_len()?);
             return Ok(Err(format!("it covers {} bytes of {name} but {have} are there", lengths[i])));
@@ -324,10 +334,10 @@ pub(super) fn examine(dir: &Path, saved: &Saved, since: (u64, u64)) -> Result<st
 fn examine_whole(
     files: &Files,
     c: &Committed,
-    since: (u64, u64),
-    short: [bool; 7],
+    since: (u64, u64, u64),
+    short: [bool; 9],
 ) -> Result<std::result::Result<(TreeAppender, Vec<(Derived, String)>), String>> {
-    let [_, offsets_short, _, dead_offsets_short, entries_short, hashes_short, _] = short;
+    let [_, offsets_short, _, dead_offsets_short, entries_short, hashes_short, _, _, event_offsets_short] = short;
     let mut rebuild = Vec::new();
     let records = files.records_reader();
 
@@ -368,19 +378,25 @@ fn examine_whole(
         }
     }
 
-    let dead = files.dead_reader();
-    if dead_offsets_short || !dead.rows_are_good(c.dead_count, c.dead_len)? {
-        let mut count = 0;
-        dead.walk(c.dead_len, |_, _, _| {
-            count += 1;
+    let kept = [
+        (files.dead_reader(), dead_offsets_short, since.1, c.dead_count, c.dead_len, Derived::DeadOffsets),
+        (files.events_reader(), event_offsets_short, since.2, c.event_count, c.events_len, Derived::EventOffsets),
+    ];
+    for (frames, offsets_short, since, count, len, derived) in kept {
+        let what = derived.of();
+        if !offsets_short && frames.rows_are_good(count, len)? {
+            frames.check(since.min(count), count)?;
+            continue;
+        }
+        let mut there = 0;
+        frames.walk(len, |_, _, _| {
+            there += 1;
             Ok(())
         })?;
-        if count != c.dead_count {
-            return Ok(Err(format!("it covers {} dead letters but {count} are there", c.dead_count)));
+        if there != count {
+            return Ok(Err(format!("it covers {count} {what} but {there} are there")));
         }
-        rebuild.push((Derived::DeadOffsets, "the table of dead-letter offsets is wrong".into()));
-    } else {
-        dead.check(since.1.min(c.dead_count), c.dead_count)?;
+        rebuild.push((derived, format!("the table of offsets of {what} is wrong")));
     }
 
     if c.history_rows > 0 {
@@ -443,6 +459,17 @@ impl Derived {
             Derived::Log => "entries, hashes, offsets",
             Derived::Hashes => "hashes",
             Derived::DeadOffsets => "dead-offsets",
+            Derived::EventOffsets => "event-offsets",
+        }
+    }
+
+    /// What it is made from.
+    fn of(self) -> &'static str {
+        match self {
+            Derived::Log => "records",
+            Derived::Hashes => "entries",
+            Derived::DeadOffsets => "dead letters",
+            Derived::EventOffsets => "events",
         }
     }
 
@@ -478,22 +505,24 @@ impl Derived {
                 })?;
                 hashes.sync()?;
             }
-            Derived::DeadOffsets => {
-                let mut rows = fresh(&files.dead.1)?;
-                files
-                    .dead_reader()
-                    .walk(c.dead_len, |number, end, _| rows.append_with(|b| push_row(number, end, b)))?;
-                rows.sync()?;
-            }
+            Derived::DeadOffsets => rebuild_rows(&files.dead_reader(), c.dead_len, fresh(&files.dead.1)?)?,
+            Derived::EventOffsets => rebuild_rows(&files.events_reader(), c.events_len, fresh(&files.events.1)?)?,
         }
         Ok(())
     }
 }
 
+fn rebuild_rows(frames: &FrameReader, len: u64, mut rows: StreamWriter) -> Result<()> {
+    frames.walk(len, |number, end, _| rows.append_with(|b| push_row(number, end, b)))?;
+    rows.sync()?;
+    Ok(())
+}
+
 /// Makes all runs that follow from others, as [`super::LaneStore::open`] does where they are damaged.
 pub(super) fn derive(files: &Files, c: &Committed) -> Result<()> {
     Derived::Log.rebuild(files, c)?;
-    Derived::DeadOffsets.rebuild(files, c)
+    Derived::DeadOffsets.rebuild(files, c)?;
+    Derived::EventOffsets.rebuild(files, c)
 }
 
 /// What readers had been shown when a fall-back became necessary.

@@ -278,9 +278,17 @@ struct EvidenceFile<'a> {
     first_offset: Decimal<i64>,
     last_offset: Decimal<i64>,
     rows: Decimal<u64>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    references: Vec<ReferenceRow<'a>>,
     score: Double,
     p_value: Double,
     features: Vec<Feature<'a>>,
+}
+
+#[derive(Serialize)]
+struct ReferenceRow<'a> {
+    name: &'a str,
+    version: Word,
 }
 
 #[derive(Serialize)]
@@ -299,7 +307,7 @@ pub(super) fn evidence(e: &Evidence) -> String {
         contribution: Double(f.contribution),
     });
     render(&EvidenceFile {
-        format: "avouch-evidence/1",
+        format: "avouch-evidence/2",
         device: &e.device,
         step: &e.step,
         topic: &e.topic,
@@ -307,6 +315,7 @@ pub(super) fn evidence(e: &Evidence) -> String {
         first_offset: Decimal(e.first_offset),
         last_offset: Decimal(e.last_offset),
         rows: Decimal(e.rows),
+        references: e.references.iter().map(|r| ReferenceRow { name: &r.name, version: Word(r.version) }).collect(),
         score: Double(e.score),
         p_value: Double(e.p_value),
         features: features.collect(),

@@ -72,6 +72,7 @@ fn sample_with(score: f64) -> Sample {
         first_offset: 48_100,
         last_offset: 48_219,
         rows: 60,
+        references: vec![crate::verdict::ReferenceVersion { name: "devices".into(), version: [0x44; 32] }],
         score,
         p_value: if score.is_nan() { f64::NAN } else { 0.0004 },
         features: vec![

@@ -81,8 +81,13 @@ impl Gather {
                 Ok(watermark) => {
                     // Rows of a device mostly come together.
                     let device = match last {
-                        Some((before, device)) if names.text(before) == names.text(at) => device,
-                        _ => devices.number(names.text(at)),
+                        Some((before, device))
+                            if names.text(before) == names.text(at)
+                                && devices.seen_again(device, times[at], watermark) =>
+                        {
+                            device
+                        }
+                        _ => devices.number(names.text(at), record.offset, times[at], watermark),
                     };
                     last = Some((at, device));
                     rows.offsets.push(record.offset);

@@ -54,7 +54,7 @@ impl Gather {
         rows.offsets.push(record.offset);
         rows.times.push(time);
         rows.watermarks.push(watermark);
-        rows.devices.push(devices.number(device));
+        rows.devices.push(devices.number(device, record.offset, time, watermark));
         rows.records.push(index as u32);
         self.append(decoder, payload, record.offset, &mut rows.canonical);
         rows.canonical_ends.push(rows.canonical.len() as u32);

@@ -24,7 +24,7 @@ impl Condition {
     pub fn plan(condition: &str, table: &str, schema: SchemaRef) -> std::result::Result<Self, String> {
         one_expression(condition).map_err(|e| message(&e))?;
         let sql = format!("SELECT * FROM {table} WHERE (\n{condition}\n)");
-        RowPipeline::plan(&sql, table, schema).map(|query| Self { query }).map_err(|e| message(&e))
+        RowPipeline::plan_alone(&sql, table, schema).map(|query| Self { query }).map_err(|e| message(&e))
     }
 
     /// For each row whether the condition holds. Where it is null it does not; where it cannot be computed (say, a

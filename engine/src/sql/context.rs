@@ -1,6 +1,7 @@
 //! What a step's SQL may name: one table, and functions that give the same bits everywhere.
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::sync::{Arc, OnceLock};
 
 use arrow::datatypes::{DataType, SchemaRef};
@@ -15,9 +16,12 @@ use datafusion::logical_expr::{
 use datafusion::optimizer::Analyzer;
 use datafusion::sql::parser::{DFParser, Statement};
 use datafusion::sql::planner::{ParserOptions, SqlToRel};
+use datafusion::sql::sqlparser::ast::{self, visit_expressions};
 
 use super::aggregates::OVER_ALL_ROWS;
-use super::{functions, signal_functions};
+use super::{functions, memory, signal_functions};
+use crate::ingest::arrow_schema;
+use crate::reference::ReferenceSpec;
 
 /// DataFusion's scalar functions that are exact or correctly rounded, so that every machine gives the same bits.
 /// Transcendental ones are ours ([`functions::scalar`]), from one library.
@@ -114,7 +118,7 @@ fn functions_available() -> &'static Functions {
                 }
             }
         }
-        for f in functions::scalar() {
+        for f in functions::scalar().into_iter().chain(memory::placeholders()) {
             scalars.insert(f.name().to_owned(), Arc::new(f));
         }
         let mut aggregates = BTreeMap::new();
@@ -138,23 +142,38 @@ pub fn functions() -> (Vec<ScalarUDF>, Vec<AggregateUDF>) {
     (functions::scalar(), functions::aggregate().into_iter().chain(signal_functions::aggregates()).collect())
 }
 
-struct OneTable {
+struct Tables<'a> {
     name: String,
     source: Arc<dyn TableSource>,
+    references: &'a [ReferenceSpec],
+    /// Whether row functions are possible.
+    remembers: bool,
     options: ConfigOptions,
 }
 
-impl ContextProvider for OneTable {
+impl ContextProvider for Tables<'_> {
     fn get_table_source(&self, name: TableReference) -> Result<Arc<dyn TableSource>> {
         if name.table() == self.name && name.schema().is_none() {
             return Ok(self.source.clone());
         }
-        plan_err!("table \"{name}\" is not this step's input; FROM {} is", self.name)
+        if let Some(r) = self.references.iter().find(|r| r.name == name.table() && name.schema().is_none()) {
+            return Ok(Arc::new(LogicalTableSource::new(arrow_schema(&r.fields))));
+        }
+        let joined: Vec<&str> = self.references.iter().map(|r| r.name.as_str()).collect();
+        let joined = match joined.as_slice() {
+            [] => String::new(),
+            names => format!(", and {} can be joined", names.join(", ")),
+        };
+        plan_err!("table \"{name}\" is not this step's input; FROM {} is{joined}", self.name)
     }
     fn get_expr_planners(&self) -> &[Arc<dyn ExprPlanner>] {
         &functions_available().planners
     }
     fn get_function_meta(&self, name: &str) -> Option<Arc<ScalarUDF>> {
+        // Over a window, `ewma` is an aggregate.
+        if name == "ewma" && !self.remembers {
+            return None;
+        }
         functions_available().scalars.get(name).cloned()
     }
     fn get_higher_order_meta(&self, _name: &str) -> Option<Arc<HigherOrderUDF>> {
@@ -188,15 +207,52 @@ impl ContextProvider for OneTable {
 
 /// Plans one query over one table and coerces its types. Pure: no catalogue, no session, no files.
 pub(super) fn plan(sql: &str, table: &str, schema: SchemaRef) -> Result<LogicalPlan> {
+    plan_in(sql, table, schema, &[], false)
+}
+
+/// [`plan`], with row functions, and reference tables that can be joined.
+pub(super) fn plan_with(
+    sql: &str,
+    table: &str,
+    schema: SchemaRef,
+    references: &[ReferenceSpec],
+) -> Result<LogicalPlan> {
+    plan_in(sql, table, schema, references, true)
+}
+
+fn plan_in(
+    sql: &str,
+    table: &str,
+    schema: SchemaRef,
+    references: &[ReferenceSpec],
+    remembers: bool,
+) -> Result<LogicalPlan> {
     let mut statements = DFParser::parse_sql(sql)?;
     let statement = match (statements.pop_front(), statements.is_empty()) {
         (Some(s @ Statement::Statement(_)), true) => s,
         (None, _) => return plan_err!("there is no query here; write SELECT … FROM {table}"),
         _ => return plan_err!("a step is exactly one SELECT"),
     };
-    let provider = OneTable {
+    if let Statement::Statement(query) = &statement {
+        let over = visit_expressions(query.as_ref(), |e| match e {
+            ast::Expr::Function(f) if f.over.is_some() => ControlFlow::Break(f.name.to_string()),
+            _ => ControlFlow::Continue(()),
+        });
+        match over {
+            ControlFlow::Break(name) if memory::NAMES.contains(&name.to_ascii_lowercase().as_str()) => {
+                return plan_err!(
+                    "{name} goes over the rows of the device in the order they came; write it without OVER (…)"
+                );
+            }
+            ControlFlow::Break(name) => return plan_err!("{name}(…) OVER (…) is not possible in a step"),
+            ControlFlow::Continue(()) => {}
+        }
+    }
+    let provider = Tables {
         name: table.to_owned(),
         source: Arc::new(LogicalTableSource::new(schema)),
+        references,
+        remembers,
         options: ConfigOptions::new(),
     };
     // Text is Utf8 in our batches; Utf8View literals would need casts at every comparison.

@@ -4,6 +4,8 @@ mod aggregates;
 mod condition;
 mod context;
 mod functions;
+mod join;
+mod memory;
 mod reduce;
 mod rows;
 mod signal;
@@ -12,7 +14,8 @@ mod windowed;
 
 pub use condition::Condition;
 pub use context::functions as registered_functions;
-pub use rows::{RowPipeline, Selection};
+pub use memory::{Memory, RowPlaces};
+pub use rows::{RowPipeline, Selection, Surroundings};
 pub use windowed::WindowedQuery;
 
 use datafusion::error::DataFusionError;
@@ -22,6 +25,12 @@ pub(crate) fn message(e: &DataFusionError) -> String {
     match e {
         DataFusionError::Diagnostic(_, inner) | DataFusionError::Context(_, inner) => message(inner),
         DataFusionError::Collection(all) => all.iter().map(message).collect::<Vec<_>>().join("; "),
-        other => other.strip_backtrace().trim_start_matches("Error during planning: ").to_owned(),
+        other => {
+            let text = other.strip_backtrace();
+            // A function's own word on its arguments, without what DataFusion puts around it.
+            let own = text.split_once("user-defined coercion failed with: ").map(|(_, own)| own);
+            let own = own.map(|own| own.split(" No function matches").next().unwrap_or(own).trim_end_matches('.'));
+            own.unwrap_or(&text).trim_start_matches("Error during planning: ").to_owned()
+        }
     }
 }

@@ -5,7 +5,7 @@ use sha2::{Digest, Sha256};
 use super::Hash32;
 use crate::codec::{CodecError, Reader, Writer};
 
-const MAGIC: &[u8; 8] = b"avouchE1";
+const MAGIC: &[u8; 8] = b"avouchE2";
 
 /// The readable side of a verdict: where its rows came from, the features the model saw, and what each contributed.
 #[derive(Debug, Clone, PartialEq)]
@@ -24,6 +24,9 @@ pub struct Evidence {
     pub last_offset: i64,
     /// How many rows were used.
     pub rows: u64,
+    /// The versions of reference tables that these rows were joined with, in the order of the references' names and of
+    /// their use: more than one of a name when it changed between the first row and the last.
+    pub references: Vec<ReferenceVersion>,
     /// The score before scaling (NaN when there is none).
     pub score: f64,
     /// The calibrated p-value of the score (NaN when there is none).
@@ -31,6 +34,15 @@ pub struct Evidence {
     /// The score's parts that add up to it, and the features they belong to, in the model's order:
     /// (feature, value seen, value expected, contribution).
     pub features: Vec<FeatureEvidence>,
+}
+
+/// One version of a reference table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReferenceVersion {
+    /// The reference's name.
+    pub name: String,
+    /// SHA-256 of its canonical content ([`crate::reference::Reference::to_bytes`]).
+    pub version: Hash32,
 }
 
 /// One feature's part in a verdict.
@@ -58,6 +70,11 @@ impl Evidence {
         w.i64(self.first_offset);
         w.i64(self.last_offset);
         w.u64(self.rows);
+        w.u32(self.references.len() as u32);
+        for r in &self.references {
+            w.str(&r.name);
+            w.raw(&r.version);
+        }
         w.f64(self.score);
         w.f64(self.p_value);
         w.u32(self.features.len() as u32);
@@ -75,7 +92,7 @@ impl Evidence {
         let mut r = Reader::new("evidence", bytes);
         let magic: [u8; 8] = r.array()?;
         if &magic != MAGIC {
-            return Err(r.invalid("these bytes are not evidence of version 1"));
+            return Err(r.invalid("these bytes are not evidence of version 2"));
         }
         let device = r.str()?.to_owned();
         let step = r.str()?.to_owned();
@@ -84,6 +101,11 @@ impl Evidence {
         let first_offset = r.i64()?;
         let last_offset = r.i64()?;
         let rows = r.u64()?;
+        let n = r.count(36)?;
+        let mut references = Vec::with_capacity(n);
+        for _ in 0..n {
+            references.push(ReferenceVersion { name: r.str()?.to_owned(), version: r.array()? });
+        }
         let score = r.f64()?;
         let p_value = r.f64()?;
         let n = r.count(28)?;
@@ -97,7 +119,19 @@ impl Evidence {
             });
         }
         r.finish()?;
-        Ok(Self { device, step, topic, partition, first_offset, last_offset, rows, score, p_value, features })
+        Ok(Self {
+            device,
+            step,
+            topic,
+            partition,
+            first_offset,
+            last_offset,
+            rows,
+            references,
+            score,
+            p_value,
+            features,
+        })
     }
 
     /// SHA-256 of the canonical bytes: the verdict's `evidenceHash`.

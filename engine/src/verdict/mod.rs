@@ -8,7 +8,7 @@ mod evidence;
 mod identity;
 mod record;
 
-pub use evidence::{Evidence, FeatureEvidence};
+pub use evidence::{Evidence, FeatureEvidence, ReferenceVersion};
 pub use identity::{LogOrigin, Secret};
 pub use record::VerdictRecord;
 

@@ -7,6 +7,7 @@ use sha2::digest::common::hazmat::{SerializableState, SerializedState};
 use super::operator::WindowOperator;
 use super::panes::NONE;
 use crate::codec::{CodecError, Reader, Writer};
+use crate::device::DeviceTable;
 
 /// Devices in a section of a snapshot; their slots are some 64 KiB then.
 const BLOCK: u32 = 256;
@@ -52,9 +53,9 @@ impl WindowOperator {
         }
     }
 
-    /// Reads what [`WindowOperator::snapshot`] wrote, into an operator of the same definition. `devices` is the number of
-    /// devices of the lane.
-    pub fn restore(&mut self, devices: usize, r: &mut Reader<'_>) -> Result<(), CodecError> {
+    /// Reads what [`WindowOperator::snapshot`] wrote, into an operator of the same definition. `devices` are
+    /// those of the lane.
+    pub fn restore(&mut self, devices: &DeviceTable, r: &mut Reader<'_>) -> Result<(), CodecError> {
         self.next_end = r.i64()?;
         self.watermark = r.i64()?;
         let (stride, gathers) = (r.u32()? as usize, r.u32()? as usize);
@@ -72,8 +73,8 @@ impl WindowOperator {
         let mut last_device = None;
         for _ in 0..r.count(8)? {
             let device = r.u32()?;
-            if device as usize >= devices || last_device.is_some_and(|d| d >= device) {
-                return Err(r.invalid(format!("device number {device} of {devices}, out of order or unknown")));
+            if !devices.is_live(device) || last_device.is_some_and(|d| d >= device) {
+                return Err(r.invalid(format!("device number {device}, out of order or unknown")));
             }
             last_device = Some(device);
             let mut last_pane = None;

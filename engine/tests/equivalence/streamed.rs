@@ -46,8 +46,10 @@ pub fn plan(query: &Query) -> Arc<LanePlan> {
             time: "ts".into(),
             max_disorder_ms: query.disorder_ms,
             max_future_ms: 0,
+            device_ttl_ms: None,
             max_record_bytes: 10_000,
         },
+        references: Vec::new(),
         sql,
         scores: Vec::new(),
     };

@@ -59,8 +59,10 @@ impl RealPlan {
                 time: "ts".into(),
                 max_disorder_ms: 1_000,
                 max_future_ms: 5_000,
+                device_ttl_ms: None,
                 max_record_bytes: 1_000,
             },
+            references: Vec::new(),
             sql: vec![SqlStepSpec {
                 name: "w".into(),
                 from: "readings".into(),

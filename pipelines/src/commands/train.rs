@@ -9,7 +9,7 @@ use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema};
 use avouch_connectors::files::{DeviceFrom, FilesError, Order, ReplayOptions, Row};
 use avouch_engine::decode::{RawRecord, format_timestamp};
-use avouch_engine::lane::{FeatureRows, Lane};
+use avouch_engine::lane::{FeatureRows, Lane, Output};
 use avouch_engine::verdict::Secret;
 use avouch_models::{ModelError, Provenance, TrainConfig, TrainedModel, TrainingFrame, train};
 use clap::Args;
@@ -207,6 +207,7 @@ fn features_of(pipeline: &Pipeline, entry: &Train, step: &str, quiet: bool) -> R
     }
     // Features do not depend on the secret.
     let mut lane = Lane::new(plan, 0, Secret::new(b"training"));
+    lane.begin_references(&mut Output::default()).map_err(|e| engine(e.to_string()))?;
     let (mut out, mut dead) = (Vec::new(), Vec::new());
     let mut chunk: Vec<(i64, Vec<u8>)> = Vec::with_capacity(CHUNK);
     let mut row = Row::default();

@@ -43,8 +43,8 @@ pub use diagnostics::{Diagnostic, Diagnostics, Level};
 pub use format::{Format, Protobuf, Registry, RegistryLogin};
 pub use interpolate::{Environment, ProcessEnvironment, SecretString, Text};
 pub use pipeline::{
-    Anchor, Checkpoint, Delivery, KafkaSecurity, KafkaSource, Membership, ModelStep, ObjectStore, Pipeline, Signer,
-    Source, SourceKind, SqlStep, Time, Train, TrainData, TrainDevice,
+    Anchor, Checkpoint, Delivery, KafkaSecurity, KafkaSource, Membership, ModelStep, ObjectStore, Pipeline,
+    ReferenceTable, Signer, Source, SourceKind, SqlStep, Time, Train, TrainData, TrainDevice,
 };
 pub use planning::{Models, check, lane_spec, load_models, plan};
 pub use sink::{
@@ -149,9 +149,11 @@ fn finish(draft: Draft, file: Arc<SourceFile>, canonical: Canonical, warnings: D
             StepBody::Model(s) => model_steps.push(s),
         }
     }
+    let mut references: Vec<ReferenceTable> = draft.references.into_iter().map(|r| r.body).collect::<Option<_>>()?;
     let mut sinks: Vec<Sink> = draft.sinks.into_iter().map(|s| s.body).collect::<Option<_>>()?;
     let mut train: Vec<Train> = draft.train.into_iter().map(|t| t.body).collect::<Option<_>>()?;
     // By name: the hash of the file does not cover its order, so nothing may depend on it.
+    references.sort_by(|a, b| a.name.value.cmp(&b.name.value));
     sql_steps.sort_by(|a, b| a.name.value.cmp(&b.name.value));
     model_steps.sort_by(|a, b| a.name.value.cmp(&b.name.value));
     sinks.sort_by(|a, b| a.name.value.cmp(&b.name.value));
@@ -175,6 +177,7 @@ fn finish(draft: Draft, file: Arc<SourceFile>, canonical: Canonical, warnings: D
         checkpoint: head.checkpoint?,
         secret: head.secret,
         source,
+        references,
         sql_steps,
         model_steps,
         sinks,

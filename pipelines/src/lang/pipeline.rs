@@ -62,6 +62,8 @@ pub struct Pipeline {
     pub secret: Option<Spanned<SecretString>>,
     /// The one `[sources.*]`.
     pub source: Source,
+    /// The `[references.*]`, by name.
+    pub references: Vec<ReferenceTable>,
     /// The `[steps.*]` with `sql`, by name.
     pub sql_steps: Vec<SqlStep>,
     /// The `[steps.*]` with `model`, by name.
@@ -101,6 +103,14 @@ impl Pipeline {
     /// No findings, with the masks of this file's literal secrets.
     pub(super) fn no_findings(&self) -> Diagnostics {
         self.warnings.emptied()
+    }
+
+    /// A message that may name this pipeline's files, with paths as a reader of the pipeline file knows them.
+    pub(super) fn shown(&self, message: &str) -> String {
+        match self.file.dir().to_str() {
+            Some(dir) if !dir.is_empty() && dir != "." => message.replace(&format!("{dir}/"), ""),
+            _ => message.to_owned(),
+        }
     }
 
     /// The model step of a name.
@@ -171,6 +181,8 @@ pub struct Source {
     pub key: Spanned<String>,
     /// Event time.
     pub time: Time,
+    /// Devices idle for longer, by the watermark, are forgotten, milliseconds; `None`: never.
+    pub device_ttl_ms: Option<Spanned<i64>>,
     /// Records with a larger value die undecoded; 1 MiB if not given.
     pub max_record_bytes: usize,
     /// What is read, and how it is reached.
@@ -267,8 +279,23 @@ pub struct Time {
     pub column: Spanned<String>,
     /// How far rows may be out of order, milliseconds.
     pub max_disorder_ms: Spanned<i64>,
+    /// After how long without an admitted reading a partition's time goes on by the clock, milliseconds; `None`: never.
+    pub idle_after_ms: Option<i64>,
     /// How far event time may be ahead of the broker's timestamp, milliseconds; 5 min if not given.
     pub max_future_ms: i64,
+}
+
+/// A table that steps may join.
+#[derive(Debug, Clone)]
+pub struct ReferenceTable {
+    /// Its name, which is its table name in SQL.
+    pub name: Spanned<String>,
+    /// The file, resolved: CSV, NDJSON or Parquet by its ending.
+    pub file: Spanned<PathBuf>,
+    /// The column that is unique and that joins look up.
+    pub key: Spanned<String>,
+    /// Columns by name with their types; `None`: all there are, with the types their values have.
+    pub fields: Option<Vec<FieldSpec>>,
 }
 
 /// A step with SQL; with a window it makes features.

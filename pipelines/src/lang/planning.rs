@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use avouch_connectors::files::{FilesError, read_reference};
 use avouch_engine::model::Scorer;
 use avouch_engine::plan::{LanePlan, PlanError};
+use avouch_engine::reference::Reference;
 use avouch_engine::spec::{DecideSpec, FieldSpec, LaneSpec, ScoreStepSpec, SourceSpec, SqlStepSpec};
 use avouch_engine::sql::Condition;
 
@@ -18,7 +20,8 @@ use crate::verdict_table::{TABLE, condition_schema};
 /// Loaded models by the name of their model step.
 pub type Models = BTreeMap<String, Arc<dyn Scorer>>;
 
-/// The lane a pipeline describes, with the models it was given. A model step without a model in `models` is left out,
+/// The lane a pipeline describes, with the models it was given and without its reference tables, which are read from
+/// their files by [`plan`]. A model step without a model in `models` is left out,
 /// which is how training and checking plan the features before there is a model. A pure function of the arguments.
 pub fn lane_spec(pipeline: &Pipeline, models: &Models) -> LaneSpec {
     let source = &pipeline.source;
@@ -34,8 +37,10 @@ pub fn lane_spec(pipeline: &Pipeline, models: &Models) -> LaneSpec {
             time: source.time.column.value.clone(),
             max_disorder_ms: source.time.max_disorder_ms.value,
             max_future_ms: source.time.max_future_ms,
+            device_ttl_ms: source.device_ttl_ms.as_ref().map(|d| d.value),
             max_record_bytes: source.max_record_bytes,
         },
+        references: Vec::new(),
         sql: pipeline
             .sql_steps
             .iter()
@@ -82,10 +87,11 @@ pub fn load_models(pipeline: &Pipeline) -> Result<(Models, Diagnostics), Diagnos
 /// models against both. Returns the plan, ready to run lanes.
 pub fn plan(pipeline: &Pipeline, models: &Models) -> Result<LanePlan, Diagnostics> {
     let mut diags = pipeline.no_findings();
-    let found = plan_features(pipeline, &mut diags).is_some();
+    let tables = load_references(pipeline, &mut diags);
+    let found = plan_features(pipeline, &tables, &mut diags).is_some();
     plan_conditions(pipeline, &mut diags);
     if found && !diags.has_errors() {
-        match LanePlan::new(&lane_spec(pipeline, models)) {
+        match LanePlan::new(&LaneSpec { references: tables, ..lane_spec(pipeline, models) }) {
             Ok(plan) => return Ok(plan),
             Err(errors) => report(pipeline, &errors, &mut diags),
         }
@@ -97,7 +103,8 @@ pub fn plan(pipeline: &Pipeline, models: &Models) -> Result<LanePlan, Diagnostic
 /// that exist. A model that is still to be trained is a warning.
 pub fn check(pipeline: &Pipeline) -> Diagnostics {
     let mut diags = pipeline.warnings.clone();
-    let planned = plan_features(pipeline, &mut diags).is_some();
+    let tables = load_references(pipeline, &mut diags);
+    let planned = plan_features(pipeline, &tables, &mut diags).is_some();
     plan_conditions(pipeline, &mut diags);
     let mut models = Models::new();
     for step in &pipeline.model_steps {
@@ -109,7 +116,7 @@ pub fn check(pipeline: &Pipeline) -> Diagnostics {
     // With the models in place: what is still wrong now is between model and features.
     if planned
         && !diags.has_errors()
-        && let Err(errors) = LanePlan::new(&lane_spec(pipeline, &models))
+        && let Err(errors) = LanePlan::new(&LaneSpec { references: tables, ..lane_spec(pipeline, &models) })
     {
         report(pipeline, &errors, &mut diags);
     }
@@ -117,8 +124,13 @@ pub fn check(pipeline: &Pipeline) -> Diagnostics {
 }
 
 /// Plans SQL without models, and checks that every feature is a number its step computes.
-fn plan_features(pipeline: &Pipeline, diags: &mut Diagnostics) -> Option<LanePlan> {
-    let plan = match LanePlan::new(&lane_spec(pipeline, &Models::new())) {
+fn plan_features(pipeline: &Pipeline, tables: &[Arc<Reference>], diags: &mut Diagnostics) -> Option<LanePlan> {
+    if tables.len() < pipeline.references.len() {
+        // Without a table's columns nothing can be said of the SQL that joins it.
+        return None;
+    }
+    let spec = LaneSpec { references: tables.to_vec(), ..lane_spec(pipeline, &Models::new()) };
+    let plan = match LanePlan::new(&spec) {
         Ok(plan) => plan,
         Err(errors) => {
             report(pipeline, &errors, diags);
@@ -154,6 +166,31 @@ fn plan_features(pipeline: &Pipeline, diags: &mut Diagnostics) -> Option<LanePla
         }
     }
     Some(plan)
+}
+
+/// Reads the reference tables, sorted by name. One that cannot be read is reported and left out.
+fn load_references(pipeline: &Pipeline, diags: &mut Diagnostics) -> Vec<Arc<Reference>> {
+    let mut tables = Vec::new();
+    for r in &pipeline.references {
+        match read_reference(&r.file.value, &r.name.value, &r.key.value, r.fields.as_deref()) {
+            Ok(table) => tables.push(table),
+            Err(FilesError::NoColumn { column, have, .. }) if column == r.key.value => {
+                let help = match closest(&column, have.iter().map(String::as_str)) {
+                    Some(near) => format!("did you mean `{near}`?"),
+                    None => format!("its columns are {}", list(&have.iter().map(String::as_str).collect::<Vec<_>>())),
+                };
+                let message = format!("the reference `{}` has no column `{column}`", r.name.value);
+                diags.error("unknown-column", r.key.span, message, help);
+            }
+            Err(e) => diags.error(
+                "bad-reference",
+                r.file.span,
+                format!("the reference `{}` cannot be used: {}", r.name.value, pipeline.shown(&e.to_string())),
+                "correct the file; it needs one row for each key",
+            ),
+        }
+    }
+    tables
 }
 
 fn load_model(pipeline: &Pipeline, step: &ModelStep, must: bool, diags: &mut Diagnostics) -> Option<Arc<dyn Scorer>> {
@@ -249,6 +286,8 @@ fn report(pipeline: &Pipeline, errors: &[PlanError], diags: &mut Diagnostics) {
                 .map(|s| &s.name)
                 .or((pipeline.source.name.value == e.step).then_some(&pipeline.source.name))
                 .map_or(pipeline.name.span, |n| n.span);
+            let ttl = pipeline.source.device_ttl_ms.as_ref().filter(|_| e.message.starts_with("device_ttl"));
+            let span = ttl.map_or(span, |t| t.span);
             let help = "correct the step, then run `avouch check` again";
             diags.error("plan", span, format!("`{}`: {}", e.step, e.message), help);
         }

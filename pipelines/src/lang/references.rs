@@ -8,6 +8,7 @@ use super::structure::{Draft, Role, Section};
 /// Checks all names of the draft.
 pub(super) fn check(draft: &Draft, diags: &mut Diagnostics) {
     names_are_unique(draft, diags);
+    tables_are_unique(draft, diags);
     for step in &draft.steps {
         if let Some(from) = &step.from {
             step_reads(draft, step.role, &step.name.value, from, diags);
@@ -47,6 +48,22 @@ fn names_are_unique(draft: &Draft, diags: &mut Diagnostics) {
                 "give the step another name: both are table names in SQL",
             );
             diags.relate(step.name.span, source.name.span, "the source stands");
+        }
+    }
+}
+
+fn tables_are_unique(draft: &Draft, diags: &mut Diagnostics) {
+    for table in &draft.references {
+        let sources = draft.sources.iter().map(|s| ("source", &s.name));
+        let steps = draft.steps.iter().map(|s| ("step", &s.name));
+        if let Some((what, other)) = sources.chain(steps).find(|(_, n)| n.value == table.name.value) {
+            diags.error(
+                "given-twice",
+                table.name.span,
+                format!("`{}` is both a {what} and a reference", table.name.value),
+                "give the reference another name: both are table names in SQL",
+            );
+            diags.relate(table.name.span, other.span, format!("the {what} stands"));
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Copies of the models and pipelines a log was made with, by hash, so that evidence can be bundled years later.
+//! Copies of the models, pipelines and reference tables a log was made with, by hash, so that evidence can be bundled years later.
 
 use std::path::{Path, PathBuf};
 
@@ -19,6 +19,11 @@ pub fn pipeline_path(dir: &Path, hash: &Hash32) -> PathBuf {
 /// Where a Protobuf descriptor set of this hash is kept.
 pub fn descriptor_path(dir: &Path, hash: &Hash32) -> PathBuf {
     dir.join("descriptors").join(format!("{}.desc", hex(hash)))
+}
+
+/// Where a version of a reference table is kept: its canonical content, whose SHA-256 is the version.
+pub fn reference_path(dir: &Path, version: &Hash32) -> PathBuf {
+    dir.join("references").join(format!("{}.reference", hex(version)))
 }
 
 /// Keeps a file unless it is there. The name is the hash of the bytes, so what is there is right.

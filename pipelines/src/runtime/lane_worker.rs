@@ -8,19 +8,26 @@ use avouch_connectors::store::{Commit, Committed, LaneStore, RemoteLane};
 use avouch_engine::control::invariants;
 use avouch_engine::dead_letter::DeadReason;
 use avouch_engine::decode::RawRecord;
+use avouch_engine::event::Tick;
+use avouch_engine::idle::Idle;
 use avouch_engine::lane::{Counters, Lane, LaneError, Output};
 use avouch_engine::plan::LanePlan;
 use avouch_engine::verdict::Severity;
 use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::watch;
 
 use super::error::RuntimeError;
 use super::halt::{Ending, Halt};
 use super::lane_input::LaneInput;
 use super::metrics::LaneMetrics;
+use super::reference_watch::Tables;
 use super::schemas::Schemas;
 
 /// How long a poll gathers messages: the latency added at low rates.
 const GATHER: Duration = Duration::from_millis(20);
+
+/// How long a lane waits for the broker's word on where its partition ends.
+const BROKER_WAIT: Duration = Duration::from_secs(1);
 
 /// Everything a lane's thread needs.
 pub struct LaneWorker {
@@ -36,6 +43,10 @@ pub struct LaneWorker {
     pub schemas: Option<Schemas>,
     pub next_offset: i64,
     pub checkpoint_every: Duration,
+    /// The reference tables to join with, as they change.
+    pub references: watch::Receiver<Tables>,
+    /// Watches for idleness, where the source has an `idle_after`.
+    pub idle: Option<Idle>,
     /// Stop once the partition has been read up to this offset.
     pub until: Option<i64>,
     pub halt: Arc<Halt>,
@@ -67,6 +78,8 @@ impl LaneWorker {
         self.metrics.log_size.set(committed.log_size as i64);
         self.metrics.checkpoint_offset.set(committed.next_offset);
         self.metrics.checkpoint_damaged.inc_by(self.store.recovery().damaged.len() as u64);
+        let mut output = Output::default();
+        self.take_references(&mut output)?;
         if committed.seq == 0 {
             // Coverage of the first anchor starts at this checkpoint.
             self.checkpoint()?;
@@ -74,9 +87,13 @@ impl LaneWorker {
         self.readiness.ready(&part);
         let mut last = Instant::now();
         let mut dirty = false;
-        let mut output = Output::default();
+        let began = Instant::now();
+        let mut at_end = false;
         loop {
             let batch = self.input.poll(GATHER)?;
+            if self.references.has_changed().unwrap_or(false) {
+                dirty |= self.take_references(&mut output)?;
+            }
             if let Some(schemas) = &mut self.schemas {
                 schemas.forget_old(&mut self.lane);
             }
@@ -97,14 +114,20 @@ impl LaneWorker {
                 }
                 taken = self.take(&records, &mut output, &mut last)?;
                 dirty = true;
+                at_end = false;
                 self.show();
             }
+            at_end |= taken && batch.end().is_some();
             if let Some(end) = batch.end().filter(|_| taken) {
                 // Past aborted records and transaction markers there is nothing to read again.
                 if end > self.next_offset {
                     self.next_offset = end;
                     dirty = true;
                 }
+            }
+            if self.tick(began.elapsed(), at_end, &mut output)? {
+                dirty = true;
+                self.show();
             }
             let told = self.halt.told();
             if told == Some(Ending::Abandon) {
@@ -155,11 +178,7 @@ impl LaneWorker {
                 Ok(n) => {
                     self.next_offset = rest[n - 1].offset + 1;
                     rest = &rest[n..];
-                    self.store.append_all(&output.verdicts)?;
-                    output.verdicts.clear();
-                    for d in output.dead.drain(..) {
-                        self.store.append_dead(&d)?;
-                    }
+                    self.keep(output)?;
                 }
                 Err(LaneError::NeedSchema { id, .. }) => {
                     if !self.wait_for_schema(id, last)? {
@@ -212,6 +231,52 @@ impl LaneWorker {
     fn end(&self, abandoned: bool) -> LaneEnd {
         let log_size = self.store.committed().log_size;
         LaneEnd { counters: *self.lane.counters(), log_size, abandoned }
+    }
+
+    /// Joins with the tables as they are now. Returns whether one is new, which is recorded at this place of the input.
+    fn take_references(&mut self, output: &mut Output) -> Result<bool, RuntimeError> {
+        let lane = self.input.lane();
+        let tables = self.references.borrow_and_update().clone();
+        for table in tables {
+            self.lane.take_reference(table, output).map_err(|source| RuntimeError::Lane { lane, source })?;
+        }
+        let changed = !output.events.is_empty();
+        self.keep(output)?;
+        Ok(changed)
+    }
+
+    /// Lets time go on where no rows come any more. Returns whether it did, which the next checkpoint makes durable
+    /// together with its effects.
+    fn tick(&mut self, clock: Duration, at_end: bool, output: &mut Output) -> Result<bool, RuntimeError> {
+        let Some(idle) = &mut self.idle else { return Ok(false) };
+        let clock_ms = clock.as_millis() as i64;
+        let target = idle.observe(clock_ms, at_end, self.lane.counters().rows_used, self.lane.watermark());
+        self.metrics.idle.set(i64::from(target.is_some()));
+        let Some(watermark_ms) = target.filter(|t| self.lane.next_due().is_some_and(|due| due <= *t)) else {
+            return Ok(false);
+        };
+        // Silence is no proof: the broker may be away. Only when it says that there is nothing more does time go on.
+        if !self.input.is_at_end(self.next_offset, BROKER_WAIT) {
+            return Ok(false);
+        }
+        let lane = self.input.lane();
+        let tick = Tick { after_offset: self.lane.last_offset(), watermark_ms };
+        self.lane.tick(tick, output).map_err(|source| RuntimeError::Lane { lane, source })?;
+        tracing::debug!(lane, after_offset = tick.after_offset, watermark_ms, "tick");
+        self.keep(output)?;
+        Ok(true)
+    }
+
+    fn keep(&mut self, output: &mut Output) -> Result<(), RuntimeError> {
+        self.store.append_all(&output.verdicts)?;
+        output.verdicts.clear();
+        for d in output.dead.drain(..) {
+            self.store.append_dead(&d)?;
+        }
+        for e in output.events.drain(..) {
+            self.store.append_event(&e)?;
+        }
+        Ok(())
     }
 
     /// Begins a checkpoint: the lane stands still until the checkpoint before is durable, and while its state is copied.

@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 use avouch_connectors::kafka::{KafkaError, Source};
 use avouch_connectors::schema_registry::SchemaRegistry;
 use avouch_connectors::store::StoreError;
+use avouch_engine::idle::Idle;
 use avouch_engine::lane::Counters;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
@@ -28,6 +29,7 @@ use super::lane_worker::{LaneEnd, LaneWorker};
 use super::metrics::Metrics;
 use super::open::{Opener, ReadyLane, part};
 use super::readers::OwnReaders;
+use super::reference_watch::Tables;
 use super::schemas::Schemas;
 use super::sinks::{self, TailStop};
 use crate::lang::Pipeline;
@@ -53,6 +55,8 @@ pub struct Setup {
     pub checkpointed: mpsc::UnboundedSender<(i32, i64)>,
     /// Where schemas are asked for, if the format has any.
     pub registry: Option<Arc<SchemaRegistry>>,
+    /// The reference tables, as they change.
+    pub references: watch::Receiver<Tables>,
 }
 
 /// Where one lane stands.
@@ -281,6 +285,8 @@ impl Lanes {
             input: LaneInput::Kafka(reader),
             readiness: setup.opener.readiness.clone(),
             schemas: setup.registry.clone().map(|r| Schemas::new(r, tokio::runtime::Handle::current())),
+            references: setup.references.clone(),
+            idle: setup.pipeline.source.time.idle_after_ms.map(Idle::new),
             checkpoint_every: setup.checkpoint_every,
             until,
             halt: slot.halt.clone(),

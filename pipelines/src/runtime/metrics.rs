@@ -53,7 +53,10 @@ declarations! {
     NEXT_OFFSET: Gauge "avouch_lane_next_offset" ["lane"] "Offset of the next record to read.";
     CHECKPOINT_OFFSET: Gauge "avouch_lane_checkpoint_offset" ["lane"] "Offset of the next record to read after a restart.";
     SCHEMA_ERRORS: Counter "avouch_lane_schema_errors_total" ["lane"] "Requests to the schema registry without an answer; the lane waits and asks again.";
-    DEVICES: Gauge "avouch_lane_devices" ["lane"] "Devices the lane has seen.";
+    DEVICES: Gauge "avouch_lane_devices" ["lane"] "Devices the lane remembers.";
+    EVICTED: Counter "avouch_lane_devices_evicted_total" ["lane"] "Devices forgotten because they were idle for longer than device_ttl.";
+    IDLE: Gauge "avouch_lane_idle" ["lane"] "1 while the partition is idle and its time goes on by the clock, else 0.";
+    TICKS: Counter "avouch_lane_ticks_total" ["lane"] "Recorded ticks: times that an idle partition's windows closed by the clock.";
     LOG_SIZE: Gauge "avouch_log_size_entries" ["lane"] "Verdicts in the log that a durable checkpoint covers.";
     CHECKPOINT_TIME: Gauge "avouch_checkpoint_timestamp_seconds" ["lane"] "When the last checkpoint became durable, Unix seconds.";
     CHECKPOINT_DURATION: Histogram "avouch_checkpoint_duration_seconds" ["lane"] "How long the lane stood still for a checkpoint.";
@@ -78,6 +81,9 @@ declarations! {
     ANCHORS: Counter "avouch_anchor_checkpoints_total" ["lane"] "Checkpoints written to the contract since the process started.";
     ANCHOR_GAS: Counter "avouch_anchor_gas_used_total" ["lane"] "Gas used by anchors since the process started.";
     ANCHOR_ERRORS: Counter "avouch_anchor_errors_total" ["lane"] "Failed attempts to anchor; each is tried again.";
+    REFERENCE_ROWS: Gauge "avouch_reference_rows" ["reference"] "Rows of the reference table in use.";
+    REFERENCE_CHANGES: Counter "avouch_reference_changes_total" ["reference"] "Changed reference files taken into use since the process started.";
+    REFERENCE_ERRORS: Counter "avouch_reference_errors_total" ["reference"] "Changed reference files that could not be used; the old table stays.";
     LANES_OWNED: Gauge "avouch_lanes_owned" [] "Lanes that this process runs.";
     LANES_OPENING: Gauge "avouch_lanes_opening" [] "Lanes given to this process that are not running: restoring, or waiting for the process that had them.";
     LANE_WAITS: Counter "avouch_lane_opening_waits_total" [] "Times a lane had to wait because another process still had its store.";
@@ -101,6 +107,9 @@ pub struct Metrics {
     checkpoint_offset: IntGaugeVec,
     schema_errors: IntCounterVec,
     devices: IntGaugeVec,
+    evicted: IntCounterVec,
+    idle: IntGaugeVec,
+    ticks: IntCounterVec,
     log_size: IntGaugeVec,
     checkpoint_time: GaugeVec,
     checkpoint_duration: HistogramVec,
@@ -125,6 +134,9 @@ pub struct Metrics {
     anchors: IntCounterVec,
     anchor_gas: IntCounterVec,
     anchor_errors: IntCounterVec,
+    reference_rows: IntGaugeVec,
+    reference_changes: IntCounterVec,
+    reference_errors: IntCounterVec,
     /// [`LANES_OWNED`].
     pub lanes_owned: IntGauge,
     /// [`LANES_OPENING`].
@@ -172,6 +184,9 @@ impl Metrics {
             checkpoint_offset: int(CHECKPOINT_OFFSET)?,
             schema_errors: counter(SCHEMA_ERRORS)?,
             devices: int(DEVICES)?,
+            evicted: counter(EVICTED)?,
+            idle: int(IDLE)?,
+            ticks: counter(TICKS)?,
             log_size: int(LOG_SIZE)?,
             checkpoint_time: float(CHECKPOINT_TIME)?,
             checkpoint_duration: register(&r, HistogramVec::new(duration, CHECKPOINT_DURATION.labels)?)?,
@@ -196,6 +211,9 @@ impl Metrics {
             anchors: counter(ANCHORS)?,
             anchor_gas: counter(ANCHOR_GAS)?,
             anchor_errors: counter(ANCHOR_ERRORS)?,
+            reference_rows: int(REFERENCE_ROWS)?,
+            reference_changes: counter(REFERENCE_CHANGES)?,
+            reference_errors: counter(REFERENCE_ERRORS)?,
             lanes_owned: register(&r, IntGauge::with_opts(opts(LANES_OWNED))?)?,
             lanes_opening: register(&r, IntGauge::with_opts(opts(LANES_OPENING))?)?,
             lane_waits: register(&r, IntCounter::with_opts(opts(LANE_WAITS))?)?,
@@ -220,6 +238,9 @@ impl Metrics {
             checkpoint_offset: self.checkpoint_offset.with_label_values(&l),
             schema_errors: self.schema_errors.with_label_values(&l),
             devices: self.devices.with_label_values(&l),
+            evicted: self.evicted.with_label_values(&l),
+            idle: self.idle.with_label_values(&l),
+            ticks: self.ticks.with_label_values(&l),
             log_size: self.log_size.with_label_values(&l),
             checkpoint_time: self.checkpoint_time.with_label_values(&l),
             checkpoint_duration: self.checkpoint_duration.with_label_values(&l),
@@ -287,6 +308,15 @@ impl Metrics {
         self.anchor_delay_max.with_label_values::<&str>(&[]).set(seconds);
     }
 
+    /// Those of one reference table.
+    pub fn reference(&self, name: &str) -> ReferenceMetrics {
+        ReferenceMetrics {
+            rows: self.reference_rows.with_label_values(&[name]),
+            changes: self.reference_changes.with_label_values(&[name]),
+            errors: self.reference_errors.with_label_values(&[name]),
+        }
+    }
+
     /// Those of one lane's anchors.
     pub fn anchor(&self, lane: i32) -> AnchorMetrics {
         let lane = lane.to_string();
@@ -335,6 +365,10 @@ pub struct LaneMetrics {
     pub schema_errors: IntCounter,
     /// [`DEVICES`].
     pub devices: IntGauge,
+    /// [`IDLE`].
+    pub idle: IntGauge,
+    ticks: IntCounter,
+    evicted: IntCounter,
     /// [`LOG_SIZE`].
     pub log_size: IntGauge,
     /// [`CHECKPOINT_TIME`].
@@ -361,6 +395,8 @@ impl LaneMetrics {
         let before = std::mem::replace(&mut self.shown, *now);
         self.rows_in.inc_by(now.rows_in - before.rows_in);
         self.rows_used.inc_by(now.rows_used - before.rows_used);
+        self.evicted.inc_by(now.evicted - before.evicted);
+        self.ticks.inc_by(now.ticks - before.ticks);
         for (i, c) in self.dead.iter().enumerate() {
             c.inc_by(now.dead[i] - before.dead[i]);
         }
@@ -404,6 +440,17 @@ impl SinkMetrics {
     pub fn refused(&self, kept: u64) {
         self.refused.inc_by(kept.saturating_sub(self.refused.get()));
     }
+}
+
+/// Metrics of a reference table.
+#[derive(Debug, Clone)]
+pub struct ReferenceMetrics {
+    /// [`REFERENCE_ROWS`].
+    pub rows: IntGauge,
+    /// [`REFERENCE_CHANGES`].
+    pub changes: IntCounter,
+    /// [`REFERENCE_ERRORS`].
+    pub errors: IntCounter,
 }
 
 /// Metrics of a lane's anchors.

@@ -25,6 +25,7 @@ mod lanes;
 pub mod metrics;
 mod open;
 mod readers;
+mod reference_watch;
 mod schemas;
 mod secret;
 mod session;
@@ -33,7 +34,7 @@ mod sinks;
 mod verdict_json;
 
 pub use anchor_tail::operator_key;
-pub use artifacts::{hex, model_path, pipeline_path};
+pub use artifacts::{hex, model_path, pipeline_path, reference_path};
 pub use checkpoint_store::CheckpointStore;
 pub use error::RuntimeError;
 pub use verdict_json::{class_name, verdict_json};
@@ -55,6 +56,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use crate::lang::{Pipeline, SourceKind};
 use metrics::Metrics;
 use readers::OwnReaders;
+use reference_watch::ReferenceWatch;
 
 pub use avouch_connectors::kafka::Share;
 
@@ -119,6 +121,7 @@ pub async fn run_watched(
     let secret = secret::secret(pipeline, &state)?;
     let stores = CheckpointStore::open(pipeline)?;
     keep_artifacts(pipeline, &plan, &state)?;
+    let (reference_watch, references) = ReferenceWatch::new(pipeline, &plan, &state, &metrics)?;
 
     let readiness = Readiness::default();
     readiness.waiting("lanes", "none given yet");
@@ -157,7 +160,9 @@ pub async fn run_watched(
         readers,
         connection,
         registry,
+        references,
     };
+    let reference_watch = reference_watch.map(|w| tokio::spawn(w.run()));
     let mut outcome;
     let mut fenced: Vec<Instant> = Vec::new();
     loop {
@@ -184,6 +189,9 @@ pub async fn run_watched(
     }
     if let Some(http) = beside.http {
         http.abort();
+    }
+    if let Some(watch) = reference_watch {
+        watch.abort();
     }
     outcome
 }

@@ -20,6 +20,7 @@ use super::lanes::{Lanes, Setup};
 use super::metrics::Metrics;
 use super::open::Opener;
 use super::readers::OwnReaders;
+use super::reference_watch::Tables;
 use super::{Beside, RunOptions, Share, Summary, blocking, joined};
 use crate::lang::{KafkaSource, Pipeline};
 
@@ -43,6 +44,8 @@ pub(super) struct Membership<'p> {
     pub connection: KafkaConnection,
     /// Where schemas are asked for, if the format has any.
     pub registry: Option<Arc<SchemaRegistry>>,
+    /// The reference tables, as they change.
+    pub references: watch::Receiver<Tables>,
 }
 
 impl Membership<'_> {
@@ -143,6 +146,7 @@ impl Membership<'_> {
             must_finish: self.options.until_end,
             checkpointed,
             registry: self.registry.clone(),
+            references: self.references.clone(),
         }
     }
 

@@ -24,6 +24,8 @@ pub fn verdict_json(log: &str, r: &VerdictRecord) -> Value {
         .iter()
         .map(|f| json!({ "name": f.name, "value": f.value, "expected": f.expected, "contribution": f.contribution }))
         .collect();
+    let references: Vec<Value> =
+        e.references.iter().map(|r| json!({ "name": r.name, "version": hex(&r.version) })).collect();
     json!({
         "log": log,
         "index": r.index,
@@ -38,6 +40,7 @@ pub fn verdict_json(log: &str, r: &VerdictRecord) -> Value {
         "p_value": e.p_value,
         "features": features,
         "rows": e.rows,
+        "references": references,
         "source": { "topic": e.topic, "partition": e.partition, "first_offset": e.first_offset, "last_offset": e.last_offset },
         "device_id": hex(&v.device_id),
         "model_hash": hex(&v.model_hash),

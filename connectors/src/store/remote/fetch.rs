@@ -218,10 +218,10 @@ impl Bring<'_> {
             }
         }
         // As far back as an opening without an object store looks.
-        let mut since = (saved.committed.log_size, saved.committed.dead_count);
+        let mut since = saved.committed.frames();
         for seq in checkpoint::list(self.dir)? {
             if let Ok(local) = checkpoint::read(self.dir, seq)? {
-                since = since.min((local.committed.log_size, local.committed.dead_count));
+                since = since.min(local.committed.frames());
             }
         }
         Ok(recover::examine(self.dir, saved, since)?.map(|_| ()))

@@ -14,7 +14,7 @@ const MAGIC: &[u8; 7] = b"avouchM";
 const VERSION: u8 = b'1';
 
 /// The runs of bytes that are copied; all others follow from them.
-pub(in crate::store) const STREAMS: usize = 3;
+pub(in crate::store) const STREAMS: usize = 4;
 
 /// Why a manifest was put.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -163,5 +163,5 @@ impl Manifest {
 /// How long each copied run is under a checkpoint.
 pub(in crate::store) fn lengths(saved: &Saved) -> [u64; STREAMS] {
     let c = &saved.committed;
-    [c.records_len, c.dead_len, c.history_rows * crate::store::history::ROW]
+    [c.records_len, c.dead_len, c.history_rows * crate::store::history::ROW, c.events_len]
 }

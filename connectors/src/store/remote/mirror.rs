@@ -71,11 +71,10 @@ impl Mirror {
         keep: usize,
         fetched: &Fetched,
     ) -> Result<Self> {
-        let [records, dead, history] = files.copied();
         Ok(Self {
             lane,
             dir: dir.to_path_buf(),
-            runs: [records, dead, history].map(|layout| StreamReader::new(layout.clone())),
+            runs: files.copied().map(|layout| StreamReader::new(layout.clone())),
             generation,
             writer: nonce()?,
             next: fetched.next,
@@ -321,7 +320,7 @@ mod tests {
         let (mut parts, mut end): (Vec<Part>, _) = (Vec::new(), [0; STREAMS]);
         let (mut put, mut most) = (0, 0);
         for n in 0..5_000u64 {
-            end = [end[0] + 1000 * (n % 7), end[1] + n % 3, end[2] + 64];
+            end = [end[0] + 1000 * (n % 7), end[1] + n % 3, end[2] + 64, end[3] + 5 * (n % 2)];
             parts = plan(&parts, end)
                 .into_iter()
                 .map(|p| match p {
@@ -345,7 +344,7 @@ mod tests {
         assert!(most <= 5 * MERGE, "{most}");
         assert!(put < 6 * all, "every byte is put once, and again for each level: {put} of {all}");
         // What is there before the first copy is cut into parts of bounded size.
-        let first = plan(&[], [PART * 2 + 5, 7, PART]);
+        let first = plan(&[], [PART * 2 + 5, 7, PART, 3]);
         assert_eq!(first.iter().map(Planned::len).collect::<Vec<_>>(), [PART, PART, PART, 12]);
     }
 }

@@ -58,7 +58,10 @@ fn examine(dir: &Path, file: &str) -> Outcome {
         drop(store);
         let store = open(dir).unwrap();
         assert_eq!(store.size(), END, "{file}");
-        if reader.records(0, usize::MAX).is_ok() && reader.dead_letters(0, usize::MAX).is_ok() {
+        let whole = reader.records(0, usize::MAX).is_ok()
+            && reader.dead_letters(0, usize::MAX).is_ok()
+            && reader.events(0, usize::MAX).is_ok();
+        if whole {
             assert_eq!(log_bytes(dir), *WHOLE, "{file}");
         }
     }
@@ -88,7 +91,7 @@ fn every_file_lost() {
         seen.iter().filter(|(n, _)| n.starts_with(prefix)).map(|(_, o)| o).collect()
     };
     // Derived files are mended in place; records can only be made again, from a checkpoint before them.
-    for derived in ["entries-", "hashes-", "offsets-", "dead-offsets-", "public/tile/0/000.p/150"] {
+    for derived in ["entries-", "hashes-", "offsets-", "dead-offsets-", "event-offsets-", "public/tile/0/000.p/150"] {
         assert!(of(derived).iter().all(|o| **o == Outcome::Mended), "{derived}: {:?}", of(derived));
     }
     assert!(of("records-").iter().all(|o| **o == Outcome::Earlier), "{:?}", of("records-"));

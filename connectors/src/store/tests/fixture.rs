@@ -5,6 +5,7 @@ use std::sync::LazyLock;
 
 use avouch_engine::codec::Writer;
 use avouch_engine::dead_letter::{DeadLetter, DeadReason};
+use avouch_engine::event::{LaneEvent, Tick};
 use avouch_engine::lane::Snapshot;
 use avouch_engine::log::{NoteSigner, TreeAppender};
 use avouch_engine::verdict::{Evidence, FeatureEvidence, Hash32, LogOrigin, Verdict, VerdictRecord};
@@ -35,6 +36,7 @@ pub fn record(index: u64) -> VerdictRecord {
         first_offset: index as i64 * 10,
         last_offset: index as i64 * 10 + 9,
         rows: 10,
+        references: Vec::new(),
         score,
         p_value: 0.25,
         features: (0..4).map(feature).collect(),
@@ -66,6 +68,10 @@ pub fn dead(n: u64) -> DeadLetter {
         key: n.is_multiple_of(2).then(|| b"key".to_vec()),
         value: Some(vec![n as u8; n as usize % 50]),
     }
+}
+
+pub fn event(n: u64) -> LaneEvent {
+    LaneEvent::Tick(Tick { after_offset: n as i64 * 50, watermark_ms: n as i64 * 1000 })
 }
 
 /// Roots of the unbroken log, by size.
@@ -103,6 +109,11 @@ pub fn dead_at(size: u64) -> u64 {
     size / 3
 }
 
+/// Events after so many verdicts: one after every fifth.
+pub fn events_at(size: u64) -> u64 {
+    size / 5
+}
+
 /// Appends what comes next, up to `size` verdicts.
 pub fn grow(store: &mut LaneStore, size: u64) -> Result<(), StoreError> {
     while store.size() < size {
@@ -116,6 +127,9 @@ pub fn grow(store: &mut LaneStore, size: u64) -> Result<(), StoreError> {
         }
         if store.size().is_multiple_of(3) {
             store.append_dead(&dead(store.dead_count()))?;
+        }
+        while store.event_count() < events_at(store.size()) {
+            store.append_event(&event(store.event_count()))?;
         }
     }
     Ok(())
@@ -155,6 +169,7 @@ pub fn open_with(dir: &Path, options: StoreOptions) -> Result<LaneStore, StoreEr
         assert_eq!(c.lane_state, state(size));
         assert_eq!(c.committed.next_offset, size as i64 * 10);
         assert_eq!(c.committed.dead_count, dead_at(size));
+        assert_eq!(c.committed.event_count, events_at(size));
         assert_eq!(c.committed.counters, [("rows_in".to_owned(), size * 10)]);
     }
     assert_eq!(store.size(), store.committed().log_size);
@@ -201,7 +216,7 @@ pub fn copy(from: &Path) -> TempDir {
 pub fn log_bytes(dir: &Path) -> Vec<(String, usize, Vec<u8>)> {
     let name = |f: &PathBuf| f.strip_prefix(dir).unwrap().display().to_string();
     let part = |n: &str| {
-        ["records-", "offsets-", "entries-", "hashes-", "dead-", "public/"].iter().any(|p| n.starts_with(p))
+        ["records-", "offsets-", "entries-", "hashes-", "dead-", "event", "public/"].iter().any(|p| n.starts_with(p))
             // Partial tiles are left behind for those who hold an older note.
             && !n.contains(".p/")
     };
@@ -231,4 +246,6 @@ pub fn check_readers(store: &LaneStore, roots: &[Hash32]) {
     for (n, letter) in letters.iter().enumerate() {
         assert_eq!(*letter, dead(n as u64));
     }
+    let events = reader.events(0, usize::MAX).unwrap();
+    assert_eq!(events, (0..c.event_count).map(event).collect::<Vec<_>>());
 }

@@ -205,7 +205,7 @@ fn records<'a>(values: impl Iterator<Item = &'a [u8]>) -> Vec<RawRecord<'a>> {
 fn decode(name: &str, plan: &Arc<LanePlan>, records: &[RawRecord<'_>], rows: usize) -> Result<(), BenchError> {
     let mut ingest = Ingest::new(&plan.source, &plan.decoding, plan.key, plan.time);
     let mut admission = Admission::new(plan.source.max_disorder_ms, plan.source.max_future_ms, Vec::new());
-    let mut devices = DeviceTable::new(secret());
+    let mut devices = DeviceTable::new(secret(), None);
     let mut dead = Vec::new();
     if let Some((_, id)) = ingest.schema_needed(records) {
         ingest.learn_schema(id, SchemaAnswer::Avro(encode::avro_schema(&plan.source.fields).as_bytes()));
@@ -226,6 +226,7 @@ fn windows(plan: &Arc<LanePlan>, records: &[RawRecord<'_>]) -> Result<(), BenchE
         return Err(BenchError::NoWindow);
     }
     let mut lane = Lane::new(plan.clone(), 0, secret());
+    lane.begin_references(&mut Output::default())?;
     let (mut dead, mut closed) = (Vec::new(), Vec::new());
     let watch = Stopwatch::start()?;
     for batch in records.chunks(BATCH) {
@@ -245,14 +246,14 @@ fn windows(plan: &Arc<LanePlan>, records: &[RawRecord<'_>]) -> Result<(), BenchE
 fn lane(name: &str, plan: &Arc<LanePlan>, records: &[RawRecord<'_>], rows: usize) -> Result<(), BenchError> {
     let mut lane = Lane::new(plan.clone(), 0, secret());
     lane.learn_schema(encode::SCHEMA_ID, SchemaAnswer::Avro(encode::avro_schema(&plan.source.fields).as_bytes()));
+    lane.begin_references(&mut Output::default())?;
     let mut out = Output::default();
     let mut verdicts = 0;
     let watch = Stopwatch::start()?;
     for batch in records.chunks(BATCH) {
         lane.step(batch, &mut out)?;
         verdicts += out.verdicts.len();
-        out.verdicts.clear();
-        out.dead.clear();
+        out = Output::default();
     }
     watch.report(name, rows, json!({ "verdicts": verdicts }))
 }
@@ -267,6 +268,7 @@ fn from_kafka(
     let watch = Stopwatch::start()?;
     let (mut store, _) = LaneStore::open(state, &LogOrigin::new(&plan.pipeline, 0), StoreOptions::default())?;
     let mut lane = Lane::new(plan.clone(), 0, secret());
+    lane.begin_references(&mut Output::default())?;
     let SourceKind::Kafka(kafka) = &pipeline.source.kind;
     let group = GroupOptions { group: "avouch-bench".into(), ..kafka.group_options() };
     let (source, _events) = Source::open(&kafka.connection(), &plan.source.topic, group, Share::All, BATCH)?;
@@ -288,6 +290,7 @@ fn from_kafka(
         for d in out.dead.drain(..) {
             store.append_dead(&d)?;
         }
+        out.events.clear();
         let ended = seen >= rows;
         if ended || last.elapsed() >= Duration::from_millis(pipeline.checkpoint.every_ms.max(1) as u64) {
             store.commit(Commit {

@@ -198,6 +198,7 @@ fn record(
         first_offset: 0,
         last_offset: 19,
         rows: 20,
+        references: Vec::new(),
         score,
         p_value: if score.is_nan() { f64::NAN } else { 1.0 / (1.0 + score) },
         features: Vec::new(),

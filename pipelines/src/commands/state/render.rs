@@ -134,6 +134,7 @@ pub(super) fn show(lane: &LaneState, c: &CheckpointReport) -> String {
     line("watermark", k.watermark.and_then(|w| u64::try_from(w).ok()).map_or("none yet".to_owned(), utc));
     line("log", format!("{} verdicts, root {}", count(k.log_size), hex(&k.root)));
     line("dead letters", count(k.dead_count));
+    line("events", count(k.event_count));
     line("configHash", hex(&k.config_hash));
     for (name, n) in &k.counters {
         line(&name.replace('_', " "), count(*n));
@@ -189,6 +190,7 @@ fn checkpoint_json(c: &CheckpointReport, inside: bool) -> Value {
         map.insert("log_size".into(), k.log_size.into());
         map.insert("log_root".into(), hex(&k.root).into());
         map.insert("dead_letters".into(), k.dead_count.into());
+        map.insert("events".into(), k.event_count.into());
         map.insert("state_bytes".into(), k.state_bytes.into());
         map.insert("new_state_bytes".into(), k.new_state_bytes.into());
         if inside {

@@ -6,6 +6,7 @@ mod format;
 mod head;
 mod kafka;
 mod outputs;
+mod reference;
 mod sinks;
 mod source;
 mod steps;
@@ -15,7 +16,7 @@ use std::net::SocketAddr;
 
 use super::fields::{Fields, Keys, Need, Reading, list};
 use super::interpolate::Text;
-use super::pipeline::{Anchor, ModelStep, Source, SqlStep, Train};
+use super::pipeline::{Anchor, ModelStep, ReferenceTable, Source, SqlStep, Train};
 use super::span::{Span, Spanned};
 use super::tree::{Entry, Node};
 
@@ -28,6 +29,7 @@ pub(super) use sinks::{DeadLetterDraft, KindFacts, SinkDraft};
 pub(super) struct Draft {
     pub head: Option<Head>,
     pub sources: Vec<SourceDraft>,
+    pub references: Vec<ReferenceDraft>,
     pub steps: Vec<StepDraft>,
     pub sinks: Vec<SinkDraft>,
     pub dead_letter: Section<DeadLetterDraft>,
@@ -48,6 +50,11 @@ pub(super) enum Section<T> {
 pub(super) struct SourceDraft {
     pub name: Spanned<String>,
     pub body: Option<Source>,
+}
+
+pub(super) struct ReferenceDraft {
+    pub name: Spanned<String>,
+    pub body: Option<ReferenceTable>,
 }
 
 /// What a step is, as far as its keys tell.
@@ -77,7 +84,18 @@ pub(super) struct TrainDraft {
 }
 
 const FILE: Keys = Keys {
-    known: &["version", "pipeline", "sources", "steps", "sinks", "dead_letter", "anchor", "train", "http"],
+    known: &[
+        "version",
+        "pipeline",
+        "sources",
+        "references",
+        "steps",
+        "sinks",
+        "dead_letter",
+        "anchor",
+        "train",
+        "http",
+    ],
     planned: &[("tests", "remove the table; try the pipeline on recorded readings with `avouch produce`")],
 };
 
@@ -112,6 +130,9 @@ pub(super) fn read(cx: &mut Reading<'_>, root: &Node) -> Draft {
             "keep one; write one pipeline file for each topic",
         );
         cx.diags.relate(second.name.span, first.name.span, "the first one stands");
+    }
+    for e in named(cx, &file, Need::May, "references", "[references.devices]") {
+        draft.references.push(reference::read(cx, e));
     }
     for e in named(cx, &file, Need::Must, "steps", "[steps.features]") {
         draft.steps.push(steps::read(cx, e));

@@ -27,14 +27,12 @@ const SOURCE: Keys = Keys {
         "schema",
         "key",
         "time",
+        "device_ttl",
         "max_record_bytes",
     ],
     planned: &[("identity", "remove it; until then, let Kafka's access control say who may write to the topic")],
 };
-const TIME: Keys = Keys {
-    known: &["column", "max_disorder", "max_future"],
-    planned: &[("idle_after", "remove it; a partition's windows close when later readings arrive in it")],
-};
+const TIME: Keys = Keys { known: &["column", "max_disorder", "idle_after", "max_future"], planned: &[] };
 const KIND: Choices = Choices { what: "source kind", known: &["kafka"], planned: &["files", "mqtt", "ethereum"] };
 const SCHEMA_EXAMPLE: &str = "schema = { device = \"utf8!\", ts = \"timestamp_ms!\", temperature = \"f64\" }";
 const DEFAULT_MAX_FUTURE_MS: i64 = 300_000;
@@ -76,6 +74,10 @@ fn read_body(cx: &mut Reading<'_>, e: &Entry, default_group: Option<Text>) -> Op
     if let (Some(fields), Some(time)) = (&fields, &time) {
         check_column(cx, fields, &time.column, FieldType::TimestampMs, "carries event time");
     }
+    let device_ttl_ms = match f.get("device_ttl") {
+        None => Some(None),
+        Some(_) => f.literal_duration(cx, Need::May, "device_ttl", 1, "device_ttl = \"30d\"").map(Some),
+    };
     let max_record = match f.get("max_record_bytes") {
         None => Some(DEFAULT_MAX_RECORD_BYTES),
         Some(_) => {
@@ -90,6 +92,7 @@ fn read_body(cx: &mut Reading<'_>, e: &Entry, default_group: Option<Text>) -> Op
         fields: fields?,
         key: key?,
         time: time?,
+        device_ttl_ms: device_ttl_ms?,
         max_record_bytes: usize::try_from(max_record?).ok()?,
         kind: SourceKind::Kafka(KafkaSource {
             brokers: brokers?,
@@ -125,10 +128,19 @@ fn read_time(cx: &mut Reading<'_>, f: &Fields<'_>) -> Option<Time> {
         None => Some(DEFAULT_MAX_FUTURE_MS),
         Some(_) => t.literal_duration(cx, Need::May, "max_future", 0, "max_future = \"5m\"").map(|d| d.value),
     };
-    Some(Time { column: column?, max_disorder_ms: max_disorder_ms?, max_future_ms: max_future_ms? })
+    let idle_after_ms = match t.get("idle_after") {
+        None => Some(None),
+        Some(_) => t.literal_duration(cx, Need::May, "idle_after", 1, "idle_after = \"1m\"").map(|d| Some(d.value)),
+    };
+    Some(Time {
+        column: column?,
+        max_disorder_ms: max_disorder_ms?,
+        idle_after_ms: idle_after_ms?,
+        max_future_ms: max_future_ms?,
+    })
 }
 
-fn read_schema(cx: &mut Reading<'_>, f: &Fields<'_>) -> Option<Vec<Spanned<FieldSpec>>> {
+pub(super) fn read_schema(cx: &mut Reading<'_>, f: &Fields<'_>) -> Option<Vec<Spanned<FieldSpec>>> {
     let entry = f.entry(cx, Need::Must, "schema", SCHEMA_EXAMPLE)?;
     let table = Fields::open_any(cx, &entry.node, &f.name("schema"), entry.key_span, SCHEMA_EXAMPLE)?;
     let mut fields = Vec::new();

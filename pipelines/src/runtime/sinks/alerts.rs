@@ -239,6 +239,7 @@ mod tests {
             first_offset: 0,
             last_offset: 0,
             rows: 1,
+            references: Vec::new(),
             score: 1.0,
             p_value: 0.5,
             features: Vec::new(),

@@ -1,0 +1,128 @@
+//! Reference tables while the pipeline runs: read again when their files change, and handed to the lanes.
+//!
+//! A lane records where it changes over, so a new version decides verdicts from a place of the input and not from a
+//! time. The version is kept in the state directory before any lane hears of it. A file that cannot be read or does not
+//! fit keeps the old version in use; that is logged, counted, and tried again when the file changes once more.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use avouch_connectors::files::read_reference;
+use avouch_engine::plan::LanePlan;
+use avouch_engine::reference::Reference;
+use tokio::sync::watch;
+
+use super::artifacts::{hex, keep, reference_path};
+use super::error::RuntimeError;
+use super::metrics::{Metrics, ReferenceMetrics};
+use crate::lang::Pipeline;
+
+/// How often files are looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// What the lanes are told: the tables in use, in the order of the plan.
+pub type Tables = Vec<Arc<Reference>>;
+
+struct Watched {
+    path: PathBuf,
+    seen: Option<(SystemTime, u64)>,
+    metrics: ReferenceMetrics,
+}
+
+/// Watches the files of a pipeline's references.
+pub struct ReferenceWatch {
+    state: PathBuf,
+    watched: Vec<Watched>,
+    tell: watch::Sender<Tables>,
+}
+
+fn stamp(path: &Path) -> Option<(SystemTime, u64)> {
+    let meta = std::fs::metadata(path).ok()?;
+    Some((meta.modified().ok()?, meta.len()))
+}
+
+impl ReferenceWatch {
+    /// Keeps the versions the plan was made with, and begins to watch. `None` for a pipeline without references, for which
+    /// the receiver never has news.
+    ///
+    /// # Errors
+    /// [`RuntimeError::File`] when the state directory cannot be written.
+    pub fn new(
+        pipeline: &Pipeline,
+        plan: &LanePlan,
+        state: &Path,
+        metrics: &Metrics,
+    ) -> Result<(Option<Self>, watch::Receiver<Tables>), RuntimeError> {
+        let (tell, told) = watch::channel(plan.references.clone());
+        let mut watched = Vec::new();
+        for (table, file) in plan.references.iter().zip(&pipeline.references) {
+            keep(&reference_path(state, &table.version()), &table.to_bytes())?;
+            let metrics = metrics.reference(&table.spec().name);
+            metrics.rows.set(table.len() as i64);
+            // Looked at once more at first: the file may have changed since it was planned with.
+            watched.push(Watched { path: file.file.value.clone(), seen: None, metrics });
+        }
+        let watch = Self { state: state.to_path_buf(), watched, tell };
+        Ok(((!watch.watched.is_empty()).then_some(watch), told))
+    }
+
+    /// Runs until its task is aborted.
+    pub async fn run(mut self) {
+        loop {
+            tokio::time::sleep(LOOK_EVERY).await;
+            let looked = tokio::task::spawn_blocking(move || {
+                self.look();
+                self
+            });
+            match looked.await {
+                Ok(watch) => self = watch,
+                Err(e) => {
+                    tracing::error!(error = %e, "reference tables are not watched any more");
+                    return;
+                }
+            }
+        }
+    }
+
+    fn look(&mut self) {
+        let mut tables = self.tell.borrow().clone();
+        let mut changed = false;
+        for (table, w) in tables.iter_mut().zip(&mut self.watched) {
+            let now = stamp(&w.path);
+            if now == w.seen {
+                continue;
+            }
+            let spec = table.spec();
+            let outcome = read_reference(&w.path, &spec.name, &spec.key, Some(&spec.fields))
+                .map_err(|e| e.to_string())
+                .and_then(|new| {
+                    let kept = keep(&reference_path(&self.state, &new.version()), &new.to_bytes());
+                    kept.map(|()| new).map_err(|e| e.to_string())
+                });
+            // Written while it was read: look again rather than trust it.
+            if stamp(&w.path) != now {
+                continue;
+            }
+            w.seen = now;
+            match outcome {
+                Ok(new) if new.version() == table.version() => {}
+                Ok(new) => {
+                    let (version, rows) = (hex(&new.version()), new.len());
+                    tracing::info!(reference = spec.name, version, rows, "reference table changed");
+                    w.metrics.changes.inc();
+                    w.metrics.rows.set(rows as i64);
+                    *table = new;
+                    changed = true;
+                }
+                Err(why) => {
+                    tracing::error!(reference = spec.name, why, "the changed file cannot be used; the old table stays");
+                    w.metrics.errors.inc();
+                }
+            }
+        }
+        if changed {
+            self.tell.send_replace(tables);
+        }
+    }
+}
