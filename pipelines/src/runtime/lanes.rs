@@ -167,6 +167,8 @@ impl Lanes {
         }
         let (stop_sinks, _) = watch::channel(TailStop::No);
         let halt = Arc::new(Halt::default());
+        // At once, not in the task that opens it: this process is not ready between being given a lane and running it.
+        self.setup.opener.readiness.waiting(&part(partition), "restoring");
         self.slots.insert(
             partition,
             Slot {

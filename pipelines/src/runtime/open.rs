@@ -55,12 +55,10 @@ impl Opener {
     /// Opens a lane and begins to read its partition. `None` if it was told to end before that. Blocks.
     /// `after`: not before so long.
     pub fn open(&self, partition: i32, halt: &Halt, after: Duration) -> Result<Option<ReadyLane>, RuntimeError> {
-        let part = part(partition);
         let asked = Instant::now();
         while asked.elapsed() < after && halt.told().is_none() {
             std::thread::sleep(TRY_EVERY);
         }
-        self.readiness.waiting(&part, "restoring");
         let began = Instant::now();
         let mut said = String::new();
         let open = loop {
@@ -75,7 +73,7 @@ impl Opener {
                             holder,
                             "waiting for the lane's store: another process still has it"
                         );
-                        self.readiness.waiting(&part, &format!("waiting for its store, which {holder} has"));
+                        self.readiness.waiting(&part(partition), &format!("waiting for its store, which {holder} has"));
                         self.metrics.lane_waits.inc();
                         said = holder;
                     }
