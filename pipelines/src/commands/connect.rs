@@ -6,6 +6,7 @@ use avouch_connectors::ethereum::{Address, ChainReader, RpcOptions};
 use avouch_connectors::kafka::{KafkaError, partition_count};
 
 use crate::lang::{DeadLetterKind, Diagnostics, KafkaSink, Pipeline, SinkKind, SourceKind, Span};
+use crate::runtime::kafka_connection;
 
 const ANSWER: Duration = Duration::from_secs(10);
 
@@ -16,23 +17,36 @@ pub fn try_all(pipeline: &Pipeline, diags: &mut Diagnostics) {
 }
 
 fn brokers(pipeline: &Pipeline, diags: &mut Diagnostics) {
-    let SourceKind::Kafka(source) = &pipeline.source.kind;
-    let connection = source.connection();
-    let on_the_same = |k: &KafkaSink| k.brokers.as_ref().is_none_or(|b| b.as_str() == source.brokers.as_str());
-    let mut topics = vec![&source.topic];
+    // Each cluster with the place of its address in the file.
+    let mut topics = Vec::new();
+    if let SourceKind::Kafka(source) = &pipeline.source.kind {
+        topics.push((source.connection(), source.brokers.span, &source.topic));
+    }
+    let place = |k: &KafkaSink| {
+        let connection = kafka_connection(pipeline, k);
+        let address = match (&k.brokers, &pipeline.source.kind) {
+            (Some(own), _) => own.span,
+            (None, SourceKind::Kafka(source)) => source.brokers.span,
+            (None, _) => k.topic.span,
+        };
+        (connection, address)
+    };
     for sink in &pipeline.sinks {
-        if let SinkKind::Kafka(k) = &sink.kind
-            && on_the_same(k)
-        {
-            topics.push(&k.topic);
+        if let SinkKind::Kafka(k) = &sink.kind {
+            let (connection, address) = place(k);
+            topics.push((connection, address, &k.topic));
         }
     }
-    if let DeadLetterKind::Kafka(k) = &pipeline.dead_letter.kind
-        && on_the_same(k)
-    {
-        topics.push(&k.topic);
+    if let DeadLetterKind::Kafka(k) = &pipeline.dead_letter.kind {
+        let (connection, address) = place(k);
+        topics.push((connection, address, &k.topic));
     }
-    for topic in topics {
+    let mut away: Vec<String> = Vec::new();
+    for (connection, address, topic) in topics {
+        // The same would be said of every other topic.
+        if away.iter().any(|b| b == connection.brokers()) {
+            continue;
+        }
         match partition_count(&connection, topic.as_str(), ANSWER) {
             Ok(_) => {}
             Err(e @ KafkaError::NoTopic { .. }) => {
@@ -45,9 +59,8 @@ fn brokers(pipeline: &Pipeline, diags: &mut Diagnostics) {
                 );
             }
             Err(e) => {
-                // The same would be said of every other topic.
-                error(diags, "no-connection", source.brokers.span, &e.to_string(), "correct `brokers` or `security`");
-                return;
+                error(diags, "no-connection", address, &e.to_string(), "correct `brokers` or `security`");
+                away.push(connection.brokers().to_owned());
             }
         }
     }

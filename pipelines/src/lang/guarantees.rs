@@ -38,6 +38,31 @@ pub(super) fn check(draft: &Draft, diags: &mut Diagnostics) {
         );
     }
     topics_do_not_feed_back(draft, diags);
+    kafka_is_somewhere(draft, diags);
+}
+
+/// A Kafka sink writes to the source's brokers; where the source is no Kafka, there are none.
+fn kafka_is_somewhere(draft: &Draft, diags: &mut Diagnostics) {
+    let Some(source) = draft.sources.first().and_then(|s| s.body.as_ref()) else { return };
+    if matches!(source.kind, SourceKind::Kafka(_)) {
+        return;
+    }
+    let dead = match &draft.dead_letter {
+        Section::Read(d) => match &d.body.kind {
+            DeadLetterKind::Kafka(kafka) => Some(kafka),
+            _ => None,
+        },
+        _ => None,
+    };
+    for kafka in topics(draft).iter().map(|t| t.kafka).chain(dead).filter(|k| k.brokers.is_none()) {
+        diags.error(
+            "missing-key",
+            kafka.topic.span,
+            format!("`{}` is a topic, but nothing says on which brokers: the source is not Kafka", kafka.topic.raw()),
+            "add `brokers = \"localhost:9092\"` beside it, or use another kind",
+        );
+        diags.relate(kafka.topic.span, source.name.span, "the source stands");
+    }
 }
 
 /// A kind whose records may be seen twice promises exactly once to nobody.
@@ -103,6 +128,24 @@ fn one_topic_per_sink(draft: &Draft, diags: &mut Diagnostics) {
     }
 }
 
+/// What an MQTT broker hands over twice is two readings; only from the journal on does each count once.
+fn mqtt_is_at_least_once(draft: &Draft, diags: &mut Diagnostics) {
+    let delivery = draft.head.as_ref().and_then(|h| h.delivery.as_ref());
+    if let Some(source) = draft.sources.first().and_then(|s| s.body.as_ref())
+        && let SourceKind::Mqtt(mqtt) = &source.kind
+        && let Some(delivery) = delivery.filter(|d| d.value == Delivery::ExactlyOnce)
+    {
+        diags.warning(
+            "mqtt-at-least-once",
+            mqtt.url.span,
+            "MQTT hands every message over at least once, so exactly-once delivery holds from the journal on",
+            "nothing need be done: what devices publish twice, or a broker repeats beyond what the journal recognises, is \
+             judged twice",
+        );
+        diags.relate(mqtt.url.span, delivery.span, "the promise stands");
+    }
+}
+
 /// Verdicts or dead letters in the source's topic would be read as readings again, without end.
 fn topics_do_not_feed_back(draft: &Draft, diags: &mut Diagnostics) {
     let sinks = topics(draft);
@@ -144,6 +187,7 @@ fn topics_do_not_feed_back(draft: &Draft, diags: &mut Diagnostics) {
 
 /// Warns of what is allowed but probably not meant.
 pub(super) fn warn(draft: &Draft, diags: &mut Diagnostics) {
+    mqtt_is_at_least_once(draft, diags);
     // Where a name is wrong, the step it means only seems unused.
     let whole = !diags.has_errors();
     for name in references::unused(draft).filter(|_| whole) {

@@ -191,17 +191,26 @@ pub struct Source {
 
 impl Source {
     /// The name of its input log, as it goes into evidence, input digests, dead letters and checkpoints: a Kafka source's
-    /// topic.
+    /// topic; `files:` or `mqtt:` and the source's name for the others, which no topic can be called.
     pub fn log_name(&self) -> String {
         match &self.kind {
             SourceKind::Kafka(kafka) => kafka.topic.as_str().to_owned(),
+            SourceKind::Files(_) => format!("files:{}", self.name.value),
+            SourceKind::Mqtt(_) => format!("mqtt:{}", self.name.value),
         }
+    }
+
+    /// Whether it comes to an end by itself: files that are not followed.
+    pub fn ends(&self) -> bool {
+        matches!(&self.kind, SourceKind::Files(files) if !files.follow)
     }
 
     /// What it reads as it stands in the pipeline file, safe to show.
     pub fn reads(&self) -> &str {
         match &self.kind {
             SourceKind::Kafka(kafka) => kafka.topic.raw(),
+            SourceKind::Files(files) => files.path.raw(),
+            SourceKind::Mqtt(mqtt) => mqtt.url.raw(),
         }
     }
 }
@@ -211,6 +220,10 @@ impl Source {
 pub enum SourceKind {
     /// A Kafka topic, one lane a partition.
     Kafka(KafkaSource),
+    /// Files, one after another in one lane.
+    Files(FilesSource),
+    /// An MQTT broker, through a journal that one lane reads.
+    Mqtt(MqttSource),
 }
 
 /// A Kafka topic as a source.
@@ -270,6 +283,82 @@ impl KafkaSource {
             session: self.membership.session,
         }
     }
+}
+
+/// Files as a source: see `avouch_connectors::files::log`.
+#[derive(Debug, Clone)]
+pub struct FilesSource {
+    /// The pattern as it stands in the file.
+    pub path: Text,
+    /// Where that is.
+    pub place: FilesPlace,
+    /// What the files hold; by their names if not given.
+    pub format: Option<FileFormat>,
+    /// Field delimiter of CSV files; `,` if not given.
+    pub delimiter: u8,
+    /// Whether to wait for new files; if not, the run ends with the last file there is.
+    pub follow: bool,
+}
+
+/// Where files are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FilesPlace {
+    /// A pattern of paths on this machine, resolved.
+    Local(String),
+    /// A pattern of keys in an S3 bucket. Endpoint, region and credentials come from the environment (`AWS_…`).
+    S3 {
+        /// The bucket.
+        bucket: String,
+        /// The pattern.
+        pattern: String,
+    },
+}
+
+/// What a file holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FileFormat {
+    /// Delimited text with a header line.
+    Csv,
+    /// One JSON object a line.
+    Ndjson,
+    /// Apache Parquet with flat columns.
+    Parquet,
+}
+
+/// An MQTT 5 broker as a source: see `avouch_connectors::mqtt`.
+#[derive(Debug, Clone)]
+pub struct MqttSource {
+    /// The URL as it stands in the file.
+    pub url: Text,
+    /// Host of the broker.
+    pub host: String,
+    /// Port; 1883 if not given, 8883 with TLS.
+    pub port: u16,
+    /// Whether TLS is spoken (`mqtts://`).
+    pub tls: bool,
+    /// Topic filters.
+    pub topics: Vec<Spanned<String>>,
+    /// The name of the session; the pipeline's if not given.
+    pub client_id: Text,
+    /// User.
+    pub username: Option<Text>,
+    /// Password.
+    pub password: Option<SecretString>,
+    /// A file of authorities (PEM), resolved; those of the machine if not given.
+    pub ca: Option<Spanned<PathBuf>>,
+    /// How long the broker keeps the session while nobody is connected, milliseconds; 7 days if not given.
+    pub session_expiry_ms: i64,
+    /// The journal.
+    pub journal: JournalSettings,
+}
+
+/// The journal of a source that cannot be read twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct JournalSettings {
+    /// Bytes it may hold before nothing more is acknowledged; 10 GiB if not given.
+    pub max_bytes: u64,
+    /// How long records are kept after no checkpoint needs them, milliseconds; 0 if not given.
+    pub keep_ms: i64,
 }
 
 /// How readings are placed in time.

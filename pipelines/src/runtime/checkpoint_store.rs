@@ -49,6 +49,11 @@ impl CheckpointStore {
         Ok(Self { pipeline: pipeline.name.value.clone(), state: state_dir(pipeline), keep: c.keep, root })
     }
 
+    /// How many checkpoints of each lane are kept.
+    pub fn keep(&self) -> usize {
+        self.keep
+    }
+
     /// The object store, if it is one.
     pub fn root(&self) -> Option<&ObjectStoreRoot> {
         self.root.as_ref()

@@ -15,6 +15,15 @@ pub enum RuntimeError {
     /// Kafka.
     #[error(transparent)]
     Kafka(#[from] KafkaError),
+    /// Files of a source.
+    #[error(transparent)]
+    Files(#[from] avouch_connectors::files::FilesError),
+    /// The journal of a source.
+    #[error(transparent)]
+    Journal(#[from] avouch_connectors::journal::JournalError),
+    /// The MQTT broker of a source.
+    #[error(transparent)]
+    Mqtt(#[from] avouch_connectors::mqtt::MqttError),
     /// The durable store.
     #[error(transparent)]
     Store(#[from] StoreError),

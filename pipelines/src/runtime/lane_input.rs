@@ -3,24 +3,54 @@
 //! Every kind of source gives the same thing: records with strictly increasing offsets that come back the same when they
 //! are read again. That is all a lane needs for its verdicts to be a function of its input.
 
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use avouch_connectors::files::log::{FileBatch, FileLog};
+use avouch_connectors::journal::{JournalBatch, JournalHandle, JournalReader};
 use avouch_connectors::kafka::{Batch, PartitionReader};
+use avouch_connectors::mqtt::Counts;
+use avouch_engine::dead_letter::DeadLetter;
 use avouch_engine::decode::RawRecord;
 
+use super::MOST_MESSAGES;
 use super::error::RuntimeError;
+use super::inputs::now_ms;
 
 /// The reading end of one lane's input log.
 pub enum LaneInput {
     /// A partition of a Kafka topic.
     Kafka(PartitionReader),
+    /// Files, one after another.
+    Files(Box<FileLog>),
+    /// A journal that a bridge fills.
+    Journal(Box<JournalInput>),
+}
+
+/// A journal, and how far back it is needed.
+pub struct JournalInput {
+    reader: JournalReader,
+    handle: JournalHandle,
+    counts: Arc<Counts>,
+    /// Offsets of the checkpoints made by this process, the newest last, as many as the store keeps.
+    kept: VecDeque<i64>,
+}
+
+impl JournalInput {
+    /// Reads on where `reader` stands. `counts`: those of the bridge that fills the journal.
+    pub fn new(reader: JournalReader, handle: JournalHandle, counts: Arc<Counts>) -> Self {
+        Self { reader, handle, counts, kept: VecDeque::new() }
+    }
 }
 
 impl LaneInput {
-    /// The lane it feeds, which for Kafka is the partition.
+    /// The lane it feeds, which for Kafka is the partition; the others feed one lane.
     pub fn lane(&self) -> i32 {
         match self {
             LaneInput::Kafka(reader) => reader.partition(),
+            LaneInput::Files(_) | LaneInput::Journal(_) => 0,
         }
     }
 
@@ -29,6 +59,12 @@ impl LaneInput {
     pub fn is_at_end(&self, next_offset: i64, timeout: Duration) -> bool {
         match self {
             LaneInput::Kafka(reader) => reader.is_at_end(next_offset, timeout),
+            // The last look found nothing more, and there is nobody else to ask.
+            LaneInput::Files(_) => true,
+            // While the MQTT broker is away, messages wait there.
+            LaneInput::Journal(journal) => {
+                journal.counts.connected.load(Ordering::Relaxed) && journal.handle.end() == next_offset
+            }
         }
     }
 
@@ -37,9 +73,33 @@ impl LaneInput {
     /// # Errors
     /// Those after which this input cannot go on. What passes by itself (a broker that is away) is waited for.
     pub fn poll(&mut self, timeout: Duration) -> Result<InputBatch, RuntimeError> {
-        match self {
-            LaneInput::Kafka(reader) => Ok(InputBatch::Kafka(reader.poll(timeout)?)),
+        Ok(match self {
+            LaneInput::Kafka(reader) => InputBatch::Kafka(reader.poll(timeout)?),
+            LaneInput::Files(log) => InputBatch::Files(log.poll(timeout, MOST_MESSAGES)?),
+            LaneInput::Journal(journal) => InputBatch::Journal(journal.reader.poll(timeout, MOST_MESSAGES)?),
+        })
+    }
+
+    /// Told after a checkpoint that the lane reads on at `offset`. What no checkpoint that is kept needs may go.
+    pub fn checkpointed(&mut self, offset: i64, kept: usize) -> Result<(), RuntimeError> {
+        if let LaneInput::Journal(journal) = self {
+            journal.kept.push_back(offset);
+            while journal.kept.len() > kept.max(1) {
+                journal.kept.pop_front();
+            }
+            if journal.kept.len() == kept.max(1)
+                && let Some(oldest) = journal.kept.front()
+            {
+                journal.handle.release(*oldest, now_ms())?;
+            }
         }
+        Ok(())
+    }
+
+    /// Whether a checkpoint is wanted though nothing was read: the input has no room left, and gives some free only as
+    /// checkpoints follow each other.
+    pub fn wants_checkpoint(&self) -> bool {
+        matches!(self, LaneInput::Journal(journal) if journal.handle.is_full())
     }
 }
 
@@ -47,6 +107,10 @@ impl LaneInput {
 pub enum InputBatch {
     /// Messages that librdkafka owns.
     Kafka(Batch),
+    /// Rows of files.
+    Files(FileBatch),
+    /// Records of a journal.
+    Journal(JournalBatch),
 }
 
 impl InputBatch {
@@ -54,6 +118,8 @@ impl InputBatch {
     pub fn is_empty(&self) -> bool {
         match self {
             InputBatch::Kafka(batch) => batch.is_empty(),
+            InputBatch::Files(batch) => batch.is_empty(),
+            InputBatch::Journal(batch) => batch.is_empty(),
         }
     }
 
@@ -62,6 +128,8 @@ impl InputBatch {
     pub fn end(&self) -> Option<i64> {
         match self {
             InputBatch::Kafka(batch) => batch.end(),
+            InputBatch::Files(batch) => batch.end(),
+            InputBatch::Journal(batch) => batch.end(),
         }
     }
 
@@ -69,6 +137,21 @@ impl InputBatch {
     pub fn records<'a>(&'a self, out: &mut Vec<RawRecord<'a>>) {
         match self {
             InputBatch::Kafka(batch) => batch.records(out),
+            InputBatch::Files(batch) => batch.records(out),
+            InputBatch::Journal(batch) => batch.records(out),
+        }
+    }
+
+    /// Adds to a dead letter what its source knows of the row: file and line, and the row as it stands there.
+    pub fn explain(&self, letter: &mut DeadLetter) {
+        if let InputBatch::Files(batch) = self
+            && let Some(finding) = batch.finding(letter.offset)
+        {
+            let what = finding.problem.unwrap_or(&letter.detail);
+            letter.detail = format!("{}: {what}", finding.place);
+            if let Some(raw) = finding.raw {
+                letter.value = Some(raw.to_vec());
+            }
         }
     }
 }

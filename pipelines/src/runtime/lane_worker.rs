@@ -18,7 +18,7 @@ use tokio::sync::watch;
 
 use super::error::RuntimeError;
 use super::halt::{Ending, Halt};
-use super::lane_input::LaneInput;
+use super::lane_input::{InputBatch, LaneInput};
 use super::metrics::LaneMetrics;
 use super::reference_watch::Tables;
 use super::schemas::Schemas;
@@ -28,6 +28,16 @@ const GATHER: Duration = Duration::from_millis(20);
 
 /// How long a lane waits for the broker's word on where its partition ends.
 const BROKER_WAIT: Duration = Duration::from_secs(1);
+/// When a lane stops by itself, with everything read before it judged and in a checkpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Until {
+    /// Never.
+    Stopped,
+    /// Once it has read up to this offset.
+    Offset(i64),
+    /// Once there is nothing more to read.
+    End,
+}
 
 /// Everything a lane's thread needs.
 pub struct LaneWorker {
@@ -47,8 +57,10 @@ pub struct LaneWorker {
     pub references: watch::Receiver<Tables>,
     /// Watches for idleness, where the source has an `idle_after`.
     pub idle: Option<Idle>,
-    /// Stop once the partition has been read up to this offset.
-    pub until: Option<i64>,
+    /// How many checkpoints the store keeps.
+    pub kept_checkpoints: usize,
+    /// When to stop without being told to.
+    pub until: Until,
     pub halt: Arc<Halt>,
     /// Told (partition, offset) after each checkpoint.
     pub checkpointed: UnboundedSender<(i32, i64)>,
@@ -112,7 +124,7 @@ impl LaneWorker {
                     );
                     records.drain(..again);
                 }
-                taken = self.take(&records, &mut output, &mut last)?;
+                taken = self.take(&batch, &records, &mut output, &mut last)?;
                 dirty = true;
                 at_end = false;
                 self.show();
@@ -139,7 +151,12 @@ impl LaneWorker {
                 );
                 return Ok(self.end(true));
             }
-            let ended = self.until.is_some_and(|u| self.next_offset >= u);
+            let ended = match self.until {
+                Until::Stopped => false,
+                Until::Offset(end) => self.next_offset >= end,
+                Until::End => taken && batch.end().is_some(),
+            };
+            dirty |= self.input.wants_checkpoint();
             let stop = ended || told.is_some();
             self.hurry();
             if dirty && (stop || last.elapsed() >= self.checkpoint_every) {
@@ -148,7 +165,7 @@ impl LaneWorker {
                 dirty = false;
             }
             if let Some(committed) = self.store.poll_commit()? {
-                self.durable(&committed);
+                self.durable(&committed)?;
                 self.show_remote();
             }
             if stop {
@@ -163,6 +180,7 @@ impl LaneWorker {
     /// not so only when told to stop while waiting.
     fn take(
         &mut self,
+        batch: &InputBatch,
         records: &[RawRecord<'_>],
         output: &mut Output,
         last: &mut Instant,
@@ -178,6 +196,9 @@ impl LaneWorker {
                 Ok(n) => {
                     self.next_offset = rest[n - 1].offset + 1;
                     rest = &rest[n..];
+                    for d in &mut output.dead {
+                        batch.explain(d);
+                    }
                     self.keep(output)?;
                 }
                 Err(LaneError::NeedSchema { id, .. }) => {
@@ -315,14 +336,14 @@ impl LaneWorker {
             std::thread::sleep(Duration::from_millis(2));
         }
         if let Some(committed) = self.store.finish_commit()? {
-            self.durable(&committed);
+            self.durable(&committed)?;
         }
         self.show_remote();
         Ok(())
     }
 
     /// A checkpoint has become durable.
-    fn durable(&mut self, committed: &Committed) {
+    fn durable(&mut self, committed: &Committed) -> Result<(), RuntimeError> {
         let lane = self.input.lane();
         let took = self.begun.take().map(|b| b.elapsed()).unwrap_or_default();
         self.metrics.checkpoint_write_duration.observe(took.as_secs_f64());
@@ -332,8 +353,10 @@ impl LaneWorker {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |d| d.as_secs_f64());
         self.metrics.checkpoint_time.set(now);
         tracing::debug!(lane, offset = committed.next_offset, log = committed.log_size, ?took, "checkpoint");
+        self.input.checkpointed(committed.next_offset, self.kept_checkpoints)?;
         // Nobody listens any more only when the process is ending.
         let _ = self.checkpointed.send((lane, committed.next_offset));
+        Ok(())
     }
 
     /// A process that ends does not wait for ever for an object store that is away.

@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use avouch_connectors::kafka::{KafkaError, Source};
+use avouch_connectors::kafka::KafkaError;
 use avouch_connectors::schema_registry::SchemaRegistry;
 use avouch_connectors::store::StoreError;
 use avouch_engine::idle::Idle;
@@ -24,7 +24,7 @@ use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 
 use super::error::RuntimeError;
 use super::halt::{Ending, Halt};
-use super::lane_input::LaneInput;
+use super::inputs::Inputs;
 use super::lane_worker::{LaneEnd, LaneWorker};
 use super::metrics::Metrics;
 use super::open::{Opener, ReadyLane, part};
@@ -143,8 +143,8 @@ impl Lanes {
         &self.setup.opener.metrics
     }
 
-    fn source(&self) -> &Source {
-        &self.setup.opener.source
+    fn inputs(&self) -> &Inputs {
+        &self.setup.opener.inputs
     }
 
     /// What the lanes that ended here left, by partition: counters and log size.
@@ -268,7 +268,7 @@ impl Lanes {
         let setup = self.setup.clone();
         let Some(slot) = self.slots.get_mut(&partition) else { return Ok(()) };
         slot.busy = false;
-        let ReadyLane { open, reader, until } = match opened {
+        let ReadyLane { open, input, until } = match opened {
             Ok(Some(ready)) if slot.halt.told().is_none() => ready,
             Ok(_) => return Ok(()),
             Err(_) if slot.halt.told() == Some(Ending::Abandon) => return Ok(()),
@@ -284,12 +284,13 @@ impl Lanes {
             lane: open.lane,
             store: open.store,
             remote: open.remote,
-            input: LaneInput::Kafka(reader),
+            input,
             readiness: setup.opener.readiness.clone(),
             schemas: setup.registry.clone().map(|r| Schemas::new(r, tokio::runtime::Handle::current())),
             references: setup.references.clone(),
             idle: setup.pipeline.source.time.idle_after_ms.map(Idle::new),
             checkpoint_every: setup.checkpoint_every,
+            kept_checkpoints: setup.opener.stores.keep(),
             until,
             halt: slot.halt.clone(),
             checkpointed: setup.checkpointed.clone(),
@@ -432,7 +433,7 @@ impl Lanes {
         let closed = |list: &Vec<i32>| list.iter().all(|p| !self.slots.contains_key(p));
         if self.revoked.as_ref().is_some_and(closed) {
             let list = self.revoked.take().unwrap_or_default();
-            self.source().release(&list)?;
+            self.inputs().release(&list)?;
             tracing::info!(lanes = ?list, "lanes given back");
         }
         Ok(())

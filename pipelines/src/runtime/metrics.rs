@@ -90,6 +90,12 @@ declarations! {
     LANE_OPENING: Histogram "avouch_lane_opening_seconds" [] "From a lane being given to this process until it could run.";
     REBALANCES: Counter "avouch_group_rebalances_total" ["change"] "Changes of this process's lanes by the consumer group: given, taken, or lost because it was silent too long.";
     ANCHOR_LEASE: Gauge "avouch_anchor_lease" [] "1 if this process anchors for all that share its state directory, 0 if another one does.";
+    MQTT_CONNECTED: Gauge "avouch_mqtt_connected" ["source"] "1 while the connection to the MQTT broker stands.";
+    MQTT_MESSAGES: Counter "avouch_mqtt_messages_total" ["source"] "Messages written to the journal since the process started.";
+    MQTT_REDELIVERIES: Counter "avouch_mqtt_redeliveries_total" ["source"] "Redelivered messages that the journal held already.";
+    MQTT_FAILURES: Counter "avouch_mqtt_connection_failures_total" ["source"] "Connections to the MQTT broker that failed or were lost; each is tried again.";
+    JOURNAL_BYTES: Gauge "avouch_journal_size_bytes" ["source"] "Size of the journal on disk.";
+    JOURNAL_END: Gauge "avouch_journal_end_offset" ["source"] "Offset the next message will have in the journal; the lane's next offset follows it.";
     BUILD: Gauge "avouch_build_info" ["version"] "Always 1; its label is the version that runs.";
 }
 
@@ -149,6 +155,12 @@ pub struct Metrics {
     pub rebalances: IntCounterVec,
     /// [`ANCHOR_LEASE`].
     pub anchor_lease: IntGauge,
+    mqtt_connected: IntGaugeVec,
+    mqtt_messages: IntCounterVec,
+    mqtt_redeliveries: IntCounterVec,
+    mqtt_failures: IntCounterVec,
+    journal_bytes: IntGaugeVec,
+    journal_end: IntGaugeVec,
 }
 
 fn register<C: prometheus::core::Collector + Clone + 'static>(registry: &Registry, c: C) -> prometheus::Result<C> {
@@ -220,6 +232,12 @@ impl Metrics {
             lane_opening: register(&r, Histogram::with_opts(opening)?)?,
             rebalances,
             anchor_lease: register(&r, IntGauge::with_opts(opts(ANCHOR_LEASE))?)?,
+            mqtt_connected: int(MQTT_CONNECTED)?,
+            mqtt_messages: counter(MQTT_MESSAGES)?,
+            mqtt_redeliveries: counter(MQTT_REDELIVERIES)?,
+            mqtt_failures: counter(MQTT_FAILURES)?,
+            journal_bytes: int(JOURNAL_BYTES)?,
+            journal_end: int(JOURNAL_END)?,
             registry: r,
         })
     }
@@ -314,6 +332,19 @@ impl Metrics {
             rows: self.reference_rows.with_label_values(&[name]),
             changes: self.reference_changes.with_label_values(&[name]),
             errors: self.reference_errors.with_label_values(&[name]),
+        }
+    }
+
+    /// Those of the bridge that fills a source's journal.
+    pub fn bridge(&self, source: &str) -> BridgeMetrics {
+        let l = [source];
+        BridgeMetrics {
+            connected: self.mqtt_connected.with_label_values(&l),
+            messages: self.mqtt_messages.with_label_values(&l),
+            redeliveries: self.mqtt_redeliveries.with_label_values(&l),
+            failures: self.mqtt_failures.with_label_values(&l),
+            journal_bytes: self.journal_bytes.with_label_values(&l),
+            journal_end: self.journal_end.with_label_values(&l),
         }
     }
 
@@ -451,6 +482,23 @@ pub struct ReferenceMetrics {
     pub changes: IntCounter,
     /// [`REFERENCE_ERRORS`].
     pub errors: IntCounter,
+}
+
+/// Metrics of a bridge and its journal.
+#[derive(Debug, Clone)]
+pub struct BridgeMetrics {
+    /// [`MQTT_CONNECTED`].
+    pub connected: IntGauge,
+    /// [`MQTT_MESSAGES`].
+    pub messages: IntCounter,
+    /// [`MQTT_REDELIVERIES`].
+    pub redeliveries: IntCounter,
+    /// [`MQTT_FAILURES`].
+    pub failures: IntCounter,
+    /// [`JOURNAL_BYTES`].
+    pub journal_bytes: IntGauge,
+    /// [`JOURNAL_END`].
+    pub journal_end: IntGauge,
 }
 
 /// Metrics of a lane's anchors.

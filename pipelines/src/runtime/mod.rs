@@ -19,6 +19,7 @@ mod artifacts;
 mod checkpoint_store;
 mod error;
 mod halt;
+mod inputs;
 mod lane_input;
 mod lane_worker;
 mod lanes;
@@ -37,6 +38,7 @@ pub use anchor_tail::operator_key;
 pub use artifacts::{hex, model_path, pipeline_path, reference_path};
 pub use checkpoint_store::CheckpointStore;
 pub use error::RuntimeError;
+pub use sinks::connection as kafka_connection;
 pub use verdict_json::{class_name, verdict_json};
 
 use std::path::{Path, PathBuf};
@@ -44,7 +46,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use avouch_connectors::http::{HttpError, HttpServer, Readiness};
-use avouch_connectors::kafka::{KafkaConnection, KafkaError, partition_count};
+use avouch_connectors::kafka::KafkaError;
 use avouch_engine::lane::Counters;
 use avouch_engine::plan::LanePlan;
 use avouch_engine::spec::FormatSpec;
@@ -53,7 +55,7 @@ use sha2::{Digest, Sha256};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
-use crate::lang::{Pipeline, SourceKind};
+use crate::lang::Pipeline;
 use metrics::Metrics;
 use readers::OwnReaders;
 use reference_watch::ReferenceWatch;
@@ -62,6 +64,8 @@ pub use avouch_connectors::kafka::Share;
 
 /// How long questions to the brokers may take at the start.
 const ANSWER: Duration = Duration::from_secs(10);
+/// Largest number of messages taken at once: enough to amortise a step, small enough to keep its columns in cache.
+const MOST_MESSAGES: usize = 4_096;
 /// How often a process may be fenced under its own name within [`FENCED_WITHIN`] before it gives up.
 const FENCED_OFTEN: usize = 3;
 const FENCED_WITHIN: Duration = Duration::from_secs(300);
@@ -116,6 +120,7 @@ pub async fn run_watched(
     metrics: Metrics,
     mut stop: watch::Receiver<bool>,
 ) -> Result<Summary, RuntimeError> {
+    let options = RunOptions { until_end: options.until_end || pipeline.source.ends(), ..options };
     let state = state_dir(pipeline);
     std::fs::create_dir_all(&state).map_err(|source| RuntimeError::File { path: state.clone(), source })?;
     let secret = secret::secret(pipeline, &state)?;
@@ -129,10 +134,11 @@ pub async fn run_watched(
     tracing::info!(address = %http.address(), "serving /metrics, /livez and /readyz");
     let http = tokio::spawn(http.serve());
 
-    let SourceKind::Kafka(kafka) = &pipeline.source.kind;
-    let connection = kafka.connection();
-    check_topics(pipeline, &connection, &plan.source.topic, options.create_topics).await?;
     let readers = OwnReaders::default();
+    let partitions = inputs::lanes(pipeline).await?;
+    for topic in sinks::topics(pipeline) {
+        sinks::prepare(&topic, options.create_topics.then_some(partitions)).await?;
+    }
     let registry = schemas::registry(pipeline, &state)?;
     if let Some(registry) = &registry
         && let Err(e) = registry.ping().await
@@ -149,7 +155,6 @@ pub async fn run_watched(
 
     let membership = session::Membership {
         pipeline,
-        kafka,
         plan,
         options,
         metrics,
@@ -158,7 +163,6 @@ pub async fn run_watched(
         stores,
         secret,
         readers,
-        connection,
         registry,
         references,
     };
@@ -236,23 +240,6 @@ fn joined(ended: Result<Result<(), RuntimeError>, tokio::task::JoinError>) -> Re
         Ok(ended) => ended,
         Err(e) => Err(RuntimeError::Start(format!("a part of the runtime ended: {e}"))),
     }
-}
-
-/// Every topic that is read or written is there, or is created where that was asked for.
-async fn check_topics(
-    pipeline: &Pipeline,
-    connection: &KafkaConnection,
-    source: &str,
-    create: bool,
-) -> Result<(), RuntimeError> {
-    let partitions = {
-        let (connection, source) = (connection.clone(), source.to_owned());
-        blocking(move || Ok(partition_count(&connection, &source, ANSWER)?)).await?
-    };
-    for topic in sinks::topics(pipeline) {
-        sinks::prepare(&topic, create.then_some(partitions)).await?;
-    }
-    Ok(())
 }
 
 fn keep_artifacts(pipeline: &Pipeline, plan: &LanePlan, state: &Path) -> Result<(), RuntimeError> {

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use avouch_connectors::http::Readiness;
-use avouch_connectors::kafka::{PartitionReader, Source};
 use avouch_connectors::store::{LaneStore, RemoteLane, StoreError};
 use avouch_engine::lane::Lane;
 use avouch_engine::plan::LanePlan;
@@ -14,7 +13,10 @@ use avouch_engine::verdict::{LogOrigin, Secret};
 use super::checkpoint_store::CheckpointStore;
 use super::error::RuntimeError;
 use super::halt::Halt;
+use super::inputs::Inputs;
 use super::lane_dir;
+use super::lane_input::LaneInput;
+use super::lane_worker::Until;
 use super::metrics::Metrics;
 
 /// How often a lane's store is tried while another process has it.
@@ -32,9 +34,9 @@ pub struct OpenLane {
 /// A lane that can run.
 pub struct ReadyLane {
     pub open: OpenLane,
-    pub reader: PartitionReader,
-    /// Where to end, if there is to be an end.
-    pub until: Option<i64>,
+    pub input: LaneInput,
+    /// When it ends by itself.
+    pub until: Until,
 }
 
 /// What opening needs to know.
@@ -43,7 +45,7 @@ pub struct Opener {
     pub state: PathBuf,
     pub stores: CheckpointStore,
     pub secret: Secret,
-    pub source: Arc<Source>,
+    pub inputs: Arc<Inputs>,
     pub readiness: Readiness,
     pub metrics: Metrics,
     /// Whether to wait for a store that another process has: the group says that the lane is ours, so it will let go.
@@ -90,10 +92,9 @@ impl Opener {
         if halt.told().is_some() {
             return Ok(None);
         }
-        let until = if self.until_end { Some(self.source.end_offset(partition)?) } else { None };
-        let reader = self.source.begin(partition, open.next_offset)?;
+        let (input, until) = self.inputs.begin(partition, open.next_offset, self.until_end)?;
         self.metrics.lane_opening.observe(began.elapsed().as_secs_f64());
-        Ok(Some(ReadyLane { open, reader, until }))
+        Ok(Some(ReadyLane { open, input, until }))
     }
 }
 

@@ -8,31 +8,30 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use avouch_connectors::http::Readiness;
-use avouch_connectors::kafka::{GroupEvent, KafkaConnection, Source};
+use avouch_connectors::kafka::GroupEvent;
 use avouch_connectors::schema_registry::SchemaRegistry;
 use avouch_engine::plan::LanePlan;
 use avouch_engine::verdict::Secret;
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
 
 use super::checkpoint_store::CheckpointStore;
 use super::error::RuntimeError;
+use super::inputs::{Inputs, OpenInputs};
 use super::lanes::{Lanes, Setup};
 use super::metrics::Metrics;
 use super::open::Opener;
 use super::readers::OwnReaders;
 use super::reference_watch::Tables;
-use super::{Beside, RunOptions, Share, Summary, blocking, joined};
-use crate::lang::{KafkaSource, Pipeline};
+use super::{Beside, RunOptions, Share, Summary, joined};
+use crate::lang::Pipeline;
 
-/// Largest number of messages taken at once: enough to amortise a step, small enough to keep its columns in cache.
-const MOST_MESSAGES: usize = 4_096;
 /// How long the source's queue is served at a time.
 const SERVE: Duration = Duration::from_millis(100);
 
 /// What a membership needs, and what outlives it.
 pub(super) struct Membership<'p> {
     pub pipeline: &'p Pipeline,
-    pub kafka: &'p KafkaSource,
     pub plan: Arc<LanePlan>,
     pub options: RunOptions,
     pub metrics: Metrics,
@@ -41,7 +40,6 @@ pub(super) struct Membership<'p> {
     pub stores: CheckpointStore,
     pub secret: Secret,
     pub readers: OwnReaders,
-    pub connection: KafkaConnection,
     /// Where schemas are asked for, if the format has any.
     pub registry: Option<Arc<SchemaRegistry>>,
     /// The reference tables, as they change.
@@ -52,12 +50,11 @@ impl Membership<'_> {
     /// Joins, runs the lanes it is given, and leaves.
     pub async fn run(&self, beside: &mut Beside, stop: &mut watch::Receiver<bool>) -> Result<Summary, RuntimeError> {
         let options = self.options;
-        let (source, mut events) = {
-            let (connection, topic) = (self.connection.clone(), self.plan.source.topic.clone());
-            let group = self.kafka.group_options();
-            blocking(move || Ok(Source::open(&connection, &topic, group, options.share, MOST_MESSAGES)?)).await?
-        };
-        let source = Arc::new(source);
+        let OpenInputs { inputs, mut events, mut bridges } =
+            Inputs::open(self.pipeline, &self.state, options, &self.metrics).await?;
+        let source = Arc::new(inputs);
+        let (stop_bridges, bridges_stop) = watch::channel(false);
+        let mut filling: JoinSet<Result<(), RuntimeError>> = JoinSet::new();
         let served = Arc::new(AtomicBool::new(true));
         let mut serving = {
             let (source, served) = (source.clone(), served.clone());
@@ -88,6 +85,11 @@ impl Membership<'_> {
                     offsets.insert(partition, offset);
                     Ok(())
                 }
+                Some(bridge) = bridges.recv() => {
+                    filling.spawn(bridge.run(bridges_stop.clone()));
+                    Ok(())
+                }
+                Some(ended) = filling.join_next() => joined(ended),
                 _ = tick.tick() => {
                     if !offsets.is_empty() {
                         source.report(&std::mem::take(&mut offsets).into_iter().collect::<Vec<_>>());
@@ -104,6 +106,11 @@ impl Membership<'_> {
             if stopping {
                 lanes.stop();
             }
+        }
+        // What a bridge has written and no lane has judged waits in the journal.
+        stop_bridges.send_replace(true);
+        while let Some(ended) = filling.join_next().await {
+            note(joined(ended), &mut failure);
         }
         while let Ok((partition, offset)) = told.try_recv() {
             offsets.insert(partition, offset);
@@ -127,16 +134,17 @@ impl Membership<'_> {
         }
     }
 
-    fn setup(&self, source: Arc<Source>, checkpointed: mpsc::UnboundedSender<(i32, i64)>) -> Setup {
+    fn setup(&self, inputs: Arc<Inputs>, checkpointed: mpsc::UnboundedSender<(i32, i64)>) -> Setup {
+        let waits = inputs.is_shared() && self.options.share == Share::Group;
         let opener = Opener {
             plan: self.plan.clone(),
             state: self.state.clone(),
             stores: self.stores.clone(),
             secret: self.secret.clone(),
-            source,
+            inputs,
             readiness: self.readiness.clone(),
             metrics: self.metrics.clone(),
-            waits: self.options.share == Share::Group,
+            waits,
             until_end: self.options.until_end,
         };
         Setup {
@@ -151,7 +159,7 @@ impl Membership<'_> {
     }
 
     /// Does what the group has decided.
-    fn follow(&self, source: &Source, lanes: &mut Lanes, event: GroupEvent) -> Result<(), RuntimeError> {
+    fn follow(&self, source: &Inputs, lanes: &mut Lanes, event: GroupEvent) -> Result<(), RuntimeError> {
         let (metrics, readiness) = (&self.metrics, &self.readiness);
         match event {
             GroupEvent::Assigned(partitions) => {

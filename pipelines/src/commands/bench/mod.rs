@@ -86,6 +86,9 @@ pub enum BenchError {
     /// The first row of the file is no JSON object.
     #[error("the first row of the file is no JSON object: {0}")]
     Row(String),
+    /// The pipeline reads something else.
+    #[error("the pipeline's source is not Kafka; leave --kafka out")]
+    NotKafka,
     /// The pipeline has no windowed step.
     #[error("the pipeline has no windowed step to measure")]
     NoWindow,
@@ -269,7 +272,7 @@ fn from_kafka(
     let (mut store, _) = LaneStore::open(state, &LogOrigin::new(&plan.pipeline, 0), StoreOptions::default())?;
     let mut lane = Lane::new(plan.clone(), 0, secret());
     lane.begin_references(&mut Output::default())?;
-    let SourceKind::Kafka(kafka) = &pipeline.source.kind;
+    let SourceKind::Kafka(kafka) = &pipeline.source.kind else { return Err(BenchError::NotKafka) };
     let group = GroupOptions { group: "avouch-bench".into(), ..kafka.group_options() };
     let (source, _events) = Source::open(&kafka.connection(), &plan.source.topic, group, Share::All, BATCH)?;
     let mut reader = source.begin(0, None)?;

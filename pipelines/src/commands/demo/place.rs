@@ -155,7 +155,7 @@ mod tests {
         let path = place.path().join("pipeline.toml");
         std::fs::write(&path, &text).unwrap();
         let pipeline = Pipeline::load(&path).unwrap_or_else(|e| panic!("{}", e.render_text(false)));
-        let SourceKind::Kafka(kafka) = &pipeline.source.kind;
+        let SourceKind::Kafka(kafka) = &pipeline.source.kind else { panic!("the demo reads Kafka") };
         assert_eq!(kafka.brokers.as_str(), "localhost:1");
         assert_eq!(kafka.topic.as_str(), "demo.telemetry");
         let crate::lang::DeadLetterKind::Kafka(dead) = &pipeline.dead_letter.kind else { panic!() };

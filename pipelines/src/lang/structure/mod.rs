@@ -9,16 +9,18 @@ mod outputs;
 mod reference;
 mod sinks;
 mod source;
+mod source_files;
+mod source_mqtt;
 mod steps;
 mod train;
 
 use std::net::SocketAddr;
 
-use super::fields::{Fields, Keys, Need, Reading, list};
+use super::fields::{Fields, Keys, Need, Reading, list, value_span};
 use super::interpolate::Text;
 use super::pipeline::{Anchor, ModelStep, ReferenceTable, Source, SqlStep, Train};
 use super::span::{Span, Spanned};
-use super::tree::{Entry, Node};
+use super::tree::{Entry, Node, NodeValue};
 
 pub(super) use head::Head;
 pub(super) use sinks::{DeadLetterDraft, KindFacts, SinkDraft};
@@ -181,6 +183,27 @@ fn is_identifier(name: &str) -> bool {
 
 fn name_of(e: &Entry) -> Spanned<String> {
     Spanned::new(e.key.clone(), e.key_span)
+}
+
+/// `delimiter` of CSV files; `,` if not given.
+fn read_delimiter(cx: &mut Reading<'_>, f: &Fields<'_>) -> Option<u8> {
+    let Some(e) = f.get("delimiter") else { return Some(b',') };
+    match &e.node.value {
+        NodeValue::Str(s) if s.len() == 1 && !s.contains(['"', '\n', '\r']) => Some(s.as_bytes()[0]),
+        NodeValue::Str(_) => {
+            cx.diags.error(
+                "bad-delimiter",
+                value_span(e),
+                format!("`{}` must be one ASCII character", f.name("delimiter")),
+                "write for example `delimiter = \";\"`, or \"\\t\" for a tab",
+            );
+            None
+        }
+        _ => {
+            f.wrong_type(cx, e, "a string", "delimiter = \";\"");
+            None
+        }
+    }
 }
 
 /// Reports a topic Kafka would refuse. The value is not shown when it came from outside.

@@ -3,13 +3,16 @@
 use avouch_engine::spec::{FieldSpec, FieldType};
 
 use super::super::fields::{Choices, Fields, Keys, Need, Reading, closest, list, value_span};
+use super::super::format::Format;
 use super::super::interpolate::Text;
 use super::super::pipeline::{KafkaSource, Source, SourceKind, Time};
 use super::super::span::Spanned;
 use super::super::tree::{Entry, NodeValue};
+use super::source_files::{self, FILES_SOURCE};
+use super::source_mqtt::{self, MQTT_SOURCE};
 use super::{SourceDraft, check_topic, format, name_of};
 
-const SOURCE: Keys = Keys {
+const KAFKA_SOURCE: Keys = Keys {
     known: &[
         "kind",
         "brokers",
@@ -33,7 +36,7 @@ const SOURCE: Keys = Keys {
     planned: &[("identity", "remove it; until then, let Kafka's access control say who may write to the topic")],
 };
 const TIME: Keys = Keys { known: &["column", "max_disorder", "idle_after", "max_future"], planned: &[] };
-const KIND: Choices = Choices { what: "source kind", known: &["kafka"], planned: &["files", "mqtt", "ethereum"] };
+const KIND: Choices = Choices { what: "source kind", known: &["kafka", "files", "mqtt"], planned: &["ethereum"] };
 const SCHEMA_EXAMPLE: &str = "schema = { device = \"utf8!\", ts = \"timestamp_ms!\", temperature = \"f64\" }";
 const DEFAULT_MAX_FUTURE_MS: i64 = 300_000;
 const DEFAULT_MAX_RECORD_BYTES: i64 = 1 << 20;
@@ -44,28 +47,28 @@ pub(super) fn read(cx: &mut Reading<'_>, e: &Entry, default_group: Option<Text>)
 
 fn read_body(cx: &mut Reading<'_>, e: &Entry, default_group: Option<Text>) -> Option<Source> {
     let path = format!("sources.{}", e.key);
-    let f = Fields::open(cx, &e.node, &path, e.key_span, &SOURCE, "[sources.readings]")?;
+    let keys = match kind_of(e) {
+        Some("files") => &FILES_SOURCE,
+        Some("mqtt") => &MQTT_SOURCE,
+        _ => &KAFKA_SOURCE,
+    };
+    let f = Fields::open(cx, &e.node, &path, e.key_span, keys, "[sources.readings]")?;
     let kind = f.choice(cx, Need::Must, "kind", &KIND, "kind = \"kafka\"");
     if kind.is_none() && f.get("kind").is_some() {
         // Another kind has other keys: what is missing for Kafka says nothing about it.
         return None;
     }
-    let brokers = f.text(cx, Need::Must, "brokers", "brokers = \"${env:KAFKA_BROKERS:-localhost:9092}\"");
-    if let Some(b) = &brokers {
-        check_brokers(cx, b);
-    }
-    let security = super::kafka::read_security(cx, &f);
-    let topic = f.text(cx, Need::Must, "topic", "topic = \"pumps.telemetry\"");
-    if let Some(t) = &topic {
-        check_topic(cx, t);
-    }
-    let group = match f.get("group") {
-        None => default_group,
-        Some(_) => f.text(cx, Need::May, "group", "group = \"pump-health\""),
+    let kind = match kind.as_ref().map(|k| k.value) {
+        Some("files") => source_files::read(cx, &f).map(SourceKind::Files),
+        Some("mqtt") => source_mqtt::read(cx, &f, default_group).map(SourceKind::Mqtt),
+        other => read_kafka(cx, &f, default_group).filter(|_| other.is_some()).map(SourceKind::Kafka),
     };
-    let membership = super::kafka::read_membership(cx, &f);
     let fields = read_schema(cx, &f);
-    let format = format::read(cx, &f, fields.as_deref());
+    // The rows of a file become readings by their columns' names.
+    let format = match keys.known.contains(&"format") {
+        true => format::read(cx, &f, fields.as_deref()),
+        false => Some(Format::Json),
+    };
     let key = f.literal(cx, Need::Must, "key", "key = \"device\"");
     if let (Some(fields), Some(key)) = (&fields, &key) {
         check_column(cx, fields, key, FieldType::Utf8, "names the device");
@@ -85,7 +88,6 @@ fn read_body(cx: &mut Reading<'_>, e: &Entry, default_group: Option<Text>) -> Op
             f.size(cx, Need::May, "max_record_bytes", range, "max_record_bytes = \"1MiB\"").map(|s| s.value)
         }
     };
-    kind?;
     Some(Source {
         name: name_of(e),
         format: format?,
@@ -94,14 +96,35 @@ fn read_body(cx: &mut Reading<'_>, e: &Entry, default_group: Option<Text>) -> Op
         time: time?,
         device_ttl_ms: device_ttl_ms?,
         max_record_bytes: usize::try_from(max_record?).ok()?,
-        kind: SourceKind::Kafka(KafkaSource {
-            brokers: brokers?,
-            topic: topic?,
-            group: group?,
-            security: security?,
-            membership: membership?,
-        }),
+        kind: kind?,
     })
+}
+
+/// The kind as it stands there, to know which keys the table may have.
+fn kind_of(e: &Entry) -> Option<&str> {
+    let NodeValue::Table(entries) = &e.node.value else { return None };
+    match &entries.iter().find(|x| x.key == "kind")?.node.value {
+        NodeValue::Str(kind) => Some(kind),
+        _ => None,
+    }
+}
+
+fn read_kafka(cx: &mut Reading<'_>, f: &Fields<'_>, default_group: Option<Text>) -> Option<KafkaSource> {
+    let brokers = f.text(cx, Need::Must, "brokers", "brokers = \"${env:KAFKA_BROKERS:-localhost:9092}\"");
+    if let Some(b) = &brokers {
+        check_brokers(cx, b);
+    }
+    let security = super::kafka::read_security(cx, f);
+    let topic = f.text(cx, Need::Must, "topic", "topic = \"pumps.telemetry\"");
+    if let Some(t) = &topic {
+        check_topic(cx, t);
+    }
+    let group = match f.get("group") {
+        None => default_group,
+        Some(_) => f.text(cx, Need::May, "group", "group = \"pump-health\""),
+    };
+    let membership = super::kafka::read_membership(cx, f);
+    Some(KafkaSource { brokers: brokers?, topic: topic?, group: group?, security: security?, membership: membership? })
 }
 
 pub(super) fn check_brokers(cx: &mut Reading<'_>, brokers: &Text) {

@@ -52,25 +52,7 @@ fn read_data(cx: &mut Reading<'_>, f: &Fields<'_>) -> Option<TrainData> {
     }
     let d = f.table(cx, Need::Must, "data", &DATA, DATA_EXAMPLE)?;
     let files = d.text(cx, Need::Must, "files", "files = \"data/*.csv\"");
-    let delimiter = match d.get("delimiter") {
-        None => Some(b','),
-        Some(e) => match &e.node.value {
-            NodeValue::Str(s) if s.len() == 1 && !s.contains(['"', '\n', '\r']) => Some(s.as_bytes()[0]),
-            NodeValue::Str(_) => {
-                cx.diags.error(
-                    "bad-delimiter",
-                    value_span(e),
-                    format!("`{}` must be one ASCII character", d.name("delimiter")),
-                    "write for example `delimiter = \";\"`, or \"\\t\" for a tab",
-                );
-                None
-            }
-            _ => {
-                d.wrong_type(cx, e, "a string", "delimiter = \";\"");
-                None
-            }
-        },
-    };
+    let delimiter = super::read_delimiter(cx, &d);
     let device = match d.get("device") {
         None => Some(TrainDevice::Key),
         Some(_) => d.literal(cx, Need::May, "device", "device = \"path\"").map(|name| match name.value.as_str() {

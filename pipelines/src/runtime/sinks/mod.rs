@@ -135,16 +135,20 @@ pub(super) fn topics(pipeline: &Pipeline) -> Vec<Topic> {
 fn source_brokers(pipeline: &Pipeline) -> Option<&str> {
     match &pipeline.source.kind {
         SourceKind::Kafka(kafka) => Some(kafka.brokers.as_str()),
+        SourceKind::Files(_) | SourceKind::Mqtt(_) => None,
     }
 }
 
 /// How a topic's cluster is reached: the source's as the source is; another one without security, for the source's
 /// credentials are nobody else's business.
-fn connection(pipeline: &Pipeline, k: &KafkaSink) -> KafkaConnection {
-    let SourceKind::Kafka(source) = &pipeline.source.kind;
-    match &k.brokers {
-        Some(own) if own.as_str() != source.brokers.as_str() => KafkaConnection::plaintext(own.as_str()),
-        _ => source.connection(),
+pub fn connection(pipeline: &Pipeline, k: &KafkaSink) -> KafkaConnection {
+    match (&pipeline.source.kind, &k.brokers) {
+        (SourceKind::Kafka(source), None) => source.connection(),
+        (SourceKind::Kafka(source), Some(own)) if own.as_str() == source.brokers.as_str() => source.connection(),
+        (_, own) => {
+            // Invariant: a sink without brokers stands only beside a Kafka source; `check` refuses others.
+            KafkaConnection::plaintext(own.as_ref().map_or("", |b| b.as_str()))
+        }
     }
 }
 
