@@ -5,6 +5,7 @@
 //!   Anvil        an Ethereum node               (npm: connectors/ethereum/contracts)
 //!   Alertmanager Debian's
 //!   Endpoint     HTTP, in the test's process: takes, refuses, fails, dies
+//!   Mosquitto    Debian's, an MQTT broker
 //!   ObjectStore  moto, which speaks S3 (pip)    (tests/setup/install moto)
 //!   Prometheus   Debian's, scraping a program   (configuration: tests/prometheus)
 //!   Registry     a schema registry, in process: the part of Confluent's REST interface that readers use
@@ -22,6 +23,7 @@ pub mod anvil;
 pub mod avouch;
 pub mod endpoint;
 pub mod kafka;
+pub mod mosquitto;
 pub mod objects;
 pub mod place;
 pub mod process;
@@ -35,6 +37,7 @@ pub use anvil::Anvil;
 pub use avouch::Avouch;
 pub use endpoint::Endpoint;
 pub use kafka::KafkaBroker;
+pub use mosquitto::Mosquitto;
 pub use objects::ObjectStore;
 pub use place::{Missing, datasets};
 pub use process::Process;
