@@ -714,6 +714,10 @@ impl Lane {
         }
         for o in &mut lane.windows {
             o.restore(&lane.devices, &mut r)?;
+            // Otherwise its windows would wait for rows of a time that the lane has not reached.
+            if o.watermark() > lane.admission.watermark().unwrap_or(i64::MIN) {
+                return Err(r.invalid("a windowed step is ahead of the lane's watermark").into());
+            }
         }
         r.finish()?;
         Ok(lane)

@@ -192,6 +192,11 @@ impl WindowOperator {
         self.watermark = self.watermark.max(watermark);
     }
 
+    /// The watermark after the last row seen; `i64::MIN` before the first.
+    pub(crate) fn watermark(&self) -> i64 {
+        self.watermark
+    }
+
     /// No window closes before this watermark, if one is open.
     pub fn next_end(&self) -> Option<i64> {
         (self.next_end != i64::MAX).then_some(self.next_end)
