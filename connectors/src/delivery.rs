@@ -4,6 +4,7 @@
 //! same records are offered again. A sink that *refuses* takes others, but not these records, however often they are
 //! offered: they are kept elsewhere and the cursor goes on.
 
+use std::ops::Range;
 use std::time::Duration;
 
 use thiserror::Error;
@@ -60,6 +61,8 @@ pub enum Failure {
         status: String,
         /// Its words.
         why: String,
+        /// Which of the records offered may be the refused ones, counted from 0; `None` where it does not say.
+        among: Option<Range<usize>>,
     },
     /// Going on would be wrong.
     #[error("{0}")]

@@ -90,7 +90,7 @@ impl Endpoint {
             408 | 504 => DownKind::Timeout,
             425 | 423 => DownKind::Busy,
             300..=399 | 401..=405 | 407 | 421 | 426 => DownKind::Denied,
-            400..=499 => return Failure::Refused { status: status.as_u16().to_string(), why },
+            400..=499 => return Failure::Refused { status: status.as_u16().to_string(), why, among: None },
             _ => DownKind::Failed,
         };
         Failure::Down { kind, why, retry_after }

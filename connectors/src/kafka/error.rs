@@ -1,5 +1,7 @@
 //! What can go wrong with Kafka, and whether trying again can help.
 
+use std::ops::Range;
+
 use rdkafka::error::{KafkaError as Rd, RDKafkaErrorCode};
 use thiserror::Error;
 
@@ -81,6 +83,8 @@ pub enum KafkaError {
         topic: String,
         /// The broker's code.
         code: RDKafkaErrorCode,
+        /// Which of the records written may be the refused ones, counted from 0.
+        among: Range<usize>,
         /// librdkafka's words.
         source: Rd,
     },
@@ -131,7 +135,9 @@ impl KafkaError {
         use RDKafkaErrorCode as C;
         let why = self.to_string();
         let source = match self {
-            KafkaError::Refused { code, .. } => return Failure::Refused { status: format!("{code:?}"), why },
+            KafkaError::Refused { code, among, .. } => {
+                return Failure::Refused { status: format!("{code:?}"), why, among: Some(among.clone()) };
+            }
             KafkaError::Fenced { .. } | KafkaError::OffsetGone { .. } | KafkaError::SameInstance { .. } => {
                 return Failure::Fatal(why);
             }
@@ -166,16 +172,17 @@ impl KafkaError {
     }
 }
 
-/// Whether a broker's code is about the record, so that no later attempt will pass. Rights, space and leaders are not.
+/// Whether a broker's code is about the record, so that no later attempt will pass. Rights, space, leaders and the time of
+/// sending are not.
 pub(super) fn refuses(e: &Rd) -> Option<RDKafkaErrorCode> {
     use RDKafkaErrorCode as C;
     e.rdkafka_error_code().filter(|code| {
         matches!(
             code,
             C::MessageSizeTooLarge
+                | C::MessageBatchTooLarge
                 | C::InvalidMessageSize
                 | C::InvalidRecord
-                | C::InvalidTimestamp
                 | C::UnsupportedForMessageFormat
                 | C::PolicyViolation
         )

@@ -10,6 +10,7 @@ mod error;
 mod group;
 mod mock;
 mod oauth;
+mod producing;
 mod publisher;
 mod sink;
 mod source;
@@ -20,6 +21,7 @@ pub use connection::{KafkaConnection, Password, Sasl, Tls, TlsIdentity, TokenSou
 pub use error::KafkaError;
 pub use group::{GroupEvent, GroupOptions, GroupProtocol};
 pub use mock::EmbeddedBroker;
+pub use producing::OutRecord;
 pub use publisher::{PublishError, Publisher, TopicOptions, create_topic};
-pub use sink::{OutRecord, PlainSink, TransactionalSink};
+pub use sink::{PlainSink, TransactionalSink};
 pub use source::{Share, Source};

@@ -1,218 +1,68 @@
 //! Writing to topics: in transactions that carry their own cursor, or at least once.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use rdkafka::client::ClientContext;
-use rdkafka::client::OAuthToken;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError as Rd, RDKafkaErrorCode};
-use rdkafka::message::{Header, OwnedHeaders};
-use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, ProducerContext, PurgeConfig};
+use rdkafka::producer::{BaseProducer, Producer, PurgeConfig};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
 use super::connection::Context;
-use super::error::refuses;
+use super::producing::{OutRecord, Reports, STEP, TIMEOUT, base_config, delivered, producer, send_all, unwritten};
 use super::{KafkaConnection, KafkaError};
-
-const TIMEOUT: Duration = Duration::from_secs(60);
-/// What is kept of a value that a topic refuses as too large.
-const TRUNCATED_BYTES: usize = 64 * 1024;
-/// Room for what Kafka adds to a record and its batch, generously.
-const FRAMING_BYTES: usize = 512;
-
-/// One record to write.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct OutRecord {
-    /// Key.
-    pub key: Option<Vec<u8>>,
-    /// Value.
-    pub value: Option<Vec<u8>>,
-    /// Headers.
-    pub headers: Vec<(&'static str, Vec<u8>)>,
-}
-
-impl OutRecord {
-    fn size(&self) -> usize {
-        let headers: usize = self.headers.iter().map(|(key, value)| key.len() + value.len() + 16).sum();
-        self.key.as_ref().map_or(0, Vec::len) + self.value.as_ref().map_or(0, Vec::len) + headers
-    }
-}
-
-/// Gathers what was not delivered, and why.
-#[derive(Clone, Default)]
-struct Deliveries {
-    failed: Arc<Mutex<Vec<Rd>>>,
-    connection: Context,
-}
-
-impl Deliveries {
-    fn take(&self) -> Vec<Rd> {
-        std::mem::take(&mut *self.failed.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-}
-
-impl Deliveries {
-    fn any(&self) -> bool {
-        !self.failed.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
-    }
-}
-
-impl ClientContext for Deliveries {
-    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
-
-    fn error(&self, error: Rd, reason: &str) {
-        self.connection.hear(&error, reason);
-    }
-
-    fn generate_oauth_token(&self, _: Option<&str>) -> Result<OAuthToken, Box<dyn std::error::Error>> {
-        self.connection.token()
-    }
-}
-
-impl ProducerContext for Deliveries {
-    type DeliveryOpaque = ();
-    fn delivery(&self, result: &DeliveryResult<'_>, _: ()) {
-        if let Err((e, _)) = result {
-            self.failed.lock().unwrap_or_else(PoisonError::into_inner).push(e.clone());
-        }
-    }
-}
-
-fn base_config(connection: &KafkaConnection) -> ClientConfig {
-    let mut config = connection.config();
-    config
-        .set("enable.idempotence", "true")
-        .set("acks", "all")
-        .set("linger.ms", "5")
-        .set("partitioner", "murmur2_random")
-        .set("queue.buffering.max.messages", "200000")
-        // The broker decides how large a record may be, not this client.
-        .set("message.max.bytes", "1000000000");
-    config
-}
-
-fn producer(connection: &KafkaConnection, config: &ClientConfig) -> Result<BaseProducer<Deliveries>, KafkaError> {
-    let deliveries = Deliveries { failed: Arc::default(), connection: connection.context() };
-    let producer: BaseProducer<Deliveries> =
-        config.create_with_context(deliveries).map_err(|e| connection.refused(e))?;
-    connection.arm(producer.client().native_ptr())?;
-    Ok(producer)
-}
-
-/// What a topic takes, in bytes; see [`super::record_limit`].
-fn limited(config: &mut ClientConfig, limit: Option<usize>) -> &mut ClientConfig {
-    match limit {
-        // A broker judges whole batches by the same limit.
-        Some(limit) => config.set("batch.size", limit.clamp(1, 1_000_000).to_string()),
-        None => config,
-    }
-}
-
-fn send_all(
-    producer: &BaseProducer<Deliveries>,
-    topic: &str,
-    limit: Option<usize>,
-    records: &[OutRecord],
-) -> Result<(), KafkaError> {
-    for r in records {
-        let mut headers =
-            r.headers.iter().fold(OwnedHeaders::new_with_capacity(r.headers.len() + 1), |h, (key, value)| {
-                h.insert(Header { key, value: Some(value) })
-            });
-        let mut value = r.value.as_deref();
-        if let (Some(limit), Some(full)) = (limit, value)
-            && r.size() + FRAMING_BYTES > limit
-        {
-            let size = full.len().to_string();
-            headers = headers.insert(Header { key: "truncated-from", value: Some(size.as_bytes()) });
-            value = Some(&full[..full.len().min(TRUNCATED_BYTES).min(limit / 2)]);
-        }
-        let mut record = BaseRecord::<[u8], [u8]>::to(topic).headers(headers);
-        if let Some(k) = r.key.as_deref() {
-            record = record.key(k);
-        }
-        if let Some(v) = value {
-            record = record.payload(v);
-        }
-        loop {
-            match producer.send(record) {
-                Ok(()) => break,
-                Err((Rd::MessageProduction(RDKafkaErrorCode::QueueFull), back)) => {
-                    record = back;
-                    producer.poll(Duration::from_millis(50));
-                }
-                Err((e, _)) => return Err(not_written(topic, e)),
-            }
-        }
-    }
-    Ok(())
-}
-
-/// What it means that a record was not written: this record is refused, or nothing is taken.
-fn not_written(topic: &str, e: Rd) -> KafkaError {
-    match refuses(&e) {
-        Some(code) => KafkaError::Refused { topic: topic.to_owned(), code, source: e },
-        None => KafkaError::client(format!("writing to \"{topic}\""), e),
-    }
-}
-
-/// Of what was not written, what says most: a refused record, else the first that failed. Those that only shared a batch
-/// with it, or were purged, say nothing.
-fn most_telling(mut failed: Vec<Rd>) -> Option<Rd> {
-    failed.retain(|e| {
-        !matches!(
-            e.rdkafka_error_code(),
-            Some(
-                RDKafkaErrorCode::PurgeQueue
-                    | RDKafkaErrorCode::PurgeInflight
-                    | RDKafkaErrorCode::InvalidDifferentRecord
-            )
-        )
-    });
-    let refused = failed.iter().position(|e| refuses(e).is_some()).unwrap_or(0);
-    (!failed.is_empty()).then(|| failed.swap_remove(refused))
-}
 
 /// Writes batches atomically together with a cursor. The cursor is kept as a group offset under a group of the sink's
 /// own, committed in the same transaction as the records; a writer that starts with the same transactional id fences
 /// this one. Kafka takes group offsets only of partitions that exist, so it stands for partition 0 of the sink's own
 /// topic: that is there on whichever cluster the sink writes to, and whatever the pipeline reads.
+///
+/// After a transaction that failed the next one has a new producer. librdkafka (2.12) does not count the sequence numbers of
+/// a refused batch back: unless more was in flight behind it, what its producer sends next is refused too, and so on for ever.
 pub struct TransactionalSink {
-    producer: BaseProducer<Deliveries>,
+    connection: KafkaConnection,
+    config: ClientConfig,
+    state: Mutex<State>,
     cursor: BaseConsumer<Context>,
     id: String,
     topic: String,
     limit: Option<usize>,
 }
 
+struct State {
+    /// `None` after a transaction that failed.
+    producer: Option<BaseProducer<Reports>>,
+    position: Position,
+}
+
+/// The cursor of the last committed transaction and the note written with it, if there was one.
+type Position = Option<(u64, String)>;
+
 /// The partition of the sink's topic that the cursor is an offset of.
 const CURSOR_PARTITION: i32 = 0;
 
 impl TransactionalSink {
-    /// Opens the sink: fences older writers of `id`, ends what they left open.
+    /// Opens the sink: fences older writers of `id`, ends what they left open, then reads the cursor.
     /// The cursor is kept in group `id`. `limit` is what the topic takes ([`super::record_limit`]).
     pub fn open(connection: &KafkaConnection, topic: &str, limit: Option<usize>, id: &str) -> Result<Self, KafkaError> {
-        let producer = producer(
-            connection,
-            limited(&mut base_config(connection), limit)
-                .set("transactional.id", id)
-                .set("transaction.timeout.ms", "60000"),
-        )?;
-        producer.init_transactions(TIMEOUT).map_err(|e| match e {
-            e @ Rd::Transaction(_) if transaction_timed_out(&e) => {
-                let clear = producer.context().connection.clear_error(connection.brokers());
-                clear.unwrap_or(KafkaError::Unreachable { brokers: connection.brokers().to_owned(), source: e })
-            }
-            e => KafkaError::client(format!("opening transactions as \"{id}\""), e),
-        })?;
+        let mut config = base_config(connection, limit);
+        config.set("transactional.id", id).set("transaction.timeout.ms", "60000");
+        let producer = start(connection, &config, id)?;
         let cursor = connection.asking(Some(id))?;
-        Ok(Self { producer, cursor, id: id.to_owned(), topic: topic.to_owned(), limit })
+        let state = Mutex::new(State { producer: Some(producer), position: None });
+        let (connection, id, topic) = (connection.clone(), id.to_owned(), topic.to_owned());
+        let sink = Self { connection, config, state, cursor, id, topic, limit };
+        let position = sink.read_cursor()?;
+        sink.state().position = position;
+        Ok(sink)
     }
 
-    /// Where to go on: the cursor of the last committed transaction and the note written with it, if there was one. Kafka
-    /// forgets it `offsets.retention.minutes` (7 days, if not set) after the last transaction.
-    pub fn position(&self) -> Result<Option<(u64, String)>, KafkaError> {
+    fn state(&self) -> MutexGuard<'_, State> {
+        // A panic elsewhere leaves no producer behind, or one that was not used.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn read_cursor(&self) -> Result<Position, KafkaError> {
         // Serves a token that is due; there are no messages.
         while self.cursor.poll(Duration::ZERO).is_some() {}
         let mut list = TopicPartitionList::new();
@@ -228,41 +78,90 @@ impl TransactionalSink {
         })
     }
 
+    /// Where to go on: the cursor of the last committed transaction and the note written with it, if there was one. Kafka
+    /// forgets it `offsets.retention.minutes` (7 days, if not set) after the last transaction.
+    pub fn position(&self) -> Option<(u64, String)> {
+        self.state().position.clone()
+    }
+
     /// The transactional id, which is also the group that holds the cursor.
     pub fn id(&self) -> &str {
         &self.id
     }
 
     /// Writes all records and moves the cursor to `next` with a `note` that identifies what was written so far, or does
-    /// neither. A record larger than the topic takes is written with its first 64 KiB and a header `truncated-from`.
+    /// neither.
+    ///
+    /// # Errors
+    /// After [`KafkaError::Refused`] nothing of it is written and the sink can be used again. After any other error it is not
+    /// known whether the transaction was committed: open the sink anew and ask for its position.
     pub fn write(&self, records: &[OutRecord], next: u64, note: &str) -> Result<(), KafkaError> {
-        let Err(e) = self.attempt(records, next, note) else { return Ok(()) };
-        let fatal = matches!(&e, KafkaError::Client { source: Rd::Transaction(t), .. } if t.is_fatal())
-            || self.producer.client().fatal_error().is_some();
-        if fatal {
-            return Err(KafkaError::Fenced { id: self.id.clone() });
+        let mut state = self.state();
+        let producer = match state.producer.take() {
+            Some(producer) => producer,
+            None => self.renewed(&state.position)?,
+        };
+        self.transact(&producer, records, next, note)?;
+        *state = State { producer: Some(producer), position: Some((next, note.to_owned())) };
+        Ok(())
+    }
+
+    /// A producer in place of one whose transaction was aborted. Whoever has written as `id` meanwhile is fenced by it, but
+    /// what they wrote stands: then it is they who know where to go on.
+    fn renewed(&self, position: &Position) -> Result<BaseProducer<Reports>, KafkaError> {
+        let producer = start(&self.connection, &self.config, &self.id)?;
+        match self.read_cursor()? == *position {
+            true => Ok(producer),
+            false => Err(KafkaError::Fenced { id: self.id.clone() }),
         }
-        // Aborting waits for the report on everything sent, and this producer has them only when it is polled.
-        self.producer.purge(PurgeConfig::default().queue());
-        self.producer
-            .flush(TIMEOUT)
-            .and_then(|()| self.producer.abort_transaction(TIMEOUT))
-            .map_err(|e| KafkaError::client(format!("aborting a transaction of \"{}\"", self.id), e))?;
+    }
+
+    fn transact(
+        &self,
+        producer: &BaseProducer<Reports>,
+        records: &[OutRecord],
+        next: u64,
+        note: &str,
+    ) -> Result<(), KafkaError> {
+        let Err(e) = self.attempt(producer, records, next, note) else { return Ok(()) };
+        if let Some(fatal) = self.fatal(producer) {
+            return Err(fatal);
+        }
+        // It also shows whether this is still the writer.
+        settle(producer).and_then(|()| producer.abort_transaction(TIMEOUT)).map_err(|e| {
+            let aborting = format!("aborting a transaction of \"{}\"", self.id);
+            self.fatal(producer).unwrap_or_else(|| KafkaError::client(aborting, e))
+        })?;
         // What was refused first says more than that the transaction cannot be committed.
-        Err(match most_telling(self.producer.context().take()) {
-            Some(failed) => not_written(&self.topic, failed),
-            None => e,
+        Err(unwritten(&self.topic, &producer.context().take()).unwrap_or(e))
+    }
+
+    /// What has ended this producer for good, if something has.
+    fn fatal(&self, producer: &BaseProducer<Reports>) -> Option<KafkaError> {
+        use RDKafkaErrorCode as C;
+        let (code, words) = producer.client().fatal_error()?;
+        Some(match code {
+            C::Fenced | C::ProducerFenced | C::InvalidProducerEpoch => KafkaError::Fenced { id: self.id.clone() },
+            code => KafkaError::client(format!("a transaction of \"{}\" ({words})", self.id), Rd::Global(code)),
         })
     }
 
-    fn attempt(&self, records: &[OutRecord], next: u64, note: &str) -> Result<(), KafkaError> {
+    fn attempt(
+        &self,
+        producer: &BaseProducer<Reports>,
+        records: &[OutRecord],
+        next: u64,
+        note: &str,
+    ) -> Result<(), KafkaError> {
         let doing = |what: &str| format!("{what} a transaction of \"{}\"", self.id);
-        self.producer.begin_transaction().map_err(|e| KafkaError::client(doing("beginning"), e))?;
-        send_all(&self.producer, &self.topic, self.limit, records)?;
-        self.reported()?;
+        producer.begin_transaction().map_err(|e| KafkaError::client(doing("beginning"), e))?;
+        send_all(producer, &self.topic, self.limit, records)?;
+        // Once one record is not delivered the transaction can only be aborted, and what still waits in it would wait for as
+        // long as a commit may take.
+        delivered(producer, &self.topic)?;
         // A writer that was fenced learns it here: librdkafka's next call may never return to one.
-        if self.producer.client().fatal_error().is_some() {
-            return Err(KafkaError::Fenced { id: self.id.clone() });
+        if let Some(fatal) = self.fatal(producer) {
+            return Err(fatal);
         }
         let mut list = TopicPartitionList::new();
         let mut cursor = list.add_partition(&self.topic, CURSOR_PARTITION);
@@ -271,31 +170,39 @@ impl TransactionalSink {
         let Some(group) = self.cursor.group_metadata() else {
             return Err(KafkaError::client("cursor", Rd::ClientCreation("the cursor's consumer has no group".into())));
         };
-        self.producer
+        producer
             .send_offsets_to_transaction(&list, &group, TIMEOUT)
             .map_err(|e| KafkaError::client(doing("adding the cursor to"), e))?;
-        self.producer.commit_transaction(TIMEOUT).map_err(|e| KafkaError::client(doing("committing"), e))
+        producer.commit_transaction(TIMEOUT).map_err(|e| KafkaError::client(doing("committing"), e))
     }
 }
 
-impl TransactionalSink {
-    /// Waits until everything sent is delivered, or one is not: from then on the transaction can only be aborted, and what
-    /// still waits in it would wait for as long as a commit may take.
-    fn reported(&self) -> Result<(), KafkaError> {
-        let writing = |e| KafkaError::client(format!("writing to \"{}\"", self.topic), e);
-        let deadline = Instant::now() + TIMEOUT;
-        while self.producer.in_flight_count() > 0 && !self.producer.context().any() {
-            self.producer.poll(Duration::from_millis(100));
-            if Instant::now() > deadline {
-                return Err(writing(Rd::MessageProduction(RDKafkaErrorCode::MessageTimedOut)));
-            }
-        }
-        match self.producer.context().any() {
-            // Which one says most is seen when all are back.
-            true => Err(writing(Rd::MessageProduction(RDKafkaErrorCode::Fail))),
-            false => Ok(()),
+/// Waits until nothing of a transaction that failed is under way. Aborting would wait for it too, but this producer has reports
+/// only when it is polled. What was on its way behind a refused batch is put back into the queue when its answer comes,
+/// and would wait there for an abort that waits for it: so the queue is emptied again and again.
+fn settle(producer: &BaseProducer<Reports>) -> Result<(), Rd> {
+    let deadline = Instant::now() + TIMEOUT;
+    while producer.in_flight_count() > 0 {
+        producer.purge(PurgeConfig::default().queue());
+        producer.poll(STEP);
+        if Instant::now() > deadline {
+            return Err(Rd::Flush(RDKafkaErrorCode::OperationTimedOut));
         }
     }
+    Ok(())
+}
+
+/// A producer that is the writer of `id` from now on: older ones are fenced, what they left open is aborted.
+fn start(connection: &KafkaConnection, config: &ClientConfig, id: &str) -> Result<BaseProducer<Reports>, KafkaError> {
+    let producer = producer(connection, config)?;
+    producer.init_transactions(TIMEOUT).map_err(|e| match e {
+        e @ Rd::Transaction(_) if transaction_timed_out(&e) => {
+            let clear = producer.context().connection.clear_error(connection.brokers());
+            clear.unwrap_or(KafkaError::Unreachable { brokers: connection.brokers().to_owned(), source: e })
+        }
+        e => KafkaError::client(format!("opening transactions as \"{id}\""), e),
+    })?;
+    Ok(producer)
 }
 
 fn transaction_timed_out(e: &Rd) -> bool {
@@ -304,7 +211,10 @@ fn transaction_timed_out(e: &Rd) -> bool {
 
 /// Writes batches at least once: whoever calls keeps the cursor and moves it after [`PlainSink::write`] returns.
 pub struct PlainSink {
-    producer: BaseProducer<Deliveries>,
+    connection: KafkaConnection,
+    config: ClientConfig,
+    /// `None` after a write that failed.
+    producer: Mutex<Option<BaseProducer<Reports>>>,
     topic: String,
     limit: Option<usize>,
 }
@@ -312,20 +222,32 @@ pub struct PlainSink {
 impl PlainSink {
     /// Opens the sink. `limit` is what the topic takes ([`super::record_limit`]).
     pub fn open(connection: &KafkaConnection, topic: &str, limit: Option<usize>) -> Result<Self, KafkaError> {
-        let config = limited(&mut base_config(connection), limit).set("message.timeout.ms", "60000").clone();
-        let producer = producer(connection, &config)?;
-        Ok(Self { producer, topic: topic.to_owned(), limit })
+        let mut config = base_config(connection, limit);
+        config.set("message.timeout.ms", "60000");
+        let producer = Mutex::new(Some(producer(connection, &config)?));
+        Ok(Self { connection: connection.clone(), config, producer, topic: topic.to_owned(), limit })
     }
 
-    /// Writes all records and waits until the broker has them. Too large records as in [`TransactionalSink::write`].
+    /// Writes all records and waits until the broker has them. After an error some of them may be written.
     pub fn write(&self, records: &[OutRecord]) -> Result<(), KafkaError> {
-        let sent = send_all(&self.producer, &self.topic, self.limit, records);
-        // Also what was sent before one was refused: nothing of this batch is left for the next.
-        let flushed = self.producer.flush(TIMEOUT);
-        if let Some(failed) = most_telling(self.producer.context().take()) {
-            return Err(not_written(&self.topic, failed));
+        let mut kept = self.producer.lock().unwrap_or_else(PoisonError::into_inner);
+        let producer = match kept.take() {
+            Some(producer) => producer,
+            None => producer(&self.connection, &self.config)?,
+        };
+        let written =
+            send_all(&producer, &self.topic, self.limit, records).and_then(|()| delivered(&producer, &self.topic));
+        if let Err(e) = written {
+            // Also what was sent beside what failed: nothing of this batch is left for the next.
+            let flushed = producer.flush(TIMEOUT);
+            return Err(match unwritten(&self.topic, &producer.context().take()) {
+                Some(failed) => failed,
+                None => {
+                    flushed.map_or_else(|e| KafkaError::client(format!("writing to \"{}\"", self.topic), e), |()| e)
+                }
+            });
         }
-        flushed.map_err(|e| KafkaError::client(format!("writing to \"{}\"", self.topic), e))?;
-        sent
+        *kept = Some(producer);
+        Ok(())
     }
 }

@@ -55,7 +55,7 @@ impl KafkaWriter {
                 return Ok((Self { sink: Arc::new(sink), cursor }, position));
             }
             let sink = TransactionalSink::open(&connection, &topic, limit, &id(&target, &topic))?;
-            let position = match sink.position()? {
+            let position = match sink.position() {
                 Some((at, note)) => Position { at, note: Some(note) },
                 None if cursor.get() > 0 => return Err(forgotten(&target, sink.id(), &topic, cursor.get()).into()),
                 None => Position { at: 0, note: None },
@@ -110,6 +110,8 @@ fn record(log: &str, target: &Target, item: &Item) -> OutRecord {
             key: Some(r.evidence.device.clone().into_bytes()),
             value: Some(verdict_json(log, r).to_string().into_bytes()),
             headers: vec![("log", text(log)), ("index", r.index.to_string().into_bytes())],
+            // Half a verdict is none; one that is too large goes to the dead letters.
+            may_be_cut: false,
         },
         Record::Refused(refusal, r) => OutRecord {
             key: Some(r.evidence.device.clone().into_bytes()),
@@ -122,6 +124,7 @@ fn record(log: &str, target: &Target, item: &Item) -> OutRecord {
                 ("log", text(log)),
                 ("index", refusal.index.to_string().into_bytes()),
             ],
+            may_be_cut: true,
         },
         Record::Dead(l) => {
             let mut headers = vec![
@@ -135,7 +138,7 @@ fn record(log: &str, target: &Target, item: &Item) -> OutRecord {
             if let Some(row) = l.row {
                 headers.push(("row", row.to_string().into_bytes()));
             }
-            OutRecord { key: l.key.clone(), value: l.value.clone(), headers }
+            OutRecord { key: l.key.clone(), value: l.value.clone(), headers, may_be_cut: true }
         }
     }
 }

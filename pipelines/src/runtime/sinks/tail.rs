@@ -1,5 +1,7 @@
 //! The loop that delivers, the same for every kind of sink.
 
+use std::ops::Range;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -78,7 +80,9 @@ impl Tail {
                 Failure::Fatal(why) => return Err(self.inconsistent(why)),
                 Failure::Down { kind, why, retry_after } => (kind, why, retry_after),
                 // Only what has nowhere to put a refusal comes here.
-                Failure::Refused { status, why } => (DownKind::Failed, format!("refused with {status}: {why}"), None),
+                Failure::Refused { status, why, .. } => {
+                    (DownKind::Failed, format!("refused with {status}: {why}"), None)
+                }
             };
             self.metrics.error(kind);
             let pause = self.backoff.pause(asked);
@@ -121,6 +125,17 @@ impl Tail {
         self.metrics.lag.set((have - self.metrics.position.get()).max(0));
     }
 
+    /// Does what the other side may be slow at, and shows the lag grow meanwhile.
+    async fn showing<T>(&self, work: impl Future<Output = T>) -> T {
+        let mut work = pin!(work);
+        loop {
+            tokio::select! {
+                done = &mut work => return done,
+                () = tokio::time::sleep(SHOW) => self.show_lag(),
+            }
+        }
+    }
+
     fn show(&self, at: u64) {
         self.metrics.position.set(i64::try_from(at).unwrap_or(i64::MAX));
         self.show_lag();
@@ -137,7 +152,11 @@ impl Tail {
             }
             self.more(0, None, stop).await?;
         }
-        let (mut writer, Position { mut at, note: mut to_check }) = Writer::open(&self.target, &self.reader).await?;
+        // As far as is known here; the other side may take its time to say.
+        let known = self.reader.cursor(&self.target.name)?.get();
+        self.metrics.position.set(i64::try_from(known).unwrap_or(i64::MAX));
+        let opening = Writer::open(&self.target, &self.reader);
+        let (mut writer, Position { mut at, note: mut to_check }) = self.showing(opening).await?;
         if let Some(r) = &self.refusals {
             r.rewind(at)?;
         }
@@ -247,18 +266,20 @@ impl Tail {
             let to = items.get(done + part.len()).map_or(next, |i| i.number);
             let note = self.feed.note(&self.reader, to)?;
             let batch = Batch { log: &log, items: part, from: at, to, note: &note };
-            match writer.deliver(&self.target, batch).await {
+            match self.showing(writer.deliver(&self.target, batch)).await {
                 Ok(()) => {
                     self.metrics.records.inc_by(part.len() as u64);
                     done += part.len();
                     size = size.saturating_mul(2);
                 }
                 // One of these is refused: find it.
-                Err(Halt::Failed(Failure::Refused { .. })) if self.refusals.is_some() && part.len() > 1 => {
-                    size = part.len() / 2;
+                Err(Halt::Failed(Failure::Refused { among, .. })) if self.refusals.is_some() && part.len() > 1 => {
+                    size = narrower(part.len(), among);
                     continue;
                 }
-                Err(Halt::Failed(Failure::Refused { status, why })) if part.len() == 1 && self.refusals.is_some() => {
+                Err(Halt::Failed(Failure::Refused { status, why, .. }))
+                    if part.len() == 1 && self.refusals.is_some() =>
+                {
                     self.refuse(&part[0], status, why)?;
                     writer.deliver(&self.target, Batch { items: &[], ..batch }).await?;
                     done += 1;
@@ -299,5 +320,61 @@ impl Tail {
              name or place, or use the state directory that log is in"
         );
         self.inconsistent(why)
+    }
+}
+
+/// How many to offer next when at least one of `offered` (two or more) is refused: those before the first that may be, which
+/// are then out of the way; or else half of those that may be.
+fn narrower(offered: usize, among: Option<Range<usize>>) -> usize {
+    let among = among.unwrap_or(0..offered);
+    let next = if among.start > 0 { among.start } else { among.len() / 2 };
+    next.clamp(1, offered - 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Offers as [`Tail::offer`] does, to a sink that takes all of a batch or says which may be the refused ones.
+    fn refused(
+        count: usize,
+        bad: &[usize],
+        names: impl Fn(Range<usize>) -> Option<Range<usize>>,
+    ) -> (Vec<usize>, usize) {
+        let (mut done, mut size, mut refused, mut offers) = (0, count, Vec::new(), 0);
+        while done < count {
+            let part = done..(done + size.max(1)).min(count);
+            offers += 1;
+            if !bad.iter().any(|b| part.contains(b)) {
+                done = part.end;
+                size = size.saturating_mul(2);
+            } else if part.len() > 1 {
+                size = narrower(part.len(), names(part));
+            } else {
+                refused.push(done);
+                done += 1;
+            }
+        }
+        (refused, offers)
+    }
+
+    #[test]
+    fn what_is_refused_is_found_whatever_the_sink_says_of_it() {
+        let bad = [3, 4, 57, 999];
+        let named = |part: Range<usize>| {
+            let of: Vec<usize> = bad.iter().filter(|b| part.contains(b)).map(|b| b - part.start).collect();
+            Some(of[0]..of[of.len() - 1] + 1)
+        };
+        let (unnamed, offers) = refused(1_000, &bad, |_| None);
+        assert_eq!(unnamed, bad);
+        let (found, fewer) = refused(1_000, &bad, named);
+        assert_eq!(found, bad);
+        assert!(fewer < offers && offers < 64, "{fewer} and {offers} offers");
+        // Even what it says wrongly.
+        for wrong in [0..0, 5..6, 0..5_000, 4_000..5_000] {
+            assert_eq!(refused(1_000, &bad, |_| Some(wrong.clone())).0, bad);
+        }
+        let all: Vec<usize> = (0..20).collect();
+        assert_eq!(refused(20, &all, |_| None).0, all);
     }
 }
