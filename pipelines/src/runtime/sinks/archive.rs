@@ -64,7 +64,8 @@ impl ArchiveWriter {
             );
             return Err(RuntimeError::Inconsistent { lane: target.partition, why }.into());
         }
-        let note = found.as_ref().map(|c| c.root.clone());
+        // One that was killed in its first range has announced it and nothing else.
+        let note = found.as_ref().filter(|c| c.next > 0).map(|c| c.root.clone());
         let at = found.unwrap_or_default();
         let position = Position { at: at.next, note };
         Ok((Self { archive, at, copy, options: options.clone(), record_bytes: 0 }, position))
