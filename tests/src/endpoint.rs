@@ -3,7 +3,7 @@
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -20,6 +20,8 @@ pub struct Post {
     pub body: String,
     /// The status it was answered with.
     pub status: u16,
+    /// When it came.
+    pub at: Instant,
 }
 
 impl Post {
@@ -115,9 +117,10 @@ impl Endpoint {
             let mut body = vec![0; length.unwrap_or(0)];
             reader.read_exact(&mut body)?;
             let body = String::from_utf8_lossy(&body).into_owned();
+            let at = Instant::now();
             let json = serde_json::from_str(&body).unwrap_or(Value::Null);
             let Some((status, more)) = ({ (self.lock().judge)(&json) }) else { return Ok(()) };
-            self.lock().posts.push(Post { path, headers, body, status });
+            self.lock().posts.push(Post { path, headers, body, status, at });
             let more: String = more.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
             let words = if status < 300 { "" } else { "the endpoint says no" };
             write!(connection, "HTTP/1.1 {status} X\r\n{more}content-length: {}\r\n\r\n{words}", words.len())?;
