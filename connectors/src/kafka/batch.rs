@@ -2,7 +2,7 @@
 //!
 //! It costs a third of the CPU of one call a message. A [`Batch`] owns its messages until dropped; records borrow them.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::os::raw::c_int;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,6 +21,8 @@ pub struct PartitionReader {
     topic: String,
     partition: i32,
     pointers: Vec<*mut sys::rd_kafka_message_t>,
+    /// Whether the client reports partitions' ends, as batches without records ([`Batch::end`]).
+    reports_ends: bool,
     client: *mut sys::rd_kafka_t,
     // Keeps the client alive, whatever its callbacks are.
     _client: Arc<dyn Send + Sync>,
@@ -46,6 +48,7 @@ impl PartitionReader {
         topic: &str,
         partition: i32,
         most: usize,
+        reports_ends: bool,
     ) -> Result<Self, KafkaError> {
         let name = CString::new(topic).map_err(|e| KafkaError::client(format!("topic \"{topic}\""), Rd::Nul(e)))?;
         let client = consumer.client().native_ptr();
@@ -64,6 +67,7 @@ impl PartitionReader {
             topic: topic.to_owned(),
             partition,
             pointers: vec![std::ptr::null_mut(); most.max(1)],
+            reports_ends,
             client,
             _client: consumer,
         })
@@ -74,24 +78,50 @@ impl PartitionReader {
         self.partition
     }
 
-    /// Whether the broker says, within `timeout`, that the partition ends at `next_offset`. `false` also when it does not
-    /// answer, or when a transaction is still open beyond it.
+    /// Whether the broker says, within `timeout`, that there is nothing behind what was polled, all of which lies before
+    /// `next_offset`. `false` also when it does not answer, or when a transaction is open.
+    ///
+    /// Asks the broker twice, so it is for now and then. In a compacted topic whose last records were removed it stays `false`
+    /// until another record comes.
     pub fn is_at_end(&self, next_offset: i64, timeout: Duration) -> bool {
         let Ok(topic) = CString::new(self.topic.as_str()) else { return false };
         let millis = c_int::try_from(timeout.as_millis()).unwrap_or(c_int::MAX);
-        let (mut low, mut high) = (-1, -1);
-        // SAFETY: the client is valid while `_client` lives, may be asked from any thread, and writes to the two places given.
-        let code = unsafe {
-            sys::rd_kafka_query_watermark_offsets(
-                self.client,
-                topic.as_ptr(),
-                self.partition,
-                &mut low,
-                &mut high,
-                millis,
-            )
+        // Where ends are reported, `next_offset` is beyond aborted records and markers already, and the client's position
+        // is not to be used: after the report it is one too far.
+        let here = if self.reports_ends { next_offset } else { self.position(&topic).unwrap_or(0).max(next_offset) };
+        let (mut low, mut stable, mut high) = (-1, -1, -1);
+        // SAFETY: the client is valid while `_client` lives, may be asked from any thread, and writes to the places given.
+        let codes = unsafe {
+            [
+                // Of a client that reads committed records, the end of those.
+                sys::rd_kafka_query_watermark_offsets(
+                    self.client,
+                    topic.as_ptr(),
+                    self.partition,
+                    &mut low,
+                    &mut stable,
+                    millis,
+                ),
+                // As the last fetch has it: the end of all, open transactions too.
+                sys::rd_kafka_get_watermark_offsets(self.client, topic.as_ptr(), self.partition, &mut low, &mut high),
+            ]
         };
-        code == sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR && high == next_offset
+        // Without a fetch yet the client knows no end of all.
+        codes == [sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR; 2] && stable == here && high == here
+    }
+
+    /// The offset after the last one polled, be it a record or the marker of a transaction; `None` before the first.
+    fn position(&self, topic: &CStr) -> Option<i64> {
+        // SAFETY: the list is made, given to the client, read and destroyed here; its one element is valid until then.
+        let (code, offset) = unsafe {
+            let list = sys::rd_kafka_topic_partition_list_new(1);
+            let at = sys::rd_kafka_topic_partition_list_add(list, topic.as_ptr(), self.partition);
+            let code = sys::rd_kafka_position(self.client, list);
+            let offset = (*at).offset;
+            sys::rd_kafka_topic_partition_list_destroy(list);
+            (code, offset)
+        };
+        (code == sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR && offset >= 0).then_some(offset)
     }
 
     /// Waits at most `timeout` for messages. An empty batch means that none came.

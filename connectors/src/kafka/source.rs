@@ -22,6 +22,7 @@ pub struct Source {
     topic: String,
     group: GroupOptions,
     most: usize,
+    reports_ends: bool,
     /// Partitions being read.
     begun: Mutex<BTreeSet<i32>>,
 }
@@ -50,6 +51,7 @@ impl Source {
     ) -> Result<(Self, UnboundedReceiver<GroupEvent>), KafkaError> {
         let partitions = partition_count(connection, topic, ANSWER)?;
         let (events, told) = unbounded_channel();
+        let reports_ends = share == Share::All;
         let mut config = connection.config();
         config
             .set("group.id", &group.group)
@@ -57,7 +59,7 @@ impl Source {
             .set("enable.auto.offset.store", "false")
             // librdkafka takes the report of a partition's end for a record when its batch call gives it, so that after the
             // pause of a rebalance it would go on one record too far. Where there are rebalances, no ends are reported.
-            .set("enable.partition.eof", if share == Share::All { "true" } else { "false" })
+            .set("enable.partition.eof", if reports_ends { "true" } else { "false" })
             .set("isolation.level", "read_committed")
             .set("auto.offset.reset", "error")
             .set("allow.auto.create.topics", "false")
@@ -81,8 +83,14 @@ impl Source {
                 .subscribe(&[topic])
                 .map_err(|e| KafkaError::client(format!("joining the group \"{}\"", group.group), e))?,
         }
-        let source =
-            Self { consumer: Arc::new(consumer), topic: topic.to_owned(), group, most, begun: Mutex::default() };
+        let source = Self {
+            consumer: Arc::new(consumer),
+            topic: topic.to_owned(),
+            group,
+            most,
+            reports_ends,
+            begun: Mutex::default(),
+        };
         Ok((source, told))
     }
 
@@ -120,7 +128,7 @@ impl Source {
     /// Begins to read a partition that is ours, from `offset` (`None`: the earliest kept).
     pub fn begin(&self, partition: i32, offset: Option<i64>) -> Result<PartitionReader, KafkaError> {
         let doing = || format!("assigning {}/{partition}", self.topic);
-        let reader = PartitionReader::new(self.consumer.clone(), &self.topic, partition, self.most)?;
+        let reader = PartitionReader::new(self.consumer.clone(), &self.topic, partition, self.most, self.reports_ends)?;
         let mut list = TopicPartitionList::new();
         if self.begun().remove(&partition) {
             // It is begun anew.

@@ -54,8 +54,8 @@ impl LaneInput {
         }
     }
 
-    /// Whether whoever keeps the log says, within `timeout`, that it ends at `next_offset`. `false` also when there is no
-    /// answer: silence is no proof that nothing more is coming.
+    /// Whether whoever keeps the log says, within `timeout`, that there is nothing in it behind what was polled, which
+    /// is all before `next_offset`. `false` also when there is no answer: silence is no proof that nothing more is coming.
     pub fn is_at_end(&self, next_offset: i64, timeout: Duration) -> bool {
         match self {
             LaneInput::Kafka(reader) => reader.is_at_end(next_offset, timeout),

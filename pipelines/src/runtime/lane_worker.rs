@@ -57,6 +57,8 @@ pub struct LaneWorker {
     pub references: watch::Receiver<Tables>,
     /// Watches for idleness, where the source has an `idle_after`.
     pub idle: Option<Idle>,
+    /// The origin of the steady clock that idleness is measured by.
+    pub began: Instant,
     /// How many checkpoints the store keeps.
     pub kept_checkpoints: usize,
     /// When to stop without being told to.
@@ -99,8 +101,6 @@ impl LaneWorker {
         self.readiness.ready(&part);
         let mut last = Instant::now();
         let mut dirty = false;
-        let began = Instant::now();
-        let mut at_end = false;
         loop {
             let batch = self.input.poll(GATHER)?;
             if self.references.has_changed().unwrap_or(false) {
@@ -126,10 +126,11 @@ impl LaneWorker {
                 }
                 taken = self.take(&batch, &records, &mut output, &mut last)?;
                 dirty = true;
-                at_end = false;
                 self.show();
+                if let Some(idle) = &mut self.idle {
+                    idle.records(clock_ms(self.began));
+                }
             }
-            at_end |= taken && batch.end().is_some();
             if let Some(end) = batch.end().filter(|_| taken) {
                 // Past aborted records and transaction markers there is nothing to read again.
                 if end > self.next_offset {
@@ -137,7 +138,7 @@ impl LaneWorker {
                     dirty = true;
                 }
             }
-            if self.tick(began.elapsed(), at_end, &mut output)? {
+            if taken && self.tick(&mut output)? {
                 dirty = true;
                 self.show();
             }
@@ -268,17 +269,25 @@ impl LaneWorker {
 
     /// Lets time go on where no rows come any more. Returns whether it did, which the next checkpoint makes durable
     /// together with its effects.
-    fn tick(&mut self, clock: Duration, at_end: bool, output: &mut Output) -> Result<bool, RuntimeError> {
+    fn tick(&mut self, output: &mut Output) -> Result<bool, RuntimeError> {
         let Some(idle) = &mut self.idle else { return Ok(false) };
-        let clock_ms = clock.as_millis() as i64;
-        let target = idle.observe(clock_ms, at_end, self.lane.counters().rows_used, self.lane.watermark());
+        let mut asked = false;
+        if idle.asks(clock_ms(self.began)) {
+            let at_end = self.input.is_at_end(self.next_offset, BROKER_WAIT);
+            idle.answer(clock_ms(self.began), at_end);
+            asked = true;
+        }
+        let target = idle.observe(clock_ms(self.began), self.lane.counters().rows_used, self.lane.watermark());
         self.metrics.idle.set(i64::from(target.is_some()));
         let Some(watermark_ms) = target.filter(|t| self.lane.next_due().is_some_and(|due| due <= *t)) else {
             return Ok(false);
         };
-        // Silence is no proof: the broker may be away. Only when it says that there is nothing more does time go on.
-        if !self.input.is_at_end(self.next_offset, BROKER_WAIT) {
-            return Ok(false);
+        if !asked {
+            let at_end = self.input.is_at_end(self.next_offset, BROKER_WAIT);
+            idle.answer(clock_ms(self.began), at_end);
+            if !at_end {
+                return Ok(false);
+            }
         }
         let lane = self.input.lane();
         let tick = Tick { after_offset: self.lane.last_offset(), watermark_ms };
@@ -380,6 +389,10 @@ impl LaneWorker {
             self.metrics.watermark.set(w as f64 / 1000.0);
         }
     }
+}
+
+fn clock_ms(began: Instant) -> i64 {
+    i64::try_from(began.elapsed().as_millis()).unwrap_or(i64::MAX)
 }
 
 /// The counters as a checkpoint keeps them, for those who look at it.

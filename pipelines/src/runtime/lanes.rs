@@ -289,6 +289,7 @@ impl Lanes {
             schemas: setup.registry.clone().map(|r| Schemas::new(r, tokio::runtime::Handle::current())),
             references: setup.references.clone(),
             idle: setup.pipeline.source.time.idle_after_ms.map(Idle::new),
+            began: Instant::now(),
             checkpoint_every: setup.checkpoint_every,
             kept_checkpoints: setup.opener.stores.keep(),
             until,
