@@ -189,6 +189,8 @@ impl WindowOperator {
         while self.next_end <= watermark {
             self.fire(0, watermark, devices, out);
         }
+        // The partition is idle: its memory is wanted elsewhere, or by nobody.
+        self.panes.pack_if_sparse();
         self.watermark = self.watermark.max(watermark);
     }
 
@@ -290,6 +292,7 @@ impl WindowOperator {
             self.fire_sessions(at, watermark, devices, out);
             return;
         }
+        let used = self.panes.used();
         while self.next_end <= watermark {
             let end = self.next_end;
             let start = end - self.grid.size();
@@ -314,10 +317,12 @@ impl WindowOperator {
                 None => i64::MAX,
             };
         }
+        self.panes.settle(used);
     }
 
     fn fire_sessions(&mut self, at: usize, watermark: i64, devices: &DeviceTable, out: &mut Vec<FiredWindow>) {
         let Some(sessions) = &mut self.sessions else { return };
+        let used = self.panes.used();
         let mut closing = Closing::new(&self.definition, at);
         while let Some((device, session)) = sessions.pop(&self.panes, watermark) {
             let folding = self.folder.run(&self.panes, &self.grid, session.oldest, session.newest);
@@ -332,6 +337,7 @@ impl WindowOperator {
             out.push(fired);
             self.panes.tidy();
         }
+        self.panes.settle(used);
     }
 }
 

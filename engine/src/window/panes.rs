@@ -78,6 +78,8 @@ pub(super) struct Panes {
     /// `gathers` a slot.
     pub kept: Vec<Vec<u8>>,
     free: Vec<u32>,
+    /// How many slots were in use lately, at most; sinks by an eighth whenever windows fire.
+    recent: usize,
     lists: Vec<List>,
     /// Devices that have slots or had some, in the order of their numbers; then those that came since, in no order.
     live: Vec<DeviceNumber>,
@@ -104,6 +106,7 @@ impl Panes {
             spans: Vec::new(),
             kept: Vec::new(),
             free: Vec::new(),
+            recent: 0,
             lists: Vec::new(),
             live: Vec::new(),
             fresh: Vec::new(),
@@ -182,6 +185,9 @@ impl Panes {
             return at;
         }
         let at = self.slots.len() as u32;
+        if self.slots.len() == self.slots.capacity() {
+            self.grow();
+        }
         self.slots.push(slot);
         let from = self.words.len();
         self.words.resize(from + stride, 0.0);
@@ -195,6 +201,87 @@ impl Panes {
             self.partial_words.resize(from + stride, 0.0);
         }
         at
+    }
+
+    /// Makes room for an eighth more slots. Doubling would leave up to half of the memory of a large fleet unused.
+    #[cold]
+    fn grow(&mut self) {
+        let more = (self.slots.len() / 8).max(64);
+        let stride = self.shape.stride();
+        self.slots.reserve_exact(more);
+        self.words.reserve_exact(more * stride);
+        self.kept.reserve_exact(more * self.gathers);
+        if self.with_spans {
+            self.spans.reserve_exact(more);
+        }
+        if self.block > 1 {
+            self.partials.reserve_exact(more);
+            self.partial_words.reserve_exact(more * stride);
+        }
+    }
+
+    /// How many slots are in use.
+    pub(super) fn used(&self) -> usize {
+        self.slots.len() - self.free.len()
+    }
+
+    /// Call it after windows have fired, with the number of slots in use before: gives memory back when far fewer slots
+    /// than there are were in use lately.
+    pub(super) fn settle(&mut self, before: usize) {
+        self.recent = before.max(self.recent - self.recent / 8);
+        if self.slots.len() > 2 * self.recent + 1_024 {
+            self.pack();
+        }
+    }
+
+    /// Gives memory back at once if most slots are not in use.
+    pub(super) fn pack_if_sparse(&mut self) {
+        if self.slots.capacity() > 2 * self.used() + 64 {
+            self.pack();
+        }
+    }
+
+    /// Moves the slots in use together and gives the rest of the memory back. Where slots lie shows in no result.
+    #[cold]
+    pub(super) fn pack(&mut self) {
+        let (stride, gathers) = (self.shape.stride(), self.gathers);
+        let mut unused = vec![false; self.slots.len()];
+        std::mem::take(&mut self.free).iter().for_each(|&at| unused[at as usize] = true);
+        let mut moved = vec![NONE; self.slots.len()];
+        let mut to = 0;
+        for from in (0..self.slots.len()).filter(|&at| !unused[at]) {
+            moved[from] = to as u32;
+            if from != to {
+                self.slots.swap(from, to);
+                self.words.copy_within(from * stride..(from + 1) * stride, to * stride);
+                (0..gathers).for_each(|g| self.kept.swap(from * gathers + g, to * gathers + g));
+                if self.with_spans {
+                    self.spans[to] = self.spans[from];
+                }
+                if self.block > 1 {
+                    self.partials[to] = self.partials[from];
+                    self.partial_words.copy_within(from * stride..(from + 1) * stride, to * stride);
+                }
+            }
+            to += 1;
+        }
+        fn cut<T>(v: &mut Vec<T>, len: usize) {
+            v.truncate(len);
+            v.shrink_to_fit();
+        }
+        cut(&mut self.slots, to);
+        cut(&mut self.words, to * stride);
+        cut(&mut self.kept, to * gathers);
+        cut(&mut self.spans, if self.with_spans { to } else { 0 });
+        cut(&mut self.partials, if self.block > 1 { to } else { 0 });
+        cut(&mut self.partial_words, if self.block > 1 { to * stride } else { 0 });
+        let new = |at: u32| if at == NONE { NONE } else { moved[at as usize] };
+        for slot in &mut self.slots {
+            (slot.older, slot.newer) = (new(slot.older), new(slot.newer));
+        }
+        for list in &mut self.lists {
+            *list = List { oldest: new(list.oldest), newest: new(list.newest) };
+        }
     }
 
     /// A slot changed: partial results that cover it no longer hold.
