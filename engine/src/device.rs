@@ -244,11 +244,15 @@ impl DeviceTable {
     /// The device's next `seq`, following on that of an evicted namesake. All verdicts of the namesake come before the
     /// first of its successor, because its windows are closed when it leaves.
     fn resolve(&mut self, n: DeviceNumber) -> u64 {
-        let place = self.place(n);
-        if let Some(before) = self.entries[place].after.take() {
-            self.entries[place].next_seq = self.resolve(before);
+        // Not by recursion: a device can leave and come back at every row of a batch.
+        let mut chain = vec![self.place(n)];
+        while let Some(before) = self.entries[chain[chain.len() - 1]].after.take() {
+            chain.push(self.place(before));
         }
-        self.entries[place].next_seq
+        for pair in (1..chain.len()).rev() {
+            self.entries[chain[pair - 1]].next_seq = self.entries[chain[pair]].next_seq;
+        }
+        self.entries[chain[0]].next_seq
     }
 
     /// Where the memory of a device lies, until it is evicted.
@@ -280,8 +284,11 @@ impl DeviceTable {
 
     /// Takes the device's next sequence number: gapless, from 0.
     pub fn take_seq(&mut self, n: DeviceNumber) -> u64 {
-        let seq = self.resolve(n);
         let place = self.place(n);
+        let seq = match self.entries[place].after {
+            None => self.entries[place].next_seq,
+            Some(_) => self.resolve(n),
+        };
         self.entries[place].next_seq += 1;
         seq
     }
