@@ -399,13 +399,17 @@ impl Lane {
     /// The versions that rows from `first` to `last` were joined with, for the windowed step `step`.
     fn versions(&self, step: usize, first: i64, last: i64) -> Vec<ReferenceVersion> {
         let mut out = Vec::new();
+        if self.plan.windows[step].references.is_empty() {
+            return out;
+        }
+        // In the order of their places.
+        let of = |from: i64| self.switches.partition_point(|s| s.after_offset < from);
+        let (before, rest) = self.switches.split_at(of(first));
+        let within = &rest[..of(last).saturating_sub(before.len())];
         for &reference in &self.plan.windows[step].references {
-            let changes = self.switches.iter().filter(|s| s.reference as usize == reference);
-            let before = changes.clone().rfind(|s| s.after_offset < first);
-            let within = changes.filter(|s| s.after_offset >= first && s.after_offset < last);
-            out.extend(before.into_iter().chain(within).map(|s| ReferenceVersion {
-                name: self.plan.references[reference].spec().name.clone(),
-                version: s.version,
+            let own = |s: &&Switch| s.reference as usize == reference;
+            out.extend(before.iter().rfind(own).into_iter().chain(within.iter().filter(own)).map(|s| {
+                ReferenceVersion { name: self.plan.references[reference].spec().name.clone(), version: s.version }
             }));
         }
         out
@@ -700,6 +704,9 @@ impl Lane {
             let s = Switch { after_offset: r.i64()?, reference: r.u32()?, version: r.array()? };
             if s.reference as usize >= lane.plan.references.len() {
                 return Err(r.invalid(format!("there is no reference number {}", s.reference)).into());
+            }
+            if lane.switches.last().is_some_and(|before| before.after_offset > s.after_offset) {
+                return Err(r.invalid("changes of references out of order").into());
             }
             lane.switches.push(s);
         }

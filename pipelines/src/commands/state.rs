@@ -1,6 +1,7 @@
 //! `avouch state`: what a pipeline's checkpoints are, which of them can be used, and what is inside. Changes nothing, and
 //! may be asked while the pipeline runs.
 
+mod events;
 mod place;
 mod render;
 #[cfg(test)]
@@ -28,6 +29,8 @@ enum What {
     List(ListArgs),
     /// What is inside one checkpoint: devices, windows, watermark, counters, cursors, files. Exit code 1 if it cannot be used
     Show(ShowArgs),
+    /// What happened to a lane besides rows: ticks, changes of reference tables, devices forgotten. A replay needs them
+    Events(events::EventsArgs),
 }
 
 #[derive(Debug, Clone, Args)]
@@ -106,6 +109,7 @@ pub fn run(args: &StateArgs) -> ExitCode {
     let (json, outcome) = match &args.what {
         What::List(a) => (a.format == Format::Json, list(a)),
         What::Show(a) => (a.format == Format::Json, show(a)),
+        What::Events(a) => (a.json(), events::events(a)),
     };
     match outcome {
         Ok((text, good)) => {

@@ -1,5 +1,7 @@
 //! Copies of the models, pipelines and reference tables a log was made with, by hash, so that evidence can be bundled years later.
 
+use std::fs::File;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use avouch_engine::verdict::Hash32;
@@ -37,8 +39,11 @@ pub fn keep(path: &Path, bytes: &[u8]) -> Result<(), RuntimeError> {
     }
     // Several processes may start on one directory at once.
     let temporary = path.with_extension(format!("{}.tmp", std::process::id()));
-    std::fs::write(&temporary, bytes).map_err(fail)?;
-    std::fs::rename(&temporary, path).map_err(fail)
+    // Durable before anything that names it is: a log may outlive a power failure by years.
+    let mut file = File::create(&temporary).map_err(fail)?;
+    file.write_all(bytes).and_then(|()| file.sync_all()).map_err(fail)?;
+    std::fs::rename(&temporary, path).map_err(fail)?;
+    path.parent().map_or(Ok(()), |parent| File::open(parent).and_then(|d| d.sync_all()).map_err(fail))
 }
 
 /// Lower-case hexadecimal.

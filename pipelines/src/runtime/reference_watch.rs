@@ -4,6 +4,7 @@
 //! time. The version is kept in the state directory before any lane hears of it. A file that cannot be read or does not
 //! fit keeps the old version in use; that is logged, counted, and tried again when the file changes once more.
 
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -26,7 +27,7 @@ pub type Tables = Vec<Arc<Reference>>;
 
 struct Watched {
     path: PathBuf,
-    seen: Option<(SystemTime, u64)>,
+    seen: Option<Stamp>,
     metrics: ReferenceMetrics,
 }
 
@@ -37,9 +38,13 @@ pub struct ReferenceWatch {
     tell: watch::Sender<Tables>,
 }
 
-fn stamp(path: &Path) -> Option<(SystemTime, u64)> {
+/// What tells one version of a file from another without reading it: a file renamed over another is another file, also
+/// where both were written within one tick of the file system's clock.
+type Stamp = (SystemTime, u64, u64);
+
+fn stamp(path: &Path) -> Option<Stamp> {
     let meta = std::fs::metadata(path).ok()?;
-    Some((meta.modified().ok()?, meta.len()))
+    Some((meta.modified().ok()?, meta.len(), meta.ino()))
 }
 
 impl ReferenceWatch {

@@ -51,7 +51,7 @@ impl Place {
         Self::directories(text, path)
     }
 
-    fn directories(text: &str, dir: &Path) -> Result<Self, StateError> {
+    pub fn directories(text: &str, dir: &Path) -> Result<Self, StateError> {
         let mut found = Vec::new();
         let name = |dir: &Path| dir.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
         let canonical = dir.canonicalize().unwrap_or_else(|_| dir.to_path_buf());
@@ -103,6 +103,29 @@ impl Place {
             return Err(bad(text, "there are no checkpoints there"));
         }
         Ok(Place::Remote(text.to_owned(), root, found))
+    }
+
+    /// The directory of one lane of one pipeline.
+    pub fn directory(&self, lane: i32) -> Result<PathBuf, StateError> {
+        let (place, found) = match self {
+            Place::Directories(place, found) => (place, found),
+            Place::Remote(place, ..) => {
+                let why =
+                    "events are read from a lane's directory; name the pipeline file or the directory it works in";
+                return Err(bad(place, why));
+            }
+        };
+        let mut here = found.iter().filter(|(_, n, _)| *n == lane);
+        match (here.next(), here.next()) {
+            (Some((_, _, dir)), None) => Ok(dir.clone()),
+            (Some((a, ..)), Some((b, ..))) => {
+                Err(bad(place, format!("holds the pipelines {a} and {b}; name one of them")))
+            }
+            (None, _) => {
+                let there: Vec<String> = found.iter().map(|(_, n, _)| n.to_string()).collect();
+                Err(StateError::NoLane { place: place.clone(), lane, there: there.join(", ") })
+            }
+        }
     }
 
     /// The lanes, or the one of a number in each pipeline.
