@@ -211,9 +211,12 @@ impl Reference {
                 }
             }
         }
+        let another = r.invalid("the same table is written otherwise");
         r.finish()?;
         let spec = ReferenceSpec { name: name.to_owned(), fields, key };
-        Self::new(&spec, columns.into_iter().map(ReferenceColumn::finish).collect())
+        let table = Self::new(&spec, columns.into_iter().map(ReferenceColumn::finish).collect())?;
+        // One table, one spelling: the digest of a file that is accepted is the version.
+        if table.to_bytes() == bytes { Ok(table) } else { Err(another.into()) }
     }
 
     /// For each key the row it names, null where it names none.

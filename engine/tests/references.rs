@@ -249,6 +249,26 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(100))]
 
     #[test]
+    fn other_bytes_are_another_table_or_none(
+        at in any::<prop::sample::Index>(),
+        change in prop_oneof![any::<u8>().prop_map(Some), Just(None)],
+    ) {
+        let table = first();
+        let bytes = table.to_bytes();
+        prop_assert_eq!(Reference::from_bytes("devices", &bytes).unwrap().version(), table.version());
+        let at = at.index(bytes.len());
+        let mut other = bytes.clone();
+        match change {
+            Some(b) => other[at] = b,
+            None => other.truncate(at),
+        }
+        if let Ok(read) = Reference::from_bytes("devices", &other) {
+            prop_assert_eq!(read.to_bytes() == bytes, other == bytes);
+            prop_assert_eq!(read.version() == table.version(), other == bytes);
+        }
+    }
+
+    #[test]
     fn joins_do_not_depend_on_cutting(
         rows in proptest::collection::vec((0u8..4, -5.0f64..5.0), 1..60),
         changes in proptest::collection::btree_map(0usize..60, -3.0f64..3.0, 0..4),
