@@ -14,6 +14,16 @@ use rdkafka_sys as sys;
 
 use super::KafkaError;
 
+/// Bytes of keys and values a batch has, about: what a lane decodes at once, and what it keeps of what it cannot use.
+const BATCH_BYTES: usize = 4 << 20;
+/// How many messages are asked for before it is known how large they are.
+const FIRST: usize = 4;
+
+/// How many messages to ask for next, after `n` with so many bytes: messages tend to be as large as those before them.
+fn next_ask(n: usize, bytes: usize, most: usize) -> usize {
+    (BATCH_BYTES / (bytes / n.max(1)).max(1)).clamp(1, most)
+}
+
 /// Reads one assigned partition in batches.
 pub struct PartitionReader {
     // Declared first: the queue must be released before the consumer is.
@@ -23,6 +33,8 @@ pub struct PartitionReader {
     pointers: Vec<*mut sys::rd_kafka_message_t>,
     /// Whether the client reports partitions' ends, as batches without records ([`Batch::end`]).
     reports_ends: bool,
+    /// How many messages the next batch may have, at most as many as there are pointers.
+    ask: usize,
     client: *mut sys::rd_kafka_t,
     // Keeps the client alive, whatever its callbacks are.
     _client: Arc<dyn Send + Sync>,
@@ -68,6 +80,7 @@ impl PartitionReader {
             partition,
             pointers: vec![std::ptr::null_mut(); most.max(1)],
             reports_ends,
+            ask: FIRST.min(most.max(1)),
             client,
             _client: consumer,
         })
@@ -124,15 +137,16 @@ impl PartitionReader {
         (code == sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR && offset >= 0).then_some(offset)
     }
 
-    /// Waits at most `timeout` for messages. An empty batch means that none came.
+    /// Waits at most `timeout` for messages. An empty batch means that none came. A batch has about 4 MiB at most, unless
+    /// messages suddenly are larger than those before them: then one batch may have what the client had queued.
     pub fn poll(&mut self, timeout: Duration) -> Result<Batch, KafkaError> {
-        // SAFETY: `pointers` has room for `len` pointers and librdkafka writes at most so many, each to a message we now own.
+        // SAFETY: `pointers` has room for `ask` pointers and librdkafka writes at most so many, each to a message we now own.
         let n = unsafe {
             sys::rd_kafka_consume_batch_queue(
                 self.queue.0,
                 c_int::try_from(timeout.as_millis()).unwrap_or(c_int::MAX),
                 self.pointers.as_mut_ptr(),
-                self.pointers.len(),
+                self.ask,
             )
         };
         let n = usize::try_from(n).map_err(|_| {
@@ -143,10 +157,12 @@ impl PartitionReader {
         })?;
         let mut batch = Batch { messages: self.pointers[..n].to_vec(), end: None };
         let mut error = None;
+        let mut bytes = 0;
         batch.messages.retain(|&m| {
             // SAFETY: librdkafka gave a valid message.
             let message = unsafe { &*m };
             if message.err == sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
+                bytes += message.len + message.key_len;
                 return true;
             }
             let code = RDKafkaErrorCode::from(message.err);
@@ -174,6 +190,9 @@ impl PartitionReader {
             unsafe { sys::rd_kafka_message_destroy(m) };
             false
         });
+        if !batch.is_empty() {
+            self.ask = next_ask(batch.len(), bytes, self.pointers.len());
+        }
         match error {
             Some(e) => Err(e),
             None => Ok(batch),
@@ -236,5 +255,18 @@ impl Drop for Batch {
             // SAFETY: each message is ours and destroyed once.
             unsafe { sys::rd_kafka_message_destroy(m) };
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn batches_are_bounded_in_bytes() {
+        assert_eq!(next_ask(64, 64 * 150, 4_096), 4_096);
+        assert_eq!(next_ask(64, 64 << 20, 4_096), 4);
+        assert_eq!(next_ask(3, 3 * (20 << 20), 4_096), 1);
+        assert_eq!(next_ask(10, 0, 4_096), 4_096);
     }
 }

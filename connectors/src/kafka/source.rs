@@ -16,6 +16,16 @@ use super::{GroupEvent, GroupOptions, KafkaConnection, KafkaError, PartitionRead
 /// How long questions to the brokers may take at the start.
 const ANSWER: Duration = Duration::from_secs(10);
 
+/// What librdkafka may hold of all partitions together, KiB: it is told a bound for each, and one process may get them all.
+const QUEUED_KBYTES: u64 = 256 << 10;
+/// Bytes a fetch may bring of one partition.
+const LARGEST_FETCH: u64 = 16 << 20;
+
+/// What may be queued of one partition of so many, KiB.
+fn queued_kbytes(partitions: i32) -> u64 {
+    (QUEUED_KBYTES / u64::from(partitions.unsigned_abs()).max(1)).clamp(1 << 10, 64 << 10)
+}
+
 /// A topic being read. Dropping it leaves the group; [`PartitionReader`]s keep it alive.
 pub struct Source {
     consumer: Arc<BaseConsumer<Membership>>,
@@ -63,9 +73,9 @@ impl Source {
             .set("isolation.level", "read_committed")
             .set("auto.offset.reset", "error")
             .set("allow.auto.create.topics", "false")
-            .set("fetch.message.max.bytes", "16777216")
+            .set("fetch.message.max.bytes", (queued_kbytes(partitions) * 1024).min(LARGEST_FETCH).to_string())
             .set("receive.message.max.bytes", "1000000000")
-            .set("queued.max.messages.kbytes", "65536")
+            .set("queued.max.messages.kbytes", queued_kbytes(partitions).to_string())
             .set("queued.min.messages", "100000")
             .set("fetch.wait.max.ms", "20")
             // The default of a second is how long a full queue stays unattended after it has drained.
@@ -180,5 +190,15 @@ impl Source {
         if let Err(e) = self.consumer.commit(&list, CommitMode::Async) {
             tracing::warn!(error = %e, "group offset");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::queued_kbytes;
+
+    #[test]
+    fn partitions_share_a_budget() {
+        assert_eq!([1, 4, 8, 64, 256, 5_000].map(queued_kbytes), [65_536, 65_536, 32_768, 4_096, 1_024, 1_024]);
     }
 }
