@@ -6,6 +6,8 @@
 //! ```text
 //! <state>/<pipeline>/journal/
 //!   journal-<first offset, 20 digits>       segments; the last one is appended to
+//!   recall                                  the last message under each packet identifier, as of some offset
+//!   lock                                    held by the process that writes or reads it
 //! ```
 //!
 //! # Bytes of a segment
@@ -25,21 +27,33 @@
 //! A record is its time of arrival in milliseconds (8), packet identifier (2), length of the topic (2), length of the
 //! value (4), topic, value. All integers are little-endian.
 //!
+//! # Bytes of `recall`
+//!
+//! `AVR1`, offset (8), session (4), number of entries (4), the entries in the order of their identifiers: packet identifier
+//! (2) and the SHA-256 (32) of length of the topic (8), topic and value; then the CRC-32 of all before (4). It is replaced as a
+//! whole after the first group of each segment. The broker may hold any number of messages against us whose acknowledgement
+//! it never saw, in segments long deleted.
+//!
 //! # Invariants
 //!
 //! 1. A record is handed to a reader only when its group is durable.
 //! 2. Opening cuts off a torn last group: its fsync had not returned, so nothing of it was acknowledged. Any other group
 //!    that is not whole is damage, and an error.
-//! 3. Segments are deleted from the oldest on, and only below what [`JournalWriter::release`] was told.
+//! 3. Segments are deleted from the oldest on, and only below what [`JournalHandle::release`] was told. What redeliveries
+//!    are recognised by is kept apart from them.
 //! 4. When the journal holds `max_bytes`, writing waits. Nothing is dropped.
+//! 5. One process has it: the lock is held for as long as the writer or a reader lives.
 
 mod reader;
+mod recall;
 mod segment;
 #[cfg(test)]
 mod tests;
 mod writer;
 
-use std::path::PathBuf;
+use std::fs::{File, TryLockError};
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use thiserror::Error;
@@ -70,6 +84,14 @@ pub enum JournalError {
         path: PathBuf,
         /// What it said.
         source: std::io::Error,
+    },
+    /// Another process has it.
+    #[error("the journal {} is in use by another process ({holder}); one process writes it. Stop that one first", dir.display())]
+    Locked {
+        /// The journal.
+        dir: PathBuf,
+        /// What the lock file says of the other.
+        holder: String,
     },
     /// Bytes are not what was written.
     #[error("the journal {} is damaged at byte {at}: {why}; restore it from a copy", path.display())]
@@ -105,7 +127,7 @@ pub enum JournalError {
 
 type Result<T> = std::result::Result<T, JournalError>;
 
-fn failed(doing: &'static str, path: &std::path::Path) -> impl FnOnce(std::io::Error) -> JournalError {
+fn failed(doing: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> JournalError {
     let path = path.to_path_buf();
     move |source| JournalError::Io { doing, path, source }
 }
@@ -134,6 +156,8 @@ struct State {
 #[derive(Debug)]
 struct Shared {
     dir: PathBuf,
+    /// The lane is closed before its bridge is: its lock alone would let another process write here too soon.
+    lock: File,
     state: Mutex<State>,
     /// Told when there is more to read, when there is more room, and at the end.
     changed: Condvar,
@@ -144,6 +168,33 @@ impl Shared {
         // The state is replaced in single steps, so it is whole even if a thread died holding it.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        // Closing the file is not enough: a process just being started from here may hold a copy of it until it execs.
+        let _ = self.lock.unlock();
+    }
+}
+
+/// Takes the lock of a journal, or says who has it.
+fn lock(dir: &Path) -> Result<File> {
+    let path = dir.join("lock");
+    let mut options = File::options();
+    let file =
+        options.read(true).write(true).create(true).truncate(false).open(&path).map_err(failed("open", &path))?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            let holder = std::fs::read_to_string(&path).unwrap_or_default().trim().to_owned();
+            let holder = if holder.is_empty() { "it has not said who it is yet".into() } else { holder };
+            return Err(JournalError::Locked { dir: dir.to_path_buf(), holder });
+        }
+        Err(TryLockError::Error(e)) => return Err(failed("lock", &path)(e)),
+    }
+    let who = format!("process {}\n", std::process::id());
+    file.set_len(0).and_then(|()| (&file).write_all(who.as_bytes())).map_err(failed("write", &path))?;
+    Ok(file)
 }
 
 /// What others may know of a journal, and tell it.

@@ -43,6 +43,20 @@ fn last_segment(dir: &Path) -> std::path::PathBuf {
 }
 
 #[test]
+fn one_process_has_it_for_as_long_as_anything_of_it_lives() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = options();
+    let writer = JournalWriter::open(dir.path(), options.clone()).unwrap();
+    let reader = writer.reader(None).unwrap();
+    let refused = || JournalWriter::open(dir.path(), options.clone()).err().unwrap().to_string();
+    assert!(refused().contains(&format!("in use by another process (process {})", std::process::id())));
+    drop(writer);
+    refused();
+    drop(reader);
+    JournalWriter::open(dir.path(), options.clone()).unwrap();
+}
+
+#[test]
 fn what_was_committed_is_read_from_any_offset() {
     let dir = tempfile::tempdir().unwrap();
     let mut writer = JournalWriter::open(dir.path(), options()).unwrap();
@@ -54,7 +68,7 @@ fn what_was_committed_is_read_from_any_offset() {
     let all = read(&mut early, 100);
     assert_eq!(all.len(), 24);
     assert_eq!(all[3], (3, 1_002, "{\"group\":2,\"i\":0}".to_owned()));
-    drop(writer);
+    drop((writer, early));
     let mut writer = JournalWriter::open(dir.path(), options()).unwrap();
     assert!(segment::list(dir.path()).unwrap().len() > 2, "there must be segments to go over");
     for start in 0..=all.len() {
@@ -134,11 +148,41 @@ fn segments_go_when_nobody_needs_them() {
     handle.release(firsts[3] - 1, i64::MAX).unwrap();
     assert_eq!(segment::list(dir.path()).unwrap(), firsts[2..], "the third is still needed");
     assert!(matches!(writer.reader(Some(0)), Err(JournalError::Gone { .. })));
-    drop(writer);
+    drop((writer, handle));
     let writer = JournalWriter::open(dir.path(), options()).unwrap();
     let mut reader = writer.reader(None).unwrap();
     assert_eq!(reader.position(), firsts[2]);
     assert_eq!(read(&mut reader, 7).first().unwrap().0, firsts[2]);
+}
+
+#[test]
+fn redeliveries_are_recognised_long_after_their_segments_are_gone() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut writer = JournalWriter::open(dir.path(), options()).unwrap();
+    writer.new_session();
+    for round in 0..2 {
+        for packet in 1..=100 {
+            let value = value_of(packet, round);
+            writer.append(Message { arrived_ms: 1, packet, topic: b"t", value: value.as_bytes() });
+            writer.commit().unwrap();
+            // Whenever it is opened again, it knows the last message under each identifier.
+            if packet % 7 == 0 {
+                writer.handle().release(i64::MAX, i64::MAX).unwrap();
+                drop(writer);
+                writer = JournalWriter::open(dir.path(), options()).unwrap();
+                for p in 1..=100 {
+                    let last = if p <= packet { Some(round) } else { round.checked_sub(1) };
+                    let held = |r: u16| writer.holds(p, b"t", value_of(p, r).as_bytes());
+                    assert_eq!((0..2).find(|r| held(*r)), last, "{packet} {p}");
+                }
+            }
+        }
+    }
+    assert!(segment::list(dir.path()).unwrap().len() < 3);
+}
+
+fn value_of(packet: u16, round: u16) -> String {
+    format!("{round} {packet:050}")
 }
 
 #[test]
@@ -164,6 +208,7 @@ fn a_full_journal_waits_and_drops_nothing() {
     writing.join().unwrap();
     assert_eq!(got, (0..60).collect::<Vec<i64>>());
     assert!(most < 900 + 300, "{most} bytes");
+    drop((handle, reader));
     // A writer that waits is let go when the journal closes.
     let mut writer = JournalWriter::open(dir.path(), JournalOptions { max_bytes: 1, ..options() }).unwrap();
     writer.append(Message { arrived_ms: 0, packet: 1, topic: b"t", value: b"v" });

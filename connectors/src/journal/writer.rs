@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
 
+use super::recall::Recall;
 use super::segment::{self, At, HEADER, RECORD};
 use super::{
     JournalBatch, JournalError, JournalHandle, JournalOptions, JournalReader, Result, Segment, Shared, State, failed,
@@ -50,19 +51,24 @@ impl JournalWriter {
     /// Opens or creates the journal in `dir`, cutting off a torn last group. Reads the last two segments.
     ///
     /// # Errors
-    /// [`JournalError::Damaged`], [`JournalError::Io`].
+    /// [`JournalError::Locked`], [`JournalError::Damaged`], [`JournalError::Io`].
     pub fn open(dir: &Path, options: JournalOptions) -> Result<Self> {
         std::fs::create_dir_all(dir).map_err(failed("create the directory", dir))?;
+        let lock = super::lock(dir)?;
         let firsts = segment::list(dir)?;
         let mut segments = Vec::new();
-        let (mut end, mut session, mut recent) = (firsts.first().copied().unwrap_or(0), 0, HashMap::new());
+        // Where nothing is recalled, there are two segments at most.
+        let Recall { offset: recalled, mut session, mut recent } = Recall::read(dir)?.unwrap_or_default();
+        let mut end = firsts.first().copied().unwrap_or(0);
         let mut payload = Vec::new();
+        let at = firsts.partition_point(|f| *f <= recalled).saturating_sub(1);
+        let from = at.min(firsts.len().saturating_sub(2));
         for (i, &first) in firsts.iter().enumerate() {
             let path = segment::path(dir, first);
             let file = File::options().read(true).write(true).open(&path).map_err(failed("open", &path))?;
             let len = file.metadata().map_err(failed("look at", &path))?.len();
             let is_last = i + 1 == firsts.len();
-            if i + 2 < firsts.len() {
+            if i < from {
                 // Whole since the segment after it was begun. If it was damaged since, its reader will say so.
                 let modified = file.metadata().and_then(|m| m.modified()).map_err(failed("look at", &path))?;
                 let age = modified.duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_millis();
@@ -81,13 +87,14 @@ impl JournalWriter {
                         if group.first != end {
                             return Err(damaged(at, format!("offset {} follows {end}", group.first)));
                         }
-                        if group.session != session {
+                        let is_new = group.first >= recalled;
+                        if is_new && group.session != session {
                             session = group.session;
                             recent.clear();
                         }
                         let (mut from, mut records) = (0, 0u32);
                         while let Some(r) = segment::record(&payload, from) {
-                            if r.packet > 0 {
+                            if is_new && r.packet > 0 {
                                 let topic = &payload[r.topic.0..r.topic.1];
                                 recent.insert(r.packet, digest(topic, &payload[r.topic.1..r.end]));
                             }
@@ -118,6 +125,7 @@ impl JournalWriter {
         let state = State { segments, end, full: false, closed: false };
         let shared = Arc::new(Shared {
             dir: dir.to_path_buf(),
+            lock,
             state: std::sync::Mutex::new(state),
             changed: Default::default(),
         });
@@ -229,6 +237,10 @@ impl JournalWriter {
         segment::seal(&mut self.group, end, self.count, self.session);
         self.file.write_all_at(&self.group, last.len).map_err(failed("write", &last.path))?;
         self.file.sync_data().map_err(failed("fsync", &last.path))?;
+        if fresh {
+            // Before the segment shows: until then the one before it cannot be deleted.
+            Recall::write(&self.shared.dir, end + i64::from(self.count), self.session, &self.recent)?;
+        }
         last.len += self.group.len() as u64;
         last.last_ms = self.last_ms;
         {
