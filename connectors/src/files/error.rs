@@ -64,6 +64,16 @@ pub enum FilesError {
         /// What is different.
         what: String,
     },
+    /// A file that is still to be read, or to be read on, is not there.
+    #[error(
+        "{name} is gone, and {what}; put it back. Files may be deleted once they are read to their end and a checkpoint covers that"
+    )]
+    Gone {
+        /// The file.
+        name: String,
+        /// How far it was read.
+        what: &'static str,
+    },
     /// The manifest of a file source does not go with the checkpoint.
     #[error("{}: {why}", dir.display())]
     Inconsistent {

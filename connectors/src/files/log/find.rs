@@ -158,7 +158,12 @@ impl Finder {
             Finder::Local { base, .. } => {
                 let path = base.join(name);
                 let io = |source| FilesError::Io { path: path.clone(), source };
-                let (size, modified_ms) = facts(&path).map_err(io)?;
+                let (size, modified_ms) = match facts(&path) {
+                    Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+                        return Err(gone(path.display().to_string(), as_it_was));
+                    }
+                    facts => facts.map_err(io)?,
+                };
                 let sha256 = match as_it_was {
                     Some(begin) => begin.sha256.clone(),
                     None => hash(&path).map_err(io)?,
@@ -169,6 +174,14 @@ impl Finder {
             Finder::Objects(objects) => objects.fetch(name, as_it_was, dir),
         }
     }
+}
+
+fn gone(name: String, as_it_was: Option<&Begin>) -> FilesError {
+    let what = match as_it_was {
+        Some(_) => "rows of it are still to be read",
+        None => "it was there when the pattern was looked at, but has not been read",
+    };
+    FilesError::Gone { name, what }
 }
 
 /// The directory before the first part of a pattern that has a wildcard (or before the last part), with its `/`.
@@ -215,7 +228,7 @@ mod objects {
 
     use super::super::super::FilesError;
     use super::super::manifest::Begin;
-    use super::{Fetched, Objects, fixed, hash, hex};
+    use super::{Fetched, Objects, fixed, gone, hash, hex};
 
     pub(in super::super) struct ObjectFinder {
         objects: Objects,
@@ -305,7 +318,10 @@ mod objects {
                 }
                 Ok::<_, object_store::Error>((meta, written))
             });
-            let (meta, written) = got.map_err(|e| self.failed(&key, e))?;
+            let (meta, written) = got.map_err(|e| match e {
+                object_store::Error::NotFound { .. } => gone(format!("{}/{key}", self.objects.name), as_it_was),
+                e => self.failed(&key, e),
+            })?;
             written.map_err(io)?;
             let sha256 = hex(&digest.finalize());
             if let Some(b) = as_it_was

@@ -14,7 +14,8 @@
 //! - **Files do not change.** Size and SHA-256 are recorded when the reading of a file begins, and held against the file
 //!   when it ends and at every start. A file that changed is an error that names it. Files are therefore written under
 //!   another name and renamed, or put into place whole. A file that was read to its end may be deleted.
-//! - **Bad rows** are records too, so that they become dead letters: see [`FileBatch::finding`].
+//! - **Bad rows** are records too, so that they become dead letters: see [`FileBatch::finding`]. A file that cannot be read at
+//!   all (packed, empty, no Parquet, a name that promises nothing) is one bad row.
 //! - **Object stores.** An object is brought to a local file while it is being read, so its version is pinned.
 //!
 //! One directory holds the manifest and, for objects, the file being read. Its one writer is the lane's process.
@@ -45,6 +46,14 @@ use rows::{Rows, Taken};
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// A batch ends after so many bytes, which bounds memory at this and one row.
 const BATCH_BYTES: usize = 4 << 20;
+
+/// The names of the files that a log would find there now, in the order in which it would read them.
+///
+/// # Errors
+/// What the system, or the object store, refuses.
+pub fn matching(place: &Place) -> Result<Vec<String>, FilesError> {
+    Finder::new(place)?.find()
+}
 
 /// What to read and how.
 #[derive(Debug, Clone)]

@@ -1,7 +1,7 @@
 //! The rows of one file, as a lane reads them: a row that cannot be read is a row too, with what is wrong with it.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Read, Seek as _};
 use std::path::Path;
 
 use avouch_engine::spec::{FieldSpec, FieldType};
@@ -55,12 +55,15 @@ impl Rows {
     /// is an error.
     pub fn open(path: &Path, name: &str, options: &RowOptions) -> Result<Self, FilesError> {
         let io = |source| FilesError::Io { path: path.to_path_buf(), source };
+        let mut file = File::open(path).map_err(io)?;
+        if let Some(kind) = packed(&mut file).map_err(io)? {
+            let why = format!("the file is packed ({kind}); unpack it, and give it to avouch under another name");
+            return Ok(Rows::Unreadable(Some(why)));
+        }
         let Some(format) = options.format.or_else(|| Format::of(Path::new(name))) else {
-            let why =
-                "its format cannot be told from its name; name it .csv, .ndjson or .parquet, or give `file_format`";
+            let why = "its format cannot be told from its name: what is packed must be unpacked first; else name it .csv, .ndjson or .parquet, or give `file_format`";
             return Ok(Rows::Unreadable(Some(why.into())));
         };
-        let file = File::open(path).map_err(io)?;
         Ok(match format {
             Format::Csv => Rows::Csv(CsvRecords::open(file, name, options).map_err(io)?),
             Format::Ndjson => Rows::Lines(Lines::open(file, options.max_record_bytes).map_err(io)?),
@@ -98,6 +101,21 @@ impl Rows {
             Rows::Unreadable(why) => Ok((1, why.take().map_or(Taken::End, Taken::Bad))),
         }
     }
+}
+
+/// How a file is packed, if it is: no text begins with these bytes, nor does Parquet.
+fn packed(file: &mut File) -> io::Result<Option<&'static str>> {
+    const KINDS: [(&[u8], &str); 5] = [
+        (b"\x1f\x8b", "gzip"),
+        (b"\x28\xb5\x2f\xfd", "zstd"),
+        (b"BZh", "bzip2"),
+        (b"\xfd7zXZ\0", "xz"),
+        (b"PK\x03\x04", "zip"),
+    ];
+    let mut start = Vec::with_capacity(8);
+    file.by_ref().take(8).read_to_end(&mut start)?;
+    file.rewind()?;
+    Ok(KINDS.iter().find(|(magic, _)| start.starts_with(magic)).map(|(_, kind)| *kind))
 }
 
 /// The error without its place, which is said by others.

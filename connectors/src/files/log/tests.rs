@@ -68,6 +68,7 @@ fn files(dir: &Path) {
     std::fs::write(dir.join("data/e.ndjson"), format!("{}\nlast\n", "o".repeat(100))).unwrap();
     std::fs::write(dir.join("data/f.dat"), "what am I").unwrap();
     std::fs::write(dir.join("data/g.parquet"), "PAR1 no").unwrap();
+    std::fs::write(dir.join("data/h.txt"), b"\x1f\x8b\x08\x00packed").unwrap();
 }
 
 #[test]
@@ -94,7 +95,8 @@ fn every_row_once_in_a_stable_order_from_any_offset() {
     assert_eq!(rest[1], ("last", "e.ndjson:2"));
     assert!(rest[2].0.starts_with("its format cannot be told from its name") && rest[2].1 == "f.dat:1", "{rest:?}");
     assert!(rest[3].0.starts_with("this is not a Parquet file") && rest[3].1 == "g.parquet:1", "{rest:?}");
-    assert_eq!(all.len(), 12);
+    assert!(rest[4].0.starts_with("the file is packed (gzip)") && rest[4].1 == "h.txt:1", "{rest:?}");
+    assert_eq!(all.len(), 13);
     for start in 0..=all.len() {
         for most in [1, 3] {
             assert_eq!(drain(dir.path(), &options, Some(start as i64), most), all[start..], "from {start}");
@@ -111,10 +113,10 @@ fn new_files_come_after_those_seen_before() {
     std::fs::write(dir.path().join("data/0.ndjson"), "new\n").unwrap();
     let after = drain(dir.path(), &options, None, 5);
     assert_eq!(after[..before.len()], before);
-    assert_eq!(after[before.len()..], [(12, "new".to_owned(), "0.ndjson:1".to_owned())]);
+    assert_eq!(after[before.len()..], [(13, "new".to_owned(), "0.ndjson:1".to_owned())]);
     // What was read to its end is not needed any more.
     std::fs::remove_file(dir.path().join("data/a.ndjson")).unwrap();
-    assert_eq!(drain(dir.path(), &options, Some(12), 5), after[12..]);
+    assert_eq!(drain(dir.path(), &options, Some(13), 5), after[13..]);
 }
 
 #[test]
@@ -157,6 +159,26 @@ fn a_file_that_changed_is_an_error_that_names_it() {
 }
 
 #[test]
+fn a_file_that_is_gone_too_early_is_an_error_that_names_it() {
+    let dir = tempfile::tempdir().unwrap();
+    files(dir.path());
+    let options = options(dir.path(), "data/*");
+    let open = |start| FileLog::open(&dir.path().join("input"), options.clone(), start);
+    let mut log = open(None).unwrap();
+    // Offset 4 is within the second file, b.csv; the third has been seen and not begun.
+    log.poll(Duration::ZERO, 4).unwrap();
+    drop(log);
+    let text = std::fs::read(dir.path().join("data/b.csv")).unwrap();
+    std::fs::remove_file(dir.path().join("data/b.csv")).unwrap();
+    let error = open(Some(4)).err().unwrap().to_string();
+    assert!(error.contains("data/b.csv is gone, and rows of it are still to be read"), "{error}");
+    std::fs::write(dir.path().join("data/b.csv"), text).unwrap();
+    std::fs::remove_file(dir.path().join("data/c.csv")).unwrap();
+    let error = open(Some(4)).unwrap().poll(Duration::ZERO, 100).err().unwrap().to_string();
+    assert!(error.contains("data/c.csv is gone, and it was there when the pattern was looked at"), "{error}");
+}
+
+#[test]
 fn a_checkpoint_beyond_the_files_is_an_error() {
     let dir = tempfile::tempdir().unwrap();
     files(dir.path());
@@ -164,7 +186,7 @@ fn a_checkpoint_beyond_the_files_is_an_error() {
     let error = FileLog::open(&dir.path().join("input"), options.clone(), Some(3)).err().unwrap();
     assert!(matches!(error, FilesError::Inconsistent { .. }), "{error}");
     drain(dir.path(), &options, None, 100);
-    let error = FileLog::open(&dir.path().join("input"), options, Some(13)).err().unwrap();
+    let error = FileLog::open(&dir.path().join("input"), options, Some(14)).err().unwrap();
     assert!(matches!(error, FilesError::Inconsistent { .. }), "{error}");
     let none = super::FileLogOptions {
         place: Place::Local(dir.path().join("none/*").to_string_lossy().into_owned()),
