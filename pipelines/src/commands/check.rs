@@ -19,7 +19,8 @@ pub struct CheckArgs {
     #[arg(long)]
     pub json: bool,
 
-    /// Also ask the brokers and the chain's endpoint whether they are there, let us in, and have what the file names
+    /// Also ask the brokers and the chain's endpoint whether they are there, let us in, and have what the file names, and
+    /// look for the files it names
     #[arg(long, conflicts_with = "canonical")]
     pub connect: bool,
 
@@ -53,11 +54,12 @@ struct Report {
 }
 
 fn check(path: &Path, connect: bool) -> Report {
+    let mut found = Vec::new();
     let (pipeline, diags) = match Pipeline::load(path) {
         Ok(p) => {
             let mut diags = lang::check(&p);
             if connect && !diags.has_errors() {
-                super::connect::try_all(&p, &mut diags);
+                found = super::connect::try_all(&p, &mut diags);
             }
             (Some(p), diags)
         }
@@ -69,7 +71,7 @@ fn check(path: &Path, connect: bool) -> Report {
         map.insert("pipeline".into(), p.name.value.clone().into());
         map.insert("config_hash".into(), hex(&p.config_hash()).into());
         if !diags.has_errors() {
-            out = summary(p, &diags);
+            out = summary(p, &diags, &found);
         }
     }
     Report { ok: !diags.has_errors(), out, err: diags.render_text(colour()), json: format!("{json}\n") }
@@ -87,7 +89,7 @@ pub(crate) fn colour() -> bool {
     std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty())
 }
 
-fn summary(p: &Pipeline, diags: &Diagnostics) -> String {
+fn summary(p: &Pipeline, diags: &Diagnostics, found: &[String]) -> String {
     let models: Vec<&str> = p.model_steps.iter().map(|s| s.name.value.as_str()).collect();
     let places: Vec<&str> = p.sinks.iter().map(Sink::writes).collect();
     let anchor = match &p.anchor {
@@ -102,7 +104,7 @@ fn summary(p: &Pipeline, diags: &Diagnostics) -> String {
         0 => String::new(),
         n => format!(", with {}", plural(n, "warning")),
     };
-    let rows = [
+    let mut rows = vec![
         (
             "pipeline",
             format!("{}, {delivery}, a checkpoint every {}", p.name.value, format_duration(p.checkpoint.every_ms)),
@@ -113,6 +115,9 @@ fn summary(p: &Pipeline, diags: &Diagnostics) -> String {
         ("anchor", anchor),
         ("configHash", hex(&p.config_hash())),
     ];
+    if !found.is_empty() {
+        rows.insert(rows.len() - 1, ("found", found.join(", ")));
+    }
     let mut out = format!("{}: no mistake found{warnings}\n", p.file.path().display());
     for (what, value) in rows {
         out.push_str(&format!("  {what:<10}  {value}\n"));

@@ -1,22 +1,122 @@
 //! `avouch check --connect`: tries every endpoint of a pipeline, with the clients that a run would use.
 
+use std::sync::mpsc;
 use std::time::Duration;
 
 use avouch_connectors::ethereum::{Address, ChainReader, RpcOptions};
+use avouch_connectors::files::Format;
+use avouch_connectors::files::log::matching;
 use avouch_connectors::kafka::{KafkaError, partition_count};
+use avouch_connectors::mqtt::{self, MqttError};
+use tokio::runtime::{Builder, Runtime};
 
-use crate::lang::{DeadLetterKind, Diagnostics, KafkaSink, Pipeline, SinkKind, SourceKind, Span};
-use crate::runtime::kafka_connection;
+use crate::lang::{
+    DeadLetterKind, Diagnostics, FilesSource, KafkaSink, MqttSource, Pipeline, SinkKind, SourceKind, Span, plural,
+};
+use crate::runtime::{RuntimeError, files_place, kafka_connection, mqtt_options};
 
 const ANSWER: Duration = Duration::from_secs(10);
 
-/// Adds an error for each endpoint that a run would fail on.
-pub fn try_all(pipeline: &Pipeline, diags: &mut Diagnostics) {
-    brokers(pipeline, diags);
-    chain(pipeline, diags);
+/// Adds an error for each endpoint that a run would fail on. Returns what was found at the others.
+pub fn try_all(pipeline: &Pipeline, diags: &mut Diagnostics) -> Vec<String> {
+    let mut found = Vec::new();
+    match &pipeline.source.kind {
+        SourceKind::Kafka(_) => {}
+        SourceKind::Files(source) => found.extend(files(source, diags)),
+        SourceKind::Mqtt(source) => found.extend(broker(pipeline, source, diags)),
+    }
+    found.extend(topics(pipeline, diags));
+    found.extend(chain(pipeline, diags));
+    found
 }
 
-fn brokers(pipeline: &Pipeline, diags: &mut Diagnostics) {
+fn runtime() -> std::io::Result<Runtime> {
+    Builder::new_multi_thread().worker_threads(1).enable_all().build()
+}
+
+fn files(source: &FilesSource, diags: &mut Diagnostics) -> Option<String> {
+    let span = source.path.span;
+    let names = match runtime().map_err(|e| e.to_string()).and_then(|r| names(source, r)) {
+        Ok(names) => names,
+        Err(why) => {
+            error(diags, "no-connection", span, &why, "correct `path`, or the rights to read there");
+            return None;
+        }
+    };
+    if names.is_empty() {
+        let message = format!("no file matches `{}`", source.path.raw().escape_debug());
+        if source.follow {
+            diags.warning("no-files", span, message, "nothing need be done if files are still to come");
+        } else {
+            error(diags, "no-files", span, &message, "correct `path`, or write `follow = true` to wait for files");
+        }
+        return None;
+    }
+    let untold = |name: &&String| source.format.is_none() && Format::of(name.as_ref()).is_none();
+    let unread: Vec<&String> = names.iter().filter(untold).collect();
+    if let Some(first) = unread.first() {
+        let others = match unread.len() - 1 {
+            0 => String::new(),
+            n => format!(" and {}", plural(n, "other file")),
+        };
+        diags.warning(
+            "unknown-format",
+            span,
+            format!(
+                "the format of `{}`{others} cannot be told from the name, so each would be one dead letter",
+                first.escape_debug()
+            ),
+            "unpack what is packed, narrow `path`, or give `file_format`",
+        );
+    }
+    Some(plural(names.len(), "file"))
+}
+
+/// The names, if they can be had in time: an object store that is away is asked again for minutes.
+fn names(source: &FilesSource, runtime: Runtime) -> Result<Vec<String>, String> {
+    let place = files_place(source, runtime.handle()).map_err(|e| e.to_string())?;
+    let (tell, told) = mpsc::channel();
+    std::thread::spawn(move || tell.send(matching(&place)));
+    let names = match told.recv_timeout(ANSWER) {
+        Ok(names) => names.map_err(|e| e.to_string()),
+        Err(_) => Err(format!("{}: no answer in {} s", source.path.raw().escape_debug(), ANSWER.as_secs())),
+    };
+    runtime.shutdown_background();
+    names
+}
+
+fn broker(pipeline: &Pipeline, source: &MqttSource, diags: &mut Diagnostics) -> Option<String> {
+    let options = match mqtt_options(&pipeline.source, source) {
+        Ok(options) => options,
+        Err(e) => {
+            let span = source.ca.as_ref().map_or(source.url.span, |ca| ca.span);
+            error(diags, "missing-file", span, &e.to_string(), "correct `ca`");
+            return None;
+        }
+    };
+    let tried = match runtime() {
+        Ok(runtime) => runtime.block_on(mqtt::probe(&options, ANSWER)).map_err(RuntimeError::Mqtt),
+        Err(e) => Err(RuntimeError::Start(e.to_string())),
+    };
+    let (span, help) = match &tried {
+        Ok(()) => return Some(format!("the MQTT broker {}:{}", options.host, options.port)),
+        Err(RuntimeError::Mqtt(MqttError::Refused { filter, .. })) => {
+            let span = source.topics.iter().find(|t| t.value == *filter).map(|t| t.span);
+            (span.unwrap_or(source.url.span), "correct `topics`, or the broker's access list")
+        }
+        Err(RuntimeError::Mqtt(MqttError::Rejected { .. })) => {
+            let span = source.username.as_ref().map(|u| u.span);
+            (span.unwrap_or(source.url.span), "a run would stop with this")
+        }
+        Err(_) => (source.url.span, "correct `url` or `ca`, or start the broker; a run would wait for it"),
+    };
+    if let Err(e) = &tried {
+        error(diags, "no-connection", span, &e.to_string(), help);
+    }
+    None
+}
+
+fn topics(pipeline: &Pipeline, diags: &mut Diagnostics) -> Option<String> {
     // Each cluster with the place of its address in the file.
     let mut topics = Vec::new();
     if let SourceKind::Kafka(source) = &pipeline.source.kind {
@@ -42,13 +142,14 @@ fn brokers(pipeline: &Pipeline, diags: &mut Diagnostics) {
         topics.push((connection, address, &k.topic));
     }
     let mut away: Vec<String> = Vec::new();
+    let mut there = 0;
     for (connection, address, topic) in topics {
         // The same would be said of every other topic.
         if away.iter().any(|b| b == connection.brokers()) {
             continue;
         }
         match partition_count(&connection, topic.as_str(), ANSWER) {
-            Ok(_) => {}
+            Ok(_) => there += 1,
             Err(e @ KafkaError::NoTopic { .. }) => {
                 error(
                     diags,
@@ -64,12 +165,13 @@ fn brokers(pipeline: &Pipeline, diags: &mut Diagnostics) {
             }
         }
     }
+    (there > 0).then(|| plural(there, "topic"))
 }
 
-fn chain(pipeline: &Pipeline, diags: &mut Diagnostics) {
-    let Some(anchor) = &pipeline.anchor else { return };
+fn chain(pipeline: &Pipeline, diags: &mut Diagnostics) -> Option<String> {
+    let anchor = pipeline.anchor.as_ref()?;
     let contract = Address::from(anchor.contract.value);
-    let asked = tokio::runtime::Builder::new_current_thread().enable_all().build().map(|runtime| {
+    let asked = Builder::new_current_thread().enable_all().build().map(|runtime| {
         runtime.block_on(ChainReader::connect(
             anchor.rpc.as_str(),
             Some(anchor.chain_id),
@@ -78,11 +180,12 @@ fn chain(pipeline: &Pipeline, diags: &mut Diagnostics) {
         ))
     });
     let why = match asked {
-        Ok(Ok(_)) => return,
+        Ok(Ok(_)) => return Some(format!("the contract on chain {}", anchor.chain_id)),
         Ok(Err(e)) => e.to_string(),
         Err(e) => e.to_string(),
     };
     error(diags, "no-connection", anchor.rpc.span, &why, "correct `rpc`, `chain_id` or `contract`");
+    None
 }
 
 fn error(diags: &mut Diagnostics, code: &'static str, span: Span, why: &str, help: &str) {

@@ -39,6 +39,29 @@ pub(super) fn check(draft: &Draft, diags: &mut Diagnostics) {
     }
     topics_do_not_feed_back(draft, diags);
     kafka_is_somewhere(draft, diags);
+    input_is_where_state_is(draft, diags);
+}
+
+/// With an object store any machine can go on with a lane, and the working copy may be lost. What these sources know of their
+/// input is kept in the state directory alone.
+fn input_is_where_state_is(draft: &Draft, diags: &mut Diagnostics) {
+    let Some(source) = draft.sources.first().and_then(|s| s.body.as_ref()) else { return };
+    let (span, what) = match &source.kind {
+        SourceKind::Kafka(_) => return,
+        SourceKind::Files(files) => (files.path.span, "which files were read, and how far, is"),
+        SourceKind::Mqtt(mqtt) => (mqtt.url.span, "the journal of what the broker handed over is"),
+    };
+    if let Some(checkpoint) = draft.head.as_ref().and_then(|h| h.checkpoint.as_ref())
+        && checkpoint.object_store.is_some()
+    {
+        diags.error(
+            "broken-guarantee",
+            checkpoint.span,
+            format!("{what} kept on one machine, so no other could go on from checkpoints in a bucket"),
+            "keep the checkpoints on that machine: `store = \"file://./state\"`; or bring the readings into Kafka",
+        );
+        diags.relate(checkpoint.span, span, "the source stands");
+    }
 }
 
 /// A Kafka sink writes to the source's brokers; where the source is no Kafka, there are none.

@@ -177,12 +177,8 @@ fn open_files(
     start: Option<i64>,
     handle: &Handle,
 ) -> Result<LaneInput, RuntimeError> {
-    let place = match &files.place {
-        FilesPlace::Local(pattern) => Place::Local(pattern.clone()),
-        FilesPlace::S3 { bucket, pattern } => Place::Objects(Objects::s3(bucket, pattern, handle.clone())?),
-    };
     let options = FileLogOptions {
-        place,
+        place: files_place(files, handle)?,
         rows: RowOptions {
             format: files.format.map(|f| match f {
                 FileFormat::Csv => Format::Csv,
@@ -197,6 +193,39 @@ fn open_files(
         follow: files.follow,
     };
     Ok(LaneInput::Files(Box::new(FileLog::open(&state.join("input"), options, start)?)))
+}
+
+/// Where the files of a source are.
+pub fn files_place(files: &FilesSource, handle: &Handle) -> Result<Place, RuntimeError> {
+    Ok(match &files.place {
+        FilesPlace::Local(pattern) => Place::Local(pattern.clone()),
+        FilesPlace::S3 { bucket, pattern } => Place::Objects(Objects::s3(bucket, pattern, handle.clone())?),
+    })
+}
+
+/// How the broker of a source is reached. Reads the file of authorities.
+pub fn mqtt_options(readings: &Source, source: &MqttSource) -> Result<MqttOptions, RuntimeError> {
+    let tls = match (&source.ca, source.tls) {
+        (_, false) => None,
+        (None, true) => Some(None),
+        (Some(path), true) => {
+            let path = path.value.clone();
+            Some(Some(std::fs::read(&path).map_err(|source| RuntimeError::File { path, source })?))
+        }
+    };
+    Ok(MqttOptions {
+        host: source.host.clone(),
+        port: source.port,
+        tls,
+        client_id: source.client_id.as_str().to_owned(),
+        credentials: source.username.as_ref().map(|user| {
+            let password = source.password.as_ref().map_or("", |p| p.expose());
+            (user.as_str().to_owned(), password.to_owned())
+        }),
+        topics: source.topics.iter().map(|t| t.value.clone()).collect(),
+        session_expiry: u32::try_from(source.session_expiry_ms / 1000).unwrap_or(u32::MAX),
+        max_record_bytes: readings.max_record_bytes,
+    })
 }
 
 /// A journal that is open, and what fills it.
@@ -231,27 +260,7 @@ impl Bridge {
         let handle = writer.handle();
         let counts = Arc::new(Counts::default());
         let input = LaneInput::Journal(Box::new(JournalInput::new(reader, handle.clone(), counts.clone())));
-        let tls = match (&source.ca, source.tls) {
-            (_, false) => None,
-            (None, true) => Some(None),
-            (Some(path), true) => {
-                let path = path.value.clone();
-                Some(Some(std::fs::read(&path).map_err(|source| RuntimeError::File { path, source })?))
-            }
-        };
-        let options = MqttOptions {
-            host: source.host.clone(),
-            port: source.port,
-            tls,
-            client_id: source.client_id.as_str().to_owned(),
-            credentials: source.username.as_ref().map(|user| {
-                let password = source.password.as_ref().map_or("", |p| p.expose());
-                (user.as_str().to_owned(), password.to_owned())
-            }),
-            topics: source.topics.iter().map(|t| t.value.clone()).collect(),
-            session_expiry: u32::try_from(source.session_expiry_ms / 1000).unwrap_or(u32::MAX),
-            max_record_bytes: readings.max_record_bytes,
-        };
+        let options = mqtt_options(readings, source)?;
         let metrics = metrics.bridge(&readings.name.value);
         let bridge = Self { writer, options, handle, counts, metrics, shown: [0; 3] };
         Ok((bridge, input))

@@ -36,12 +36,14 @@ pub struct JournalInput {
     counts: Arc<Counts>,
     /// Offsets of the checkpoints made by this process, the newest last, as many as the store keeps.
     kept: VecDeque<i64>,
+    /// How many connections had been lost when the bridge was last looked at.
+    lost: u64,
 }
 
 impl JournalInput {
     /// Reads on where `reader` stands. `counts`: those of the bridge that fills the journal.
     pub fn new(reader: JournalReader, handle: JournalHandle, counts: Arc<Counts>) -> Self {
-        Self { reader, handle, counts, kept: VecDeque::new() }
+        Self { reader, handle, counts, kept: VecDeque::new(), lost: 0 }
     }
 }
 
@@ -66,6 +68,15 @@ impl LaneInput {
                 journal.counts.connected.load(Ordering::Relaxed) && journal.handle.end() == next_offset
             }
         }
+    }
+
+    /// Whether silence since the last call says anything: while an MQTT broker is away or the journal is full, messages wait
+    /// at the broker, and afterwards they take a moment to come.
+    pub fn was_listening(&mut self) -> bool {
+        let LaneInput::Journal(journal) = self else { return true };
+        let lost = journal.counts.failures.load(Ordering::Relaxed);
+        let unbroken = std::mem::replace(&mut journal.lost, lost) == lost;
+        unbroken && !journal.handle.is_full() && journal.counts.connected.load(Ordering::Relaxed)
     }
 
     /// Waits at most `timeout` for records. An empty batch means that none came.

@@ -273,7 +273,7 @@ impl LaneWorker {
         let Some(idle) = &mut self.idle else { return Ok(false) };
         let mut asked = false;
         if idle.asks(clock_ms(self.began)) {
-            let at_end = self.input.is_at_end(self.next_offset, BROKER_WAIT);
+            let at_end = self.input.was_listening() && self.input.is_at_end(self.next_offset, BROKER_WAIT);
             idle.answer(clock_ms(self.began), at_end);
             asked = true;
         }
@@ -283,7 +283,7 @@ impl LaneWorker {
             return Ok(false);
         };
         if !asked {
-            let at_end = self.input.is_at_end(self.next_offset, BROKER_WAIT);
+            let at_end = self.input.was_listening() && self.input.is_at_end(self.next_offset, BROKER_WAIT);
             idle.answer(clock_ms(self.began), at_end);
             if !at_end {
                 return Ok(false);

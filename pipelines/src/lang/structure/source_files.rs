@@ -6,11 +6,19 @@ use super::super::pipeline::{FileFormat, FilesPlace, FilesSource};
 use super::super::tree::NodeValue;
 
 pub(super) const FILES_SOURCE: Keys = Keys {
-    known: &["kind", "path", "file_format", "delimiter", "follow", "schema", "key", "time", "max_record_bytes"],
-    planned: &[
-        ("format", "remove it and write `file_format`: a row of any file becomes one reading by its column names"),
-        ("identity", "remove it; until then, let the file system say who may write there"),
+    known: &[
+        "kind",
+        "path",
+        "file_format",
+        "delimiter",
+        "follow",
+        "schema",
+        "key",
+        "time",
+        "device_ttl",
+        "max_record_bytes",
     ],
+    planned: &[("identity", "remove it; until then, let the file system say who may write there")],
 };
 const FILE_FORMAT: Choices =
     Choices { what: "file format", known: &["csv", "ndjson", "parquet"], planned: &["avro", "arrow"] };

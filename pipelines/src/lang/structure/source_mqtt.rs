@@ -24,6 +24,7 @@ pub(super) const MQTT_SOURCE: Keys = Keys {
         "schema",
         "key",
         "time",
+        "device_ttl",
         "max_record_bytes",
     ],
     planned: &[
