@@ -79,7 +79,7 @@ fn openssl(directory: &Path, arguments: &str) {
     assert!(done.status.success(), "openssl {arguments}: {}", String::from_utf8_lossy(&done.stderr));
 }
 
-fn make_certificates(directory: &Path) {
+pub(crate) fn make_certificates(directory: &Path) {
     let write = |name: &str, text: &str| {
         std::fs::write(directory.join(name), text).unwrap_or_else(|error| panic!("{name}: {error}"));
     };

@@ -47,6 +47,25 @@ fn trained(duration: &str) -> PathBuf {
     model
 }
 
+/// The text of the pipeline with another source, and sinks that need no Kafka: an archive and dead letters under `T_STATE`.
+pub fn without_kafka(source: &str) -> String {
+    let text = std::fs::read_to_string(fixture("pumps.toml")).unwrap();
+    let (head, rest) = text.split_once("[sources.readings]").unwrap();
+    let (_, steps) = rest.split_once("[steps.features]").unwrap();
+    let (steps, rest) = steps.split_once("[sinks.verdicts]").unwrap();
+    let (_, train) = rest.split_once("[train.anomaly]").unwrap();
+    let sinks = "[sinks.verdicts]\nfrom = [\"anomaly\"]\nkind = \"parquet\"\npath = \"file://${env:T_STATE}/archive\"\n\n\
+                 [dead_letter]\nkind = \"files\"\npath = \"file://${env:T_STATE}/dead\"\n";
+    format!("{head}{source}\n[steps.features]{steps}\n{sinks}\n[train.anomaly]{train}")
+}
+
+/// A call of the program on a pipeline of [`without_kafka`], which keeps its state in `state`.
+pub fn avouch_without_kafka(command: &str, directory: &Path, source: &str, state: &str) -> Avouch {
+    let file = directory.join("pumps.toml");
+    std::fs::write(&file, without_kafka(source)).unwrap();
+    Avouch::new([command]).args([file]).within(directory).env("T_MODEL", model()).env("T_STATE", directory.join(state))
+}
+
 /// A file of `tests/fixtures`.
 pub fn fixture(name: &str) -> PathBuf {
     place::workspace().join("tests/fixtures").join(name)
