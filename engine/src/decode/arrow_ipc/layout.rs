@@ -22,6 +22,8 @@ pub(super) struct NodeAt {
     pub view: bool,
     /// Whether it is a column that the pipeline names.
     pub wanted: bool,
+    /// Bytes of an element of its second buffer: a value, an offset, a view, a key.
+    pub unit: usize,
 }
 
 /// A column that the pipeline names.
@@ -75,7 +77,8 @@ impl Layout {
                 Some(ty) if fits(fields[i].ty, &ty) => {
                     projection.push(w.columns.len());
                     found.push(Found { field: i, dictionary: dictionary.map(|d| d.id()) });
-                    let node = NodeAt { buffers: buffers(&ty), view: ty == DataType::Utf8View, wanted: true };
+                    let node =
+                        NodeAt { buffers: buffers(&ty), view: ty == DataType::Utf8View, wanted: true, unit: unit(&ty) };
                     w.push(named(name, ty, dictionary.map(|d| d.id())), node)?;
                 }
                 ty => {
@@ -108,6 +111,17 @@ fn named(name: &str, ty: DataType, dictionary: Option<i64>) -> Field {
         #[expect(deprecated, reason = "Arrow's reader finds dictionaries by this and by nothing else")]
         Some(id) => Field::new_dict(name, ty, true, id, false),
         None => Field::new(name, ty, true),
+    }
+}
+
+/// Bytes of an element of the second buffer of a type's node.
+pub(super) fn unit(ty: &DataType) -> usize {
+    match ty {
+        DataType::Utf8 => 4,
+        DataType::LargeUtf8 => 8,
+        DataType::Utf8View => 16,
+        DataType::Dictionary(key, _) => unit(key),
+        other => other.primitive_width().unwrap_or(1),
     }
 }
 
@@ -144,7 +158,7 @@ impl Walk {
             (_, 2) => DataType::Int8,
             _ => DataType::Binary,
         };
-        self.push(Field::new("", ty, true), NodeAt { buffers, view, wanted: false })
+        self.push(Field::new("", ty, true), NodeAt { buffers, view, wanted: false, unit: 1 })
     }
 
     fn pass(&mut self, f: ipc::Field<'_>, depth: usize) -> Result<(), RowError> {

@@ -229,7 +229,7 @@ fn read_dictionary(
     }
     let data = batch.data().ok_or_else(|| damaged("a dictionary without values"))?;
     let view = *values == arrow::datatypes::DataType::Utf8View;
-    let node = layout::NodeAt { buffers: if view { 2 } else { 3 }, view, wanted: true };
+    let node = layout::NodeAt { buffers: if view { 2 } else { 3 }, view, wanted: true, unit: layout::unit(values) };
     check_batch(&data, &[node], body, budget)?;
     let schema = Schema::new(vec![Field::new("", values.clone(), true)]);
     let none = HashMap::new();
@@ -296,6 +296,10 @@ fn check_batch(
             // Every node's first buffer says which values are null; the reader does not check that it is long enough.
             if i == 0 && said.null_count() > 0 && plain < rows.div_ceil(8) {
                 return Err(damaged(format!("{plain} bytes to say which of {rows} values are null")));
+            }
+            // The reader panics where elements do not fill their buffer.
+            if i == 1 && plain % node.unit != 0 {
+                return Err(damaged(format!("a buffer of {plain} bytes, for elements of {}", node.unit)));
             }
             if len == 0 {
                 continue;
