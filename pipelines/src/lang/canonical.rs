@@ -13,6 +13,9 @@
 //! - A string stands between `"`, with `\"`, `\\`, `\b`, `\t`, `\n`, `\f`, `\r` for these, `\u00xx` (lower-case
 //!   hexadecimal) for every other character below U+0020, and everything else as it is.
 //!
+//! The table `checkpoint` of `[pipeline]` is left out: where and how often a lane is saved decides no verdict, and lanes must
+//! be able to move to another store without becoming another pipeline's.
+//!
 //! Comments, formatting, the kind of quotes, `[header]` or `{inline}` or dotted keys, and the order of keys and tables
 //! do not survive into it, so they do not change the hash. Nothing that decides a verdict may depend on what does not
 //! survive: the lane takes fields and steps in the order of their names, and values that decide verdicts refuse
@@ -54,7 +57,7 @@ impl Canonical {
 
     pub(super) fn of_tree(node: &Node) -> Self {
         let mut json = String::new();
-        write_node(node, &mut json);
+        write_node(node, &LEFT_OUT, &mut json);
         let hash = Sha256::digest(json.as_bytes()).into();
         Self { json, hash }
     }
@@ -65,7 +68,11 @@ pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
-fn write_node(node: &Node, out: &mut String) {
+/// What decides no verdict, by the path of its keys.
+const LEFT_OUT: [&[&str]; 1] = [&["pipeline", "checkpoint"]];
+
+/// Writes a node, without what lies at the paths `left_out` below it.
+fn write_node(node: &Node, left_out: &[&[&str]], out: &mut String) {
     match &node.value {
         NodeValue::Str(s) => write_string(s, out),
         NodeValue::Int(i) => out.push_str(&i.to_string()),
@@ -77,12 +84,13 @@ fn write_node(node: &Node, out: &mut String) {
                 if i > 0 {
                     out.push(',');
                 }
-                write_node(item, out);
+                write_node(item, &[], out);
             }
             out.push(']');
         }
         NodeValue::Table(entries) => {
-            let mut entries: Vec<_> = entries.iter().collect();
+            let gone = |key: &str| left_out.iter().any(|path| *path == [key]);
+            let mut entries: Vec<_> = entries.iter().filter(|e| !gone(&e.key)).collect();
             entries.sort_by(|a, b| a.key.as_bytes().cmp(b.key.as_bytes()));
             out.push('{');
             for (i, e) in entries.into_iter().enumerate() {
@@ -91,7 +99,9 @@ fn write_node(node: &Node, out: &mut String) {
                 }
                 write_string(&e.key, out);
                 out.push(':');
-                write_node(&e.node, out);
+                let below = left_out.iter().filter(|path| path.first() == Some(&e.key.as_str()));
+                let below: Vec<&[&str]> = below.map(|path| &path[1..]).collect();
+                write_node(&e.node, &below, out);
             }
             out.push('}');
         }
@@ -183,6 +193,18 @@ mod tests {
         // An outside reader of JSON agrees on what it says.
         let read: serde_json::Value = serde_json::from_str(&json).unwrap();
         assert_eq!(read["z"]["b"][2], "ä\t\u{1}\"\\/");
+    }
+
+    #[test]
+    fn where_checkpoints_lie_is_not_in_it() {
+        let rest = "{\"checkpoint\":{\"checkpoint\":1},\"pipeline\":{\"name\":\"x\"}}";
+        for text in [
+            "pipeline = { name = 'x' }\ncheckpoint.checkpoint = 1",
+            "[pipeline]\nname = 'x'\ncheckpoint = { store = 's3://a/b', every = '5s' }\n[checkpoint]\ncheckpoint = 1",
+            "checkpoint.checkpoint = 1\n[pipeline]\nname = 'x'\n[pipeline.checkpoint]\nkeep = 9",
+        ] {
+            assert_eq!(of(text), rest);
+        }
     }
 
     #[test]
