@@ -25,6 +25,7 @@ pub mod log;
 pub mod model;
 pub mod plan;
 pub mod reference;
+pub mod replay;
 pub mod spec;
 pub mod sql;
 pub mod verdict;

@@ -35,7 +35,7 @@ fn machine(first: &Place, store: &ObjectStore, prefix: &str) -> Place {
 }
 
 fn log_files(lane: &Path) -> BTreeMap<String, Vec<u8>> {
-    let kinds = ["records-", "offsets-", "entries-", "hashes-", "dead-"];
+    let kinds = ["records-", "offsets-", "entries-", "hashes-", "dead-", "event"];
     let names = std::fs::read_dir(lane).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap());
     names
         .filter(|n| kinds.iter().any(|k| n.starts_with(k)))

@@ -141,14 +141,14 @@ pub(super) struct Saved {
 #[derive(Debug)]
 pub(super) enum Unreadable {
     /// Not as they were written.
-    Damaged(CodecError),
+    Damaged(String),
     /// Whole, but of another version.
     Version(char),
 }
 
 impl From<CodecError> for Unreadable {
     fn from(e: CodecError) -> Self {
-        Unreadable::Damaged(e)
+        Unreadable::Damaged(e.to_string())
     }
 }
 
@@ -253,12 +253,11 @@ pub(super) fn unseal<'a>(
     magic: &[u8; 7],
     version: u8,
 ) -> std::result::Result<Reader<'a>, Unreadable> {
-    let whole = Reader::new(what, bytes);
     let Some(body) = bytes.len().checked_sub(32).filter(|n| *n >= 8) else {
-        return Err(whole.invalid(format!("{} bytes are too few for a {what}", bytes.len())).into());
+        return Err(Unreadable::Damaged(format!("{} bytes are too few for a {what}", bytes.len())));
     };
     if Sha256::digest(&bytes[..body])[..] != bytes[body..] {
-        return Err(whole.invalid("its SHA-256 is not the one at its end").into());
+        return Err(Unreadable::Damaged("it was altered or cut: its SHA-256 is not the one at its end".into()));
     }
     let mut r = Reader::new(what, &bytes[..body]);
     if r.array::<7>()? != *magic {
@@ -305,7 +304,7 @@ pub(super) fn parse(bytes: &[u8], seq: u64, place: &str) -> Result<std::result::
     match Saved::from_bytes(bytes) {
         Ok(c) if c.committed.seq != seq => Ok(Err(format!("it is number {} under another's name", c.committed.seq))),
         Ok(c) => Ok(Ok(c)),
-        Err(Unreadable::Damaged(e)) => Ok(Err(e.to_string())),
+        Err(Unreadable::Damaged(why)) => Ok(Err(why)),
         Err(Unreadable::Version(found)) => {
             Err(StoreError::Version { place: place.to_owned(), found, expected: char::from(VERSION) })
         }

@@ -21,6 +21,8 @@ use sha2::{Digest, Sha256};
 use super::{StoreError, io};
 
 type Result<T> = std::result::Result<T, StoreError>;
+/// Packs that are not as they were written, each with why.
+type BadPacks = Vec<(String, String)>;
 
 const CHUNK: u64 = 64 << 10;
 const PACK: u64 = 16 << 20;
@@ -234,7 +236,7 @@ fn write_pack(path: &Path, chunks: &[(&Hash32, &[u8])]) -> Result<()> {
 
 impl StateTable {
     /// Reads the state, comparing every chunk with its SHA-256. The inner error names the packs that are damaged, and how.
-    pub fn read(&self, dir: &Path) -> Result<std::result::Result<Vec<u8>, Vec<(String, String)>>> {
+    pub fn read(&self, dir: &Path) -> Result<std::result::Result<Vec<u8>, BadPacks>> {
         let mut out = Vec::with_capacity(usize::try_from(self.len.min(1 << 30)).unwrap_or(0));
         let mut files: Vec<Option<File>> = self.packs.iter().map(|_| None).collect();
         let mut bad: BTreeMap<u32, String> = BTreeMap::new();

@@ -11,12 +11,13 @@ use tokio::sync::watch;
 
 use super::checkpoint::{self, Committed, Saved};
 use super::chunks::{self, PackNames, StateTable};
+use super::high_water::HighWater;
 use super::lock::LaneLock;
 use super::publish::{Publisher, StoredHashes};
 use super::reader::Shared;
-use super::recover::HighWater;
 use super::remote::manifest::ManifestKind;
 use super::remote::{Mirror, Put};
+use super::replay::Replay;
 use super::stream::Unsynced;
 use super::{StoreError, io};
 
@@ -44,6 +45,8 @@ pub(super) struct Committer {
     pub packs: BTreeMap<u64, Vec<String>>,
     /// Size and root that readers have been shown beyond the last checkpoint.
     pub shown: Vec<(u64, Hash32)>,
+    /// How many events a checkpoint must cover before `replay` can go; 0 when there is none.
+    pub replay_until: u64,
     /// Size that `public/` stands at.
     pub published: u64,
     pub publisher: Publisher,
@@ -106,6 +109,10 @@ impl Committer {
         self.shown.retain(|(size, _)| *size > log_size);
         if self.shown.len() < before && self.shown.is_empty() {
             HighWater::clear(&self.dir)?;
+        }
+        if self.replay_until > 0 && committed.event_count >= self.replay_until {
+            Replay::default().keep(&self.dir)?;
+            self.replay_until = 0;
         }
         if log_size > self.published && self.shown.is_empty() {
             self.publisher.advance(self.published, log_size, &root, &hashes, &self.shared.entries)?;

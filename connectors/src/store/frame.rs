@@ -251,6 +251,27 @@ impl FrameReader {
     }
 }
 
+/// The payloads of the frames these bytes begin with, up to the first that is not whole.
+pub(super) fn whole_frames(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut rest = bytes;
+    std::iter::from_fn(move || {
+        let (header, after) = rest.split_at_checked(HEADER)?;
+        let (payload, after) = after.split_at_checked(u32_at(header, 0) as usize)?;
+        rest = after;
+        (crc32(payload) == u32_at(header, 4)).then_some(payload)
+    })
+    // What follows a frame that is not whole has no known beginning.
+    .fuse()
+}
+
+#[cfg(test)]
+pub(super) fn framed(payload: &[u8]) -> Vec<u8> {
+    let mut out = (payload.len() as u32).to_le_bytes().to_vec();
+    out.extend(crc32(payload).to_le_bytes());
+    out.extend(payload);
+    out
+}
+
 /// Appends table rows for frames that end at the given places; for rebuilding a table.
 pub(super) fn push_row(number: u64, end: u64, out: &mut Vec<u8>) {
     out.extend_from_slice(&row(number, end));

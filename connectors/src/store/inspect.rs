@@ -133,7 +133,8 @@ pub fn inspect_remote(lane: &RemoteLane, verify: bool) -> Result<Vec<CheckpointR
             continue;
         }
         let damaged = check(lane, &manifest, &listed, verify)?;
-        let contents = Some(contents(&manifest.saved, &manifest.cursors));
+        let cursors: Vec<_> = manifest.cursors.iter().map(|c| (c.sink.clone(), c.next)).collect();
+        let contents = Some(contents(&manifest.saved, &cursors));
         out.push(CheckpointReport { number: seq, file: name, contents, damaged });
     }
     if out.is_empty() {

@@ -103,6 +103,21 @@ pub(super) fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>> {
     }
 }
 
+/// Where the bytes of a file behind `from` begin (earlier, if it is shorter), and these bytes; a missing file is empty.
+pub(super) fn read_behind(path: &Path, from: u64) -> Result<(u64, Vec<u8>)> {
+    use std::io::{Read as _, Seek as _, SeekFrom};
+    let mut file = match File::open(path) {
+        Ok(file) => file,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok((0, Vec::new())),
+        Err(e) => return Err(failed("open", path)(e)),
+    };
+    let from = from.min(file.metadata().map_err(failed("look at", path))?.len());
+    let mut bytes = Vec::new();
+    let read = file.seek(SeekFrom::Start(from)).and_then(|_| file.read_to_end(&mut bytes));
+    read.map_err(failed("read", path))?;
+    Ok((from, bytes))
+}
+
 /// The names in a directory, sorted; none when it does not exist.
 pub(super) fn list(dir: &Path) -> Result<Vec<String>> {
     let entries = match std::fs::read_dir(dir) {

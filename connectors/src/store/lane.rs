@@ -78,15 +78,18 @@ fn open_with_copy(
     origin: &LogOrigin,
     lock: &mut LaneLock,
     options: &StoreOptions,
+    published: u64,
 ) -> Result<(recover::Opened, Option<Mirror>)> {
+    let around = recover::Around { segment_bytes: options.segment_bytes, generation: 0, published, copy: false };
     let Some(lane) = &options.remote else {
-        return Ok((recover::open(dir, origin.as_str(), lock, options.segment_bytes, 0)?, None));
+        return Ok((recover::open(dir, origin.as_str(), lock, around)?, None));
     };
     let mut attempts = 0;
     loop {
         attempts += 1;
-        let fetched = remote::fetch(dir, origin.as_str(), lane)?;
-        let mut opened = recover::open(dir, origin.as_str(), lock, options.segment_bytes, fetched.generation)?;
+        let fetched = remote::fetch(dir, origin.as_str(), lane, lock.generation)?;
+        let around = recover::Around { generation: fetched.generation, copy: fetched.manifest.is_some(), ..around };
+        let mut opened = recover::open(dir, origin.as_str(), lock, around)?;
         if let Some(m) = &fetched.manifest
             && m.saved != opened.saved
         {
@@ -104,7 +107,15 @@ fn open_with_copy(
         match mirror.put(ManifestKind::Takeover, &opened.saved)? {
             Put::Won => {
                 mirror.sweep();
-                let remote::Fetched { damaged, mended, downloaded, .. } = fetched;
+                let remote::Fetched { damaged, mended, downloaded, lost_events, .. } = fetched;
+                if lost_events > 0 {
+                    tracing::error!(
+                        store = lane.url(), dir = %dir.display(), lost = lost_events,
+                        "events that a damaged checkpoint covered are gone; if ticks or switches of reference tables were \
+                         among them, the log may not regrow to what was shown, and is refused then"
+                    );
+                }
+                opened.recovery.lost_events += lost_events;
                 if downloaded > 0 {
                     tracing::info!(store = lane.url(), dir = %dir.display(), bytes = downloaded, "downloaded what was not here");
                 }
@@ -134,18 +145,21 @@ impl LaneStore {
     pub fn open(dir: &Path, origin: &LogOrigin, options: StoreOptions) -> Result<(Self, Option<Checkpoint>)> {
         io::create_dir_all(dir)?;
         let mut lock = LaneLock::take(dir)?;
-        let (opened, mirror) = open_with_copy(dir, origin, &mut lock, &options)?;
-        let recover::Opened { saved, state, before, packs, appender, files, mut recovery } = opened;
+        let mut publisher = Publisher::new(dir, origin, options.signer.clone());
+        let head = publisher.head()?;
+        let told = head.as_ref().and_then(|h| h.as_ref().ok()).map_or(0, |h| h.size);
+        let (opened, mirror) = open_with_copy(dir, origin, &mut lock, &options, told)?;
+        let recover::Opened { saved, state, before, packs, appender, files, mut recovery, replay_until } = opened;
         let last = Arc::clone(&saved.committed);
-        let shared = Arc::new(Shared::new(dir, &files));
+        let beside = mirror.as_ref().map(Mirror::beside);
+        let shared = Arc::new(Shared::new(dir, &files, beside));
         let (tell, told) = watch::channel(Arc::clone(&last));
 
-        let mut publisher = Publisher::new(dir, origin, options.signer);
         let mut shown: Vec<_> = recovery.high_water.into_iter().collect();
         let hashes = StoredHashes { stream: &shared.hashes, count: stored_hash_count(last.log_size) };
         let mut published = 0;
         let mut note_damaged = None;
-        match publisher.head()? {
+        match head {
             None => {}
             Some(Ok(head)) if head.size > last.log_size => {
                 shown.push((head.size, head.root));
@@ -192,6 +206,7 @@ impl LaneStore {
             tables: [before, saved.table],
             packs,
             shown,
+            replay_until,
             published,
             publisher,
             shared: Arc::clone(&shared),

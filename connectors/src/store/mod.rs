@@ -13,11 +13,12 @@
 //!   cursor-<sink>           how far a sink has got
 //!   refused-<sink>          which verdicts it refused
 //!   high-water              only after a fall-back: what readers had been shown (see below)
+//!   replay                  only after a fall-back: ticks and reference switches to be taken again (see replay.rs)
 //!   public/checkpoint, public/tile/…    the log as tlog-tiles publishes it; this directory may be served as it is
 //! ```
 //!
-//! A numbered file is a 64 MiB segment of one long run of bytes; all but `checkpoint-`, `cursor-` and `high-water` are
-//! only ever appended to.
+//! A numbered file is a 64 MiB segment of one long run of bytes; all but `checkpoint-`, `cursor-`, `high-water` and
+//! `replay` are only ever appended to.
 //!
 //! # Invariants
 //!
@@ -29,7 +30,8 @@
 //! 3. **A log never forks.** If the newest checkpoint or the data it covers is damaged, an earlier one is used and
 //!    the damage reported (log at level error, [`Recovery`]); since readers may have been shown more, `high-water` and
 //!    `public/checkpoint` keep what they were shown, and a commit that would contradict it fails before it is durable.
-//!    Until the log has regrown that far, nothing is published.
+//!    Until the log has regrown that far, nothing is published. Inputs that only the store has, ticks and switches of
+//!    reference tables, are kept in `replay` and taken again at their places, so that it regrows to the same bytes.
 //! 4. **Nothing starts from scratch silently.** The first act in an empty directory is checkpoint 0 of the empty log,
 //!    so files without a checkpoint mean that checkpoints were lost, and that is an error.
 //! 5. **One writer a lane.** An exclusive file lock, and a generation that grows with every opening and is looked up
@@ -44,6 +46,7 @@ mod commit;
 mod cursor;
 mod error;
 mod frame;
+mod high_water;
 mod history;
 mod inspect;
 mod io;
@@ -55,6 +58,7 @@ mod reader;
 mod recover;
 mod refused;
 mod remote;
+mod replay;
 mod stream;
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ use super::frame::FrameReader;
 use super::history::{self, HistoryRow};
 use super::publish::StoredHashes;
 use super::recover::Files;
+use super::remote::beside::Beside;
 use super::stream::StreamReader;
 use super::{StoreError, io};
 
@@ -34,10 +35,11 @@ pub(super) struct Shared {
     pub entries: StreamReader,
     pub hashes: StreamReader,
     history: StreamReader,
+    beside: Option<Beside>,
 }
 
 impl Shared {
-    pub fn new(dir: &Path, files: &Files) -> Self {
+    pub fn new(dir: &Path, files: &Files, beside: Option<Beside>) -> Self {
         Self {
             dir: dir.to_path_buf(),
             records: files.records_reader(),
@@ -46,6 +48,7 @@ impl Shared {
             entries: StreamReader::new(files.entries.clone()),
             hashes: StreamReader::new(files.hashes.clone()),
             history: StreamReader::new(files.history.clone()),
+            beside,
         }
     }
 
@@ -137,7 +140,7 @@ impl LaneReader {
     /// [`StoreError::NoStore`] when there is none, [`StoreError::NoUsableCheckpoint`], [`StoreError::Io`].
     pub fn open_read_only(dir: &Path) -> Result<Self> {
         let committed = newest(dir)?;
-        let shared = Arc::new(Shared::new(dir, &Files::new(dir, committed.segment_bytes)));
+        let shared = Arc::new(Shared::new(dir, &Files::new(dir, committed.segment_bytes), None));
         Ok(Self { shared, source: Source::Beside(Arc::new(Mutex::new(committed))) })
     }
 
@@ -355,6 +358,16 @@ impl LaneReader {
             from_offset: self.at_size(old_size)?.next_offset,
             to_offset: self.at_size(new_size)?.next_offset,
         })
+    }
+
+    /// Tells that a file kept beside the lane has grown behind `from` bytes, and returns when the object store has that; at
+    /// once where there is none, or where another process writes the lane: that one copies it with its next checkpoint. The
+    /// files are `refused-<sink>` and `signed-checkpoints.jsonl`. Blocks for as long as the object store is away.
+    ///
+    /// # Errors
+    /// [`StoreError::Remote`] when the process wants to end and the object store does not answer; [`StoreError::Io`].
+    pub fn copy_beside(&self, file: &str, from: u64) -> Result<()> {
+        self.shared.beside.as_ref().map_or(Ok(()), |beside| beside.push(file, from))
     }
 
     /// The cursor of a sink of this lane.

@@ -7,18 +7,23 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
+use avouch_engine::event::LaneEvent;
 use avouch_engine::log::{TreeAppender, stored_hash_count};
 use avouch_engine::verdict::{Hash32, VerdictRecord};
 
 use super::checkpoint::{self, Committed, Saved};
 use super::chunks::{self, StateTable};
 use super::frame::{FrameReader, push_row};
+use super::high_water::HighWater;
 use super::history::{self, HistoryRow};
 use super::lock::LaneLock;
+use super::replay::Replay;
 use super::stream::{Layout, StreamReader, StreamWriter};
 use super::{StoreError, io};
 
 type Result<T> = std::result::Result<T, StoreError>;
+/// What is to be made again, and why.
+type Rebuild = Vec<(Derived, String)>;
 
 /// Something that was not as it was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,6 +49,12 @@ pub struct Recovery {
     pub cut_off: Vec<(String, u64)>,
     /// The size and root that readers were shown before the fall-back; the log must regrow to it.
     pub high_water: Option<(u64, Hash32)>,
+    /// Inputs of the lane recorded beyond the checkpoint in use, in order, which verdicts that were shown may rest on: the
+    /// lane takes each again after the record it stands behind, and makes none of its own before it has taken the last.
+    pub replay: Vec<LaneEvent>,
+    /// Events that a newer checkpoint covered and that are not there any more. If inputs were among them, the log may not
+    /// regrow to what was shown; a commit that would contradict it fails.
+    pub lost_events: u64,
     /// Bytes brought from the object store because they were not here, or not as they should be.
     pub downloaded: u64,
 }
@@ -138,16 +149,27 @@ pub(super) struct Opened {
     pub appender: TreeAppender,
     pub files: Files,
     pub recovery: Recovery,
+    /// How many events a checkpoint must cover before `replay` can go; 0 when there is none.
+    pub replay_until: u64,
 }
 
-/// Opens a locked directory. The generation becomes larger than any here and than `generation`.
-pub(super) fn open(
-    dir: &Path,
-    origin: &str,
-    lock: &mut LaneLock,
-    segment_bytes: u64,
-    generation: u64,
-) -> Result<Opened> {
+/// What an opening must know besides what is in the directory.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Around {
+    /// Bytes of a segment, of a new store.
+    pub segment_bytes: u64,
+    /// The generation becomes larger than any in the directory and than this.
+    pub generation: u64,
+    /// Log size that `public/checkpoint` speaks of.
+    pub published: u64,
+    /// Whether the directory is a copy that was brought to what an object store has: what lies beyond its checkpoint may
+    /// then be of another history, and what is to be replayed is in `replay` already.
+    pub copy: bool,
+}
+
+/// Opens a locked directory.
+pub(super) fn open(dir: &Path, origin: &str, lock: &mut LaneLock, around: Around) -> Result<Opened> {
+    let Around { segment_bytes, generation, published, copy } = around;
     for name in io::list(dir)?.iter().filter(|n| n.ends_with(".tmp")) {
         io::remove(&dir.join(name))?;
     }
@@ -220,6 +242,22 @@ pub(super) fn open(
     // From here on the directory changes; every step can be repeated if we are killed in it.
     lock.begin(newest_generation)?;
     recovery.high_water = HighWater::keep(dir, &files, &c, newest, &rejected)?;
+    let mut replay = Replay::read(dir)?.beyond(c.event_count);
+    if !copy && (newest != c.seq || recovery.high_water.is_some() || published > c.log_size) {
+        // If every newer checkpoint can be read, it is known how many events were durable under one.
+        let covered = rejected.iter().map(|r| r.event_count).max().unwrap_or(c.event_count);
+        let all_known = newest != c.seq && rejected.len() == recovery.damaged.len();
+        let there = replay.take_run(&files, c.events_len, c.event_count, all_known.then_some(covered))?;
+        recovery.lost_events = covered.saturating_sub(there.max(replay.until()));
+    }
+    replay.keep(dir)?;
+    if recovery.lost_events > 0 {
+        tracing::error!(
+            dir = %dir.display(), lost = recovery.lost_events,
+            "events that a damaged checkpoint covered are gone; if ticks or switches of reference tables were among them, \
+             the log may not regrow to what was shown, and is refused then"
+        );
+    }
     for d in &recovery.damaged {
         io::rename(&dir.join(&d.file), &dir.join(format!("damaged-{}", d.file)))?;
     }
@@ -253,7 +291,15 @@ pub(super) fn open(
             "what was appended after the last checkpoint is cut off and will be made again"
         );
     }
-    Ok(Opened { saved, state: found.state, before, packs, appender: found.appender, files, recovery })
+    if !replay.inputs.is_empty() {
+        tracing::warn!(
+            dir = %dir.display(), checkpoint = c.seq, inputs = replay.inputs.len(),
+            "ticks and switches of reference tables beyond the checkpoint in use are taken again at their places"
+        );
+    }
+    let replay_until = replay.until();
+    recovery.replay = replay.inputs.into_values().collect();
+    Ok(Opened { saved, state: found.state, before, packs, appender: found.appender, files, recovery, replay_until })
 }
 
 /// A new store: checkpoint 0, before any other file.
@@ -277,6 +323,7 @@ fn begin(dir: &Path, origin: &str, lock: &mut LaneLock, segment_bytes: u64, gene
         appender: TreeAppender::new(),
         files,
         recovery,
+        replay_until: 0,
     })
 }
 
@@ -286,7 +333,7 @@ pub(super) struct Found {
     /// The lane's snapshot.
     pub state: Vec<u8>,
     appender: TreeAppender,
-    rebuild: Vec<(Derived, String)>,
+    rebuild: Rebuild,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -336,7 +383,7 @@ fn examine_whole(
     c: &Committed,
     since: (u64, u64, u64),
     short: [bool; 9],
-) -> Result<std::result::Result<(TreeAppender, Vec<(Derived, String)>), String>> {
+) -> Result<std::result::Result<(TreeAppender, Rebuild), String>> {
     let [_, offsets_short, _, dead_offsets_short, entries_short, hashes_short, _, _, event_offsets_short] = short;
     let mut rebuild = Vec::new();
     let records = files.records_reader();
@@ -523,87 +570,4 @@ pub(super) fn derive(files: &Files, c: &Committed) -> Result<()> {
     Derived::Log.rebuild(files, c)?;
     Derived::DeadOffsets.rebuild(files, c)?;
     Derived::EventOffsets.rebuild(files, c)
-}
-
-/// What readers had been shown when a fall-back became necessary.
-pub(super) struct HighWater;
-
-impl HighWater {
-    const FILE: &'static str = "high-water";
-
-    /// Writes it on a fall-back, from the rejected checkpoints that can be read and the history rows of those that
-    /// cannot; returns what must be met.
-    fn keep(
-        dir: &Path,
-        files: &Files,
-        c: &Committed,
-        newest: u64,
-        rejected: &[Arc<Committed>],
-    ) -> Result<Option<(u64, Hash32)>> {
-        let path = dir.join(Self::FILE);
-        let before =
-            match io::read_if_there(&path)? {
-                None => None,
-                Some(bytes) => Some(HistoryRow::from_bytes(&bytes).ok_or_else(|| {
-                    StoreError::Damaged {
-                    file: path.display().to_string(),
-                    why: "its checksum is wrong; compare the log with what its sinks and anchors hold, then delete it"
-                        .into(),
-                }
-                })?),
-            };
-        if before.is_some_and(|row| row.log_size <= c.log_size) {
-            // The log has met it already; we were killed before it was forgotten.
-            Self::clear(dir)?;
-        }
-        let mut highest = before.filter(|row| row.log_size > c.log_size);
-        if newest != c.seq {
-            for r in rejected {
-                if r.log_size > highest.map_or(c.log_size, |h| h.log_size) {
-                    let Committed { seq, log_size, next_offset, root, .. } = **r;
-                    highest = Some(HistoryRow { seq, log_size, next_offset, root });
-                }
-            }
-            let history = StreamReader::new(files.history.clone());
-            let rows = files.history.disk_len()? / history::ROW;
-            for number in c.history_rows..rows {
-                let bytes = history.read(number * history::ROW, history::ROW as usize)?;
-                // A row is written before its checkpoint: of a later number than the newest, it was never shown.
-                if let Some(row) = HistoryRow::from_bytes(&bytes)
-                    && row.seq <= newest
-                    && row.log_size > highest.map_or(c.log_size, |h| h.log_size)
-                {
-                    highest = Some(row);
-                }
-            }
-            if let Some(row) = highest {
-                io::replace(&path, &row.to_bytes(), true)?;
-                io::sync_dir(dir)?;
-            }
-        }
-        Ok(highest.map(|row| (row.log_size, row.root)))
-    }
-
-    /// Writes it where one of the rejected checkpoints is beyond what stands and beyond what is remembered already.
-    pub fn raise<'c>(dir: &Path, stands: &Committed, rejected: impl Iterator<Item = &'c Committed>) -> Result<()> {
-        let path = dir.join(Self::FILE);
-        let before = io::read_if_there(&path)?.and_then(|bytes| HistoryRow::from_bytes(&bytes));
-        let mut highest = before.map_or(stands.log_size, |row| row.log_size.max(stands.log_size));
-        let mut raised = None;
-        for r in rejected.filter(|r| r.log_size > stands.log_size) {
-            if r.log_size > highest {
-                highest = r.log_size;
-                raised =
-                    Some(HistoryRow { seq: r.seq, log_size: r.log_size, next_offset: r.next_offset, root: r.root });
-            }
-        }
-        let Some(row) = raised else { return Ok(()) };
-        io::replace(&path, &row.to_bytes(), true)?;
-        io::sync_dir(dir)
-    }
-
-    /// Forgets it, once the log has met it.
-    pub fn clear(dir: &Path) -> Result<()> {
-        io::remove(&dir.join(Self::FILE))
-    }
 }

@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::watch;
 
-use super::{StoreError, io};
+use super::{LaneReader, StoreError, io};
 
 type Result<T> = std::result::Result<T, StoreError>;
 
@@ -58,6 +58,8 @@ pub struct Refusals {
     path: PathBuf,
     kept: Mutex<Kept>,
     settled: watch::Sender<u64>,
+    /// Of the lane, where refusals are copied to an object store at once.
+    lane: Option<LaneReader>,
 }
 
 fn line(refusal: &Refusal) -> String {
@@ -115,7 +117,16 @@ impl Refusals {
         file.set_len(end).map_err(io::failed("truncate", &path))?;
         let kept = Kept { file, lines };
         let (settled, _) = watch::channel(kept.below(next) as u64);
-        Ok(Self { path, kept: Mutex::new(kept), settled })
+        Ok(Self { path, kept: Mutex::new(kept), settled, lane: None })
+    }
+
+    /// Opens the refusals of a sink of a lane; each counts as kept once the lane's object store has it, too, if it has one.
+    ///
+    /// # Errors
+    /// As [`Refusals::open`].
+    pub fn of_lane(lane: &LaneReader, sink: &str) -> Result<Self> {
+        let opened = Self::open(lane.dir(), sink, lane.cursor(sink)?.get())?;
+        Ok(Self { lane: Some(lane.clone()), ..opened })
     }
 
     fn kept(&self) -> MutexGuard<'_, Kept> {
@@ -137,10 +148,10 @@ impl Refusals {
         Ok(())
     }
 
-    /// Keeps a refusal, durably. One that is kept already is not kept twice.
+    /// Keeps a refusal, durably. One that is kept already is not kept twice. Blocks ([`LaneReader::copy_beside`]).
     ///
     /// # Errors
-    /// [`StoreError::Io`].
+    /// [`StoreError::Io`], [`StoreError::Remote`].
     pub fn append(&self, refusal: &Refusal) -> Result<()> {
         let mut kept = self.kept();
         if kept.lines.last().is_some_and(|(last, _)| *last >= refusal.index) {
@@ -159,7 +170,11 @@ impl Refusals {
             io::sync_dir(dir)?;
         }
         kept.lines.push((refusal.index, at + line.len() as u64));
-        Ok(())
+        drop(kept);
+        match (&self.lane, self.path.file_name().and_then(|n| n.to_str())) {
+            (Some(lane), Some(file)) => lane.copy_beside(file, at),
+            _ => Ok(()),
+        }
     }
 
     /// The sink's cursor has durably reached `next`: refusals below it stand.

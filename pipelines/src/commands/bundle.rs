@@ -13,7 +13,9 @@ use thiserror::Error;
 
 use super::fail;
 use crate::lang::{Anchor, Pipeline};
-use crate::runtime::{self, RuntimeError, lane_dir, model_path, pipeline_path, signed, state_dir};
+use crate::runtime::{
+    self, Artifacts, CheckpointStore, RuntimeError, lane_dir, model_path, pipeline_path, signed, state_dir,
+};
 
 /// Bundle the evidence for one verdict: the verdict, its proof, the signed checkpoint, the model and the pipeline.
 #[derive(Debug, Clone, Args)]
@@ -139,6 +141,7 @@ pub(crate) async fn bundle(args: &BundleArgs, pipeline: &Pipeline) -> Result<Mad
         return Err(BundleFailure::Exists(args.out.clone()));
     }
     let state = state_dir(pipeline);
+    let artifacts = Artifacts::new(&pipeline.name.value, &state, &CheckpointStore::open(pipeline)?);
     let lanes = match args.lane {
         Some(lane) => vec![lane],
         None => lanes(&state)?,
@@ -152,7 +155,7 @@ pub(crate) async fn bundle(args: &BundleArgs, pipeline: &Pipeline) -> Result<Mad
         seen = seen.max(newest);
         if let Some(record) = find(args, &reader, newest.min(reader.committed().log_size))? {
             let Some(checkpoint) = anchored(anchor, &kept, record.index).await? else { continue };
-            write(args, &state, &reader, &record, &checkpoint)?;
+            write(args, &artifacts, &reader, &record, &checkpoint)?;
             let origin = LogOrigin::from_text(reader.committed().origin.clone());
             return Ok(Made { origin, record, checkpoint });
         }
@@ -236,20 +239,20 @@ async fn anchored(
 
 fn write(
     args: &BundleArgs,
-    state: &Path,
+    artifacts: &Artifacts,
     reader: &LaneReader,
     record: &VerdictRecord,
     checkpoint: &SignedCheckpoint,
 ) -> Result<(), BundleFailure> {
-    let read = |path: PathBuf| std::fs::read(&path).map_err(|source| BundleFailure::File { path, source });
+    let state = artifacts.state();
     let files: Files = build(&Parts {
         origin: &LogOrigin::from_text(reader.committed().origin.clone()),
         record,
         inclusion: &reader.inclusion_proof(record.index, checkpoint.new_size)?,
         checkpoint,
         coverage: &reader.coverage(checkpoint.old_size, checkpoint.new_size)?,
-        model: &read(model_path(state, &record.verdict.model_hash))?,
-        pipeline: &read(pipeline_path(state, &record.verdict.config_hash))?,
+        model: &artifacts.read(&model_path(state, &record.verdict.model_hash))?,
+        pipeline: &artifacts.read(&pipeline_path(state, &record.verdict.config_hash))?,
     })?;
     let fail = |path: &Path| {
         let path = path.to_path_buf();

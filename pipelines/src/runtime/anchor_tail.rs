@@ -25,7 +25,7 @@ use super::anchor_lease::AnchorLease;
 use super::error::RuntimeError;
 use super::metrics::{AnchorMetrics, Metrics};
 use super::readers::OwnReaders;
-use super::{lane_dir, signed};
+use super::{blocking, lane_dir, signed};
 use crate::lang::{Anchor, Signer};
 
 const TICK: Duration = Duration::from_millis(200);
@@ -343,7 +343,7 @@ impl Lane {
             issued_at: now_ms().max(0) as u64,
         };
         let signature = key.sign_checkpoint(&checkpoint, &domain)?;
-        signed::keep(
+        let kept_at = signed::keep(
             &self.dir,
             &SignedCheckpoint {
                 log_id: checkpoint.log_id,
@@ -360,6 +360,8 @@ impl Lane {
                 signature: signature.clone(),
             },
         )?;
+        let reader = self.reader.clone();
+        blocking(move || Ok(reader.copy_beside(signed::FILE, kept_at)?)).await?;
         let anchored = writer.advance_signed(checkpoint, proof, signature).await?;
         self.metrics.anchors.inc();
         self.metrics.gas.inc_by(anchored.gas_used);

@@ -12,10 +12,12 @@ use avouch_engine::event::Tick;
 use avouch_engine::idle::Idle;
 use avouch_engine::lane::{Counters, Lane, LaneError, Output};
 use avouch_engine::plan::LanePlan;
+use avouch_engine::replay::Replay;
 use avouch_engine::verdict::Severity;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::watch;
 
+use super::artifacts::Artifacts;
 use super::error::RuntimeError;
 use super::halt::{Ending, Halt};
 use super::lane_input::{InputBatch, LaneInput};
@@ -52,6 +54,9 @@ pub struct LaneWorker {
     /// For a source that needs a schema registry.
     pub schemas: Option<Schemas>,
     pub next_offset: i64,
+    /// Inputs recorded beyond the checkpoint that the lane was restored from; it makes none before it has taken these.
+    pub replay: Replay,
+    pub artifacts: Artifacts,
     pub checkpoint_every: Duration,
     /// The reference tables to join with, as they change.
     pub references: watch::Receiver<Tables>,
@@ -93,17 +98,21 @@ impl LaneWorker {
         self.metrics.checkpoint_offset.set(committed.next_offset);
         self.metrics.checkpoint_damaged.inc_by(self.store.recovery().damaged.len() as u64);
         let mut output = Output::default();
-        self.take_references(&mut output)?;
+        let mut dirty = false;
+        if self.replay.is_empty() {
+            self.take_references(&mut output)?;
+        } else {
+            dirty |= self.begin_replay(&mut output)?;
+        }
         if committed.seq == 0 {
             // Coverage of the first anchor starts at this checkpoint.
             self.checkpoint()?;
         }
         self.readiness.ready(&part);
         let mut last = Instant::now();
-        let mut dirty = false;
         loop {
             let batch = self.input.poll(GATHER)?;
-            if self.references.has_changed().unwrap_or(false) {
+            if self.replay.is_empty() && self.references.has_changed().unwrap_or(false) {
                 dirty |= self.take_references(&mut output)?;
             }
             if let Some(schemas) = &mut self.schemas {
@@ -188,9 +197,10 @@ impl LaneWorker {
     ) -> Result<bool, RuntimeError> {
         let mut rest = records;
         while !rest.is_empty() {
-            let outcome = match self.lane.step_some(rest, output) {
+            let next = &rest[..self.replay.before(rest).map_err(|source| self.failed(source))?];
+            let outcome = match self.lane.step_some(next, output) {
                 // What comes before the record that has to wait need not.
-                Err(LaneError::NeedSchema { at, .. }) if at > 0 => self.lane.step_some(&rest[..at], output),
+                Err(LaneError::NeedSchema { at, .. }) if at > 0 => self.lane.step_some(&next[..at], output),
                 other => other,
             };
             match outcome {
@@ -201,16 +211,68 @@ impl LaneWorker {
                         batch.explain(d);
                     }
                     self.keep(output)?;
+                    self.go_on_replaying(output)?;
                 }
                 Err(LaneError::NeedSchema { id, .. }) => {
                     if !self.wait_for_schema(id, last)? {
                         return Ok(false);
                     }
                 }
-                Err(source) => return Err(RuntimeError::Lane { lane: self.input.lane(), source }),
+                Err(source) => return Err(self.failed(source)),
             }
         }
         Ok(true)
+    }
+
+    fn failed(&self, source: LaneError) -> RuntimeError {
+        RuntimeError::Lane { lane: self.input.lane(), source }
+    }
+
+    /// Goes back to the tables that the lane used at its checkpoint, then takes what stands there. Returns whether anything
+    /// did.
+    fn begin_replay(&mut self, output: &mut Output) -> Result<bool, RuntimeError> {
+        tracing::warn!(
+            lane = self.input.lane(),
+            inputs = self.replay.len(),
+            "taking recorded ticks and switches of reference tables again"
+        );
+        let used: Vec<_> =
+            self.lane.references_in_use().filter_map(|(name, version)| Some((name.to_owned(), version?))).collect();
+        for (name, version) in used {
+            let outcome = self.artifacts.reference(&name, &version).and_then(|t| self.lane.take_reference(t, output));
+            outcome.map_err(|source| self.failed(source))?;
+        }
+        self.go_on_replaying(output)?;
+        // A lane that is at the very beginning records its first tables there; those it has not recorded are new.
+        let missing: Vec<_> =
+            self.lane.references_in_use().filter(|(_, v)| v.is_none()).map(|(n, _)| n.to_owned()).collect();
+        for table in self.references.borrow().clone() {
+            if missing.contains(&table.spec().name) {
+                self.lane.take_reference(table, output).map_err(|source| self.failed(source))?;
+            }
+        }
+        self.keep(output)?;
+        Ok(true)
+    }
+
+    /// Takes the recorded inputs that stand behind the last record taken; after the last of all, the tables as they are now.
+    fn go_on_replaying(&mut self, output: &mut Output) -> Result<(), RuntimeError> {
+        if self.replay.is_empty() {
+            return Ok(());
+        }
+        let artifacts = &self.artifacts;
+        let given = self.replay.give(&mut self.lane, |name, version| artifacts.reference(name, version), output);
+        given.map_err(|source| self.failed(source))?;
+        self.keep(output)?;
+        if self.replay.is_empty() {
+            tracing::info!(
+                lane = self.input.lane(),
+                offset = self.next_offset,
+                "all recorded inputs are taken; the lane goes on by itself"
+            );
+            self.take_references(output)?;
+        }
+        Ok(())
     }
 
     /// Waits until the registry says what schema `id` is, however long that takes: what the lane has taken stays durable
@@ -270,7 +332,7 @@ impl LaneWorker {
     /// Lets time go on where no rows come any more. Returns whether it did, which the next checkpoint makes durable
     /// together with its effects.
     fn tick(&mut self, output: &mut Output) -> Result<bool, RuntimeError> {
-        let Some(idle) = &mut self.idle else { return Ok(false) };
+        let Some(idle) = self.idle.as_mut().filter(|_| self.replay.is_empty()) else { return Ok(false) };
         let mut asked = false;
         if idle.asks(clock_ms(self.began)) {
             let at_end = self.input.was_listening() && self.input.is_at_end(self.next_offset, BROKER_WAIT);

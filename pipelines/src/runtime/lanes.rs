@@ -19,6 +19,7 @@ use avouch_connectors::schema_registry::SchemaRegistry;
 use avouch_connectors::store::StoreError;
 use avouch_engine::idle::Idle;
 use avouch_engine::lane::Counters;
+use avouch_engine::replay::Replay;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 
@@ -280,6 +281,8 @@ impl Lanes {
         let worker = LaneWorker {
             plan: setup.opener.plan.clone(),
             next_offset: open.next_offset.unwrap_or(0),
+            replay: Replay::new(open.store.recovery().replay.iter().cloned()),
+            artifacts: setup.opener.artifacts.clone(),
             metrics: setup.opener.metrics.lane(partition),
             lane: open.lane,
             store: open.store,

@@ -35,7 +35,7 @@ mod sinks;
 mod verdict_json;
 
 pub use anchor_tail::operator_key;
-pub use artifacts::{hex, model_path, pipeline_path, reference_path};
+pub use artifacts::{Artifacts, hex, model_path, pipeline_path, reference_path};
 pub use checkpoint_store::CheckpointStore;
 pub use error::RuntimeError;
 pub use inputs::{files_place, mqtt_options};
@@ -126,8 +126,9 @@ pub async fn run_watched(
     std::fs::create_dir_all(&state).map_err(|source| RuntimeError::File { path: state.clone(), source })?;
     let secret = secret::secret(pipeline, &state)?;
     let stores = CheckpointStore::open(pipeline)?;
-    keep_artifacts(pipeline, &plan, &state)?;
-    let (reference_watch, references) = ReferenceWatch::new(pipeline, &plan, &state, &metrics)?;
+    let artifacts = Artifacts::new(&pipeline.name.value, &state, &stores);
+    keep_artifacts(pipeline, &plan, &artifacts)?;
+    let (reference_watch, references) = ReferenceWatch::new(pipeline, &plan, &artifacts, &metrics)?;
 
     let readiness = Readiness::default();
     readiness.waiting("lanes", "none given yet");
@@ -162,6 +163,7 @@ pub async fn run_watched(
         readiness,
         state,
         stores,
+        artifacts,
         secret,
         readers,
         registry,
@@ -243,11 +245,12 @@ fn joined(ended: Result<Result<(), RuntimeError>, tokio::task::JoinError>) -> Re
     }
 }
 
-fn keep_artifacts(pipeline: &Pipeline, plan: &LanePlan, state: &Path) -> Result<(), RuntimeError> {
-    artifacts::keep(&pipeline_path(state, &plan.config_hash), pipeline.canonical.json.as_bytes())?;
+fn keep_artifacts(pipeline: &Pipeline, plan: &LanePlan, artifacts: &Artifacts) -> Result<(), RuntimeError> {
+    let state = artifacts.state();
+    artifacts.keep(&pipeline_path(state, &plan.config_hash), pipeline.canonical.json.as_bytes())?;
     if let FormatSpec::Protobuf(p) = &plan.source.format {
         let hash: Hash32 = Sha256::digest(&p.descriptor).into();
-        artifacts::keep(&artifacts::descriptor_path(state, &hash), &p.descriptor)?;
+        artifacts.keep(&artifacts::descriptor_path(state, &hash), &p.descriptor)?;
         tracing::info!(message = p.message, descriptor = hex(&hash), "Protobuf descriptor");
     }
     for score in &plan.scores {
@@ -258,7 +261,7 @@ fn keep_artifacts(pipeline: &Pipeline, plan: &LanePlan, state: &Path) -> Result<
             let why = "the model file changed while it was being loaded; start again";
             return Err(RuntimeError::File { path: path.clone(), source: std::io::Error::other(why) });
         }
-        artifacts::keep(&model_path(state, &score.model.hash()), &bytes)?;
+        artifacts.keep(&model_path(state, &score.model.hash()), &bytes)?;
     }
     Ok(())
 }

@@ -10,6 +10,7 @@ use avouch_engine::lane::Lane;
 use avouch_engine::plan::LanePlan;
 use avouch_engine::verdict::{LogOrigin, Secret};
 
+use super::artifacts::Artifacts;
 use super::checkpoint_store::CheckpointStore;
 use super::error::RuntimeError;
 use super::halt::Halt;
@@ -44,6 +45,7 @@ pub struct Opener {
     pub plan: Arc<LanePlan>,
     pub state: PathBuf,
     pub stores: CheckpointStore,
+    pub artifacts: Artifacts,
     pub secret: Secret,
     pub inputs: Arc<Inputs>,
     pub readiness: Readiness,

@@ -14,7 +14,7 @@ use avouch_engine::plan::LanePlan;
 use avouch_engine::reference::Reference;
 use tokio::sync::watch;
 
-use super::artifacts::{hex, keep, reference_path};
+use super::artifacts::{Artifacts, hex, reference_path};
 use super::error::RuntimeError;
 use super::metrics::{Metrics, ReferenceMetrics};
 use crate::lang::Pipeline;
@@ -33,7 +33,7 @@ struct Watched {
 
 /// Watches the files of a pipeline's references.
 pub struct ReferenceWatch {
-    state: PathBuf,
+    artifacts: Artifacts,
     watched: Vec<Watched>,
     tell: watch::Sender<Tables>,
 }
@@ -56,19 +56,19 @@ impl ReferenceWatch {
     pub fn new(
         pipeline: &Pipeline,
         plan: &LanePlan,
-        state: &Path,
+        artifacts: &Artifacts,
         metrics: &Metrics,
     ) -> Result<(Option<Self>, watch::Receiver<Tables>), RuntimeError> {
         let (tell, told) = watch::channel(plan.references.clone());
         let mut watched = Vec::new();
         for (table, file) in plan.references.iter().zip(&pipeline.references) {
-            keep(&reference_path(state, &table.version()), &table.to_bytes())?;
+            artifacts.keep(&reference_path(artifacts.state(), &table.version()), &table.to_bytes())?;
             let metrics = metrics.reference(&table.spec().name);
             metrics.rows.set(table.len() as i64);
             // Looked at once more at first: the file may have changed since it was planned with.
             watched.push(Watched { path: file.file.value.clone(), seen: None, metrics });
         }
-        let watch = Self { state: state.to_path_buf(), watched, tell };
+        let watch = Self { artifacts: artifacts.clone(), watched, tell };
         Ok(((!watch.watched.is_empty()).then_some(watch), told))
     }
 
@@ -99,14 +99,19 @@ impl ReferenceWatch {
                 continue;
             }
             let spec = table.spec();
-            let outcome = read_reference(&w.path, &spec.name, &spec.key, Some(&spec.fields))
-                .map_err(|e| e.to_string())
-                .and_then(|new| {
-                    let kept = keep(&reference_path(&self.state, &new.version()), &new.to_bytes());
-                    kept.map(|()| new).map_err(|e| e.to_string())
-                });
+            let outcome = read_reference(&w.path, &spec.name, &spec.key, Some(&spec.fields)).map_err(|e| e.to_string());
             // Written while it was read: look again rather than trust it.
             if stamp(&w.path) != now {
+                continue;
+            }
+            if let Ok(new) = &outcome
+                && new.version() != table.version()
+                && let Err(e) =
+                    self.artifacts.keep(&reference_path(self.artifacts.state(), &new.version()), &new.to_bytes())
+            {
+                // It is no fault of the file's: look again.
+                tracing::error!(reference = spec.name, error = %e, "the new table cannot be kept; the old one stays");
+                w.metrics.errors.inc();
                 continue;
             }
             w.seen = now;

@@ -15,6 +15,7 @@ use avouch_engine::verdict::Secret;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
+use super::artifacts::Artifacts;
 use super::checkpoint_store::CheckpointStore;
 use super::error::RuntimeError;
 use super::inputs::{Inputs, OpenInputs};
@@ -38,6 +39,7 @@ pub(super) struct Membership<'p> {
     pub readiness: Readiness,
     pub state: PathBuf,
     pub stores: CheckpointStore,
+    pub artifacts: Artifacts,
     pub secret: Secret,
     pub readers: OwnReaders,
     /// Where schemas are asked for, if the format has any.
@@ -140,6 +142,7 @@ impl Membership<'_> {
             plan: self.plan.clone(),
             state: self.state.clone(),
             stores: self.stores.clone(),
+            artifacts: self.artifacts.clone(),
             secret: self.secret.clone(),
             inputs,
             readiness: self.readiness.clone(),

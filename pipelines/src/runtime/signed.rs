@@ -1,5 +1,6 @@
 //! The checkpoints signed for the contract, kept so that evidence can be bundled: one line of JSON each, in the lane's
-//! `signed-checkpoints.jsonl`, written and fsynced before the transaction is sent.
+//! `signed-checkpoints.jsonl`, written, fsynced and, where the lane is copied to an object store, copied before the transaction
+//! is sent.
 //!
 //! A line says what was signed, not that it reached the chain: several may be signed for one size before one does. Which
 //! one did, the chain says.
@@ -31,8 +32,11 @@ struct Line {
     signature: String,
 }
 
+/// The file's name.
+pub const FILE: &str = "signed-checkpoints.jsonl";
+
 fn path(lane_dir: &Path) -> PathBuf {
-    lane_dir.join("signed-checkpoints.jsonl")
+    lane_dir.join(FILE)
 }
 
 fn unhex(text: &str) -> Option<Vec<u8>> {
@@ -66,8 +70,8 @@ impl Line {
     }
 }
 
-/// Keeps a signed checkpoint, durably.
-pub fn keep(lane_dir: &Path, c: &SignedCheckpoint) -> Result<(), RuntimeError> {
+/// Keeps a signed checkpoint, durably. Returns where in the file it begins.
+pub fn keep(lane_dir: &Path, c: &SignedCheckpoint) -> Result<u64, RuntimeError> {
     let line = Line {
         log_id: hex(&c.log_id),
         old_size: c.old_size,
@@ -86,8 +90,10 @@ pub fn keep(lane_dir: &Path, c: &SignedCheckpoint) -> Result<(), RuntimeError> {
     let fail = |source| RuntimeError::File { path: path.clone(), source };
     let text = serde_json::to_string(&line).map_err(|e| fail(std::io::Error::other(e)))?;
     let mut file = OpenOptions::new().create(true).append(true).open(&path).map_err(fail)?;
+    let at = file.metadata().map_err(fail)?.len();
     // The line break comes first: a line that a crash left unfinished must not swallow this one.
-    file.write_all(format!("\n{text}").as_bytes()).and_then(|()| file.sync_all()).map_err(fail)
+    file.write_all(format!("\n{text}").as_bytes()).and_then(|()| file.sync_all()).map_err(fail)?;
+    Ok(at)
 }
 
 /// All that were kept, in the order of signing. Lines that a crash left unfinished are passed over.

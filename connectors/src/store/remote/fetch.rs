@@ -9,12 +9,15 @@ use std::path::Path;
 use sha2::{Digest, Sha256};
 
 use super::RemoteLane;
+use super::beside::{self, Piece};
 use super::manifest::{self, Manifest, Part, STREAMS};
 use super::mirror::Kept;
 use crate::store::checkpoint::{self, Saved};
 use crate::store::chunks::is_pack;
 use crate::store::cursor::Cursor;
-use crate::store::recover::{self, Damage, Files, HighWater};
+use crate::store::high_water::HighWater;
+use crate::store::recover::{self, Damage, Files};
+use crate::store::replay::Replay;
 use crate::store::stream::{StreamReader, StreamWriter};
 use crate::store::{StoreError, io};
 
@@ -38,14 +41,22 @@ pub(in crate::store) struct Fetched {
     /// Local files that were wrong and have been downloaded again.
     pub mended: Vec<Damage>,
     pub downloaded: u64,
+    /// What gives the files beside the lane.
+    pub beside: Vec<Piece>,
+    /// Events that manifests which cannot be used covered and that were not to be had.
+    pub lost_events: u64,
 }
 
-/// Brings a locked directory to the newest manifest that can be used.
-pub(in crate::store) fn fetch(dir: &Path, origin: &str, lane: &RemoteLane) -> Result<Fetched> {
+/// Brings a locked directory to the newest manifest that can be used. `last` is the generation of the last writer in it.
+pub(in crate::store) fn fetch(dir: &Path, origin: &str, lane: &RemoteLane, last: u64) -> Result<Fetched> {
     let mut out = Fetched::default();
     let found = read_all(dir, origin, lane, &mut out)?;
     if found.is_empty() && out.damaged.is_empty() {
         return Ok(out);
+    }
+    let mut here = Vec::new();
+    for seq in checkpoint::list(dir)? {
+        here.extend(checkpoint::read(dir, seq)?.ok());
     }
     let mut rejected: Vec<&Manifest> = Vec::new();
     for manifest in &found {
@@ -74,7 +85,19 @@ pub(in crate::store) fn fetch(dir: &Path, origin: &str, lane: &RemoteLane) -> Re
                         manifest.saved.committed.log_size
                     );
                 }
-                HighWater::raise(dir, &manifest.saved.committed, rejected.iter().map(|m| &*m.saved.committed))?;
+                bring.shown_beyond(&rejected, &here, &mut out)?;
+                let found = beside::fetch(dir, lane, manifest, &out.there, manifest.generation == last)?;
+                for d in &found.lost {
+                    tracing::error!(
+                        store = lane.url(),
+                        file = d.file,
+                        why = d.why,
+                        "an object with refusals of sinks or signed checkpoints is lost; what it held is gone"
+                    );
+                }
+                out.mended.extend(found.lost);
+                out.downloaded += found.downloaded;
+                out.beside = found.pieces;
                 out.manifest = Some(manifest.clone());
                 return Ok(out);
             }
@@ -227,6 +250,64 @@ impl Bring<'_> {
         Ok(recover::examine(self.dir, saved, since)?.map(|_| ()))
     }
 
+    /// Keeps what was shown beyond this manifest, and the inputs recorded beyond it, before anything goes on from it.
+    /// `rejected`, newest first, could not be used; `here` are the checkpoints that were in the directory.
+    fn shown_beyond(&self, rejected: &[&Manifest], here: &[Saved], out: &mut Fetched) -> Result<()> {
+        let c = &self.manifest.saved.committed;
+        // A manifest that cannot be read at all may be the one of a newer checkpoint that is here.
+        let unread = out.damaged.iter().any(|d| rejected.iter().all(|m| manifest::name(m.number) != d.file));
+        let here: Vec<&Saved> = here.iter().filter(|s| unread && s.committed.seq > c.seq).collect();
+        let told = rejected.iter().map(|m| &m.saved).chain(here.iter().copied());
+        let shown = told.map(|s| HighWater::of(&s.committed)).chain(self.manifest.high_water);
+        HighWater::raise(self.dir, c.log_size, shown)?;
+
+        let mut replay = Replay::read(self.dir)?.beyond(c.event_count);
+        replay.inputs.extend(self.manifest.replay.clone().beyond(c.event_count).inputs);
+        let (mut covered, mut there) = (c.event_count, c.event_count);
+        for m in rejected {
+            covered = covered.max(m.saved.committed.event_count);
+            if there < covered {
+                let bytes = self.events_of(m, c.events_len, out)?;
+                there = there.max(replay.take(c.event_count, &bytes, Some(m.saved.committed.event_count)));
+            }
+            replay.inputs.extend(m.replay.clone().beyond(c.event_count).inputs);
+        }
+        for saved in here {
+            let n = saved.committed.event_count;
+            covered = covered.max(n);
+            if there < covered {
+                let files = Files::new(self.dir, c.segment_bytes);
+                there = there.max(replay.take_run(&files, c.events_len, c.event_count, Some(n))?);
+            }
+        }
+        out.lost_events = covered - there.min(covered);
+        replay.keep(self.dir)
+    }
+
+    /// The run of events of a manifest behind `from` bytes, as far as its parts can be had.
+    fn events_of(&self, m: &Manifest, from: u64, out: &mut Fetched) -> Result<Vec<u8>> {
+        const EVENTS: usize = STREAMS - 1;
+        let runs = Files::new(self.dir, m.saved.committed.segment_bytes).copied().map(|l| StreamReader::new(l.clone()));
+        let mut events = Vec::new();
+        for part in m.parts.iter().filter(|p| p.ranges[EVENTS].1 > from && p.ranges[EVENTS].0 < p.ranges[EVENTS].1) {
+            let good = |bytes: &Vec<u8>| Sha256::digest(bytes)[..] == part.sha256;
+            let bytes = match local(&runs, part)?.filter(good) {
+                Some(bytes) => bytes,
+                None => match self.lane.get(&part.name, false)?.filter(good) {
+                    Some(bytes) => {
+                        out.downloaded += bytes.len() as u64;
+                        bytes
+                    }
+                    None => break,
+                },
+            };
+            let (begins, ends) = part.ranges[EVENTS];
+            let start = bytes.len() - usize::try_from(ends - begins.max(from)).unwrap_or(usize::MAX);
+            events.extend_from_slice(&bytes[start..]);
+        }
+        Ok(events)
+    }
+
     fn packs(&self, saved: &Saved, out: &mut Fetched) -> Result<Judged<()>> {
         let Err(bad) = saved.table.read(self.dir)? else { return Ok(Ok(())) };
         for (name, why) in bad {
@@ -268,9 +349,9 @@ impl Bring<'_> {
         if io::read_if_there(&checkpoint::path(self.dir, seq))?.as_ref() != Some(&ours) {
             checkpoint::write(self.dir, seq, &ours)?;
         }
-        for (sink, next) in &self.manifest.cursors {
-            match Cursor::open(self.dir, sink) {
-                Ok(mut cursor) if cursor.get() < *next => cursor.set(*next)?,
+        for c in &self.manifest.cursors {
+            match Cursor::open(self.dir, &c.sink) {
+                Ok(mut cursor) if cursor.get() < c.next => cursor.set_with(c.next, &c.note)?,
                 Ok(_) => {}
                 // Its sink refuses it when it is opened.
                 Err(StoreError::Damaged { .. }) => {}

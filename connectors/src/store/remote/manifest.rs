@@ -5,13 +5,16 @@ use std::collections::BTreeSet;
 use avouch_engine::codec::{CodecError, Writer};
 use avouch_engine::verdict::Hash32;
 
+use super::beside::Piece;
 use crate::store::StoreError;
 use crate::store::checkpoint::{self, Saved, Unreadable, seal, unseal};
+use crate::store::history::{self, HistoryRow};
+use crate::store::replay::Replay;
 
 type Result<T> = std::result::Result<T, StoreError>;
 
 const MAGIC: &[u8; 7] = b"avouchM";
-const VERSION: u8 = b'1';
+const VERSION: u8 = b'2';
 
 /// The runs of bytes that are copied; all others follow from them.
 pub(in crate::store) const STREAMS: usize = 4;
@@ -25,12 +28,20 @@ pub enum ManifestKind {
     Takeover,
 }
 
+/// A sink's cursor, with the note that changes together with it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::store) struct SinkCursor {
+    pub sink: String,
+    pub next: u64,
+    pub note: String,
+}
+
 /// An object that holds a stretch of each run, one after the other.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::store) struct Part {
     pub name: String,
     pub sha256: Hash32,
-    /// From where to where, for records, dead letters, history.
+    /// From where to where, for records, dead letters, history, events.
     pub ranges: [(u64, u64); STREAMS],
     /// How often its bytes were merged.
     pub level: u8,
@@ -54,8 +65,14 @@ pub(in crate::store) struct Manifest {
     /// When it was put by the writer's clock, Unix milliseconds.
     pub put_at: u64,
     pub parts: Vec<Part>,
-    /// The sinks' cursors kept beside the lane, by name.
-    pub cursors: Vec<(String, u64)>,
+    /// The sinks' cursors kept beside the lane.
+    pub cursors: Vec<SinkCursor>,
+    /// What readers had been shown before a fall-back, as long as the log has not regrown so far.
+    pub high_water: Option<HistoryRow>,
+    /// Inputs that the lane has yet to take again.
+    pub replay: Replay,
+    /// What gives the other files kept beside the lane.
+    pub beside: Vec<Piece>,
     pub saved: Saved,
 }
 
@@ -77,7 +94,8 @@ impl Manifest {
     /// The objects it needs.
     pub fn objects(&self) -> BTreeSet<String> {
         let packs = self.saved.table.packs.iter().map(|p| p.name.clone());
-        self.parts.iter().map(|p| p.name.clone()).chain(packs).collect()
+        let beside = self.beside.iter().map(|p| p.object.clone());
+        self.parts.iter().map(|p| p.name.clone()).chain(packs).chain(beside).collect()
     }
 
     pub fn to_bytes(&self) -> Vec<u8> {
@@ -100,10 +118,18 @@ impl Manifest {
             w.u8(p.level);
         }
         w.u32(self.cursors.len() as u32);
-        for (name, next) in &self.cursors {
-            w.str(name);
-            w.u64(*next);
+        for c in &self.cursors {
+            w.str(&c.sink);
+            w.u64(c.next);
+            w.str(&c.note);
         }
+        w.u8(u8::from(self.high_water.is_some()));
+        if let Some(row) = self.high_water {
+            w.raw(&row.to_bytes());
+        }
+        self.replay.write(&mut w);
+        w.u32(self.beside.len() as u32);
+        self.beside.iter().for_each(|p| p.write(&mut w));
         w.bytes(&self.saved.to_bytes());
         seal(w)
     }
@@ -115,7 +141,7 @@ impl Manifest {
         let (generation, writer, put_at) = (r.u64()?, r.u64()?, r.u64()?);
         let mut parts: Vec<Part> = Vec::new();
         let mut ends = [0; STREAMS];
-        for _ in 0..r.count(85)? {
+        for _ in 0..r.count(101)? {
             let (name, sha256) = (r.str()?.to_owned(), r.array()?);
             let mut ranges = [(0, 0); STREAMS];
             for (range, end) in ranges.iter_mut().zip(&mut ends) {
@@ -131,16 +157,29 @@ impl Manifest {
             parts.push(Part { name, sha256, ranges, level: r.u8()? });
         }
         let mut cursors = Vec::new();
-        for _ in 0..r.count(12)? {
-            cursors.push((r.str()?.to_owned(), r.u64()?));
+        for _ in 0..r.count(16)? {
+            cursors.push(SinkCursor { sink: r.str()?.to_owned(), next: r.u64()?, note: r.str()?.to_owned() });
+        }
+        let high_water = match r.u8()? {
+            0 => None,
+            _ => match HistoryRow::from_bytes(&r.array::<{ history::ROW as usize }>()?) {
+                Some(row) => Some(row),
+                None => return Err(r.invalid("its high water is damaged").into()),
+            },
+        };
+        let replay = Replay::from_reader(&mut r)?;
+        let mut beside = Vec::new();
+        for _ in 0..r.count(57)? {
+            beside.push(Piece::from_reader(&mut r)?);
         }
         let saved = Saved::from_bytes(r.bytes()?)?;
         r.finish()?;
-        let manifest = Self { number, kind, generation, writer, put_at, parts, cursors, saved };
+        let manifest =
+            Self { number, kind, generation, writer, put_at, parts, cursors, high_water, replay, beside, saved };
         let (have, need) = (ends, lengths(&manifest.saved));
         if have != need {
             let why = format!(
-                "its parts hold {have:?} bytes of records, dead letters and history, its checkpoint covers {need:?}"
+                "its parts hold {have:?} bytes of records, dead letters, history and events, its checkpoint covers {need:?}"
             );
             return Err(CodecError::Invalid { what: "manifest", why, at: 0 }.into());
         }
@@ -152,7 +191,7 @@ impl Manifest {
         match Self::from_bytes(bytes) {
             Ok(m) if m.number != number => Ok(Err(format!("it is number {} under another's name", m.number))),
             Ok(m) => Ok(Ok(m)),
-            Err(Unreadable::Damaged(e)) => Ok(Err(e.to_string())),
+            Err(Unreadable::Damaged(why)) => Ok(Err(why)),
             Err(Unreadable::Version(found)) => {
                 Err(StoreError::Version { place: place.to_owned(), found, expected: char::from(VERSION) })
             }
@@ -163,5 +202,5 @@ impl Manifest {
 /// How long each copied run is under a checkpoint.
 pub(in crate::store) fn lengths(saved: &Saved) -> [u64; STREAMS] {
     let c = &saved.committed;
-    [c.records_len, c.dead_len, c.history_rows * crate::store::history::ROW, c.events_len]
+    [c.records_len, c.dead_len, c.history_rows * history::ROW, c.events_len]
 }

@@ -5,13 +5,16 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
+use super::beside::{Beside, is_beside};
 use super::fetch::Fetched;
-use super::manifest::{self, Manifest, ManifestKind, Part, STREAMS};
+use super::manifest::{self, Manifest, ManifestKind, Part, STREAMS, SinkCursor};
 use super::{RemoteLane, nonce};
 use crate::store::checkpoint::{Saved, now};
 use crate::store::chunks::is_pack;
 use crate::store::cursor::Cursor;
+use crate::store::high_water::HighWater;
 use crate::store::recover::Files;
+use crate::store::replay::Replay;
 use crate::store::stream::StreamReader;
 use crate::store::{StoreError, io};
 
@@ -59,6 +62,7 @@ pub(in crate::store) struct Mirror {
     /// Objects known to be there.
     there: BTreeSet<String>,
     keep: usize,
+    beside: Beside,
 }
 
 impl Mirror {
@@ -71,12 +75,14 @@ impl Mirror {
         keep: usize,
         fetched: &Fetched,
     ) -> Result<Self> {
+        let writer = nonce()?;
         Ok(Self {
+            beside: Beside::new(lane.clone(), dir, generation, writer as u32, fetched.beside.clone()),
             lane,
             dir: dir.to_path_buf(),
             runs: files.copied().map(|layout| StreamReader::new(layout.clone())),
             generation,
-            writer: nonce()?,
+            writer,
             next: fetched.next,
             parts: fetched.manifest.as_ref().map(|m| m.parts.clone()).unwrap_or_default(),
             kept: fetched.kept.clone(),
@@ -88,6 +94,11 @@ impl Mirror {
     /// The part of the random number that stands in the names of objects.
     pub fn short_writer(&self) -> u32 {
         self.writer as u32
+    }
+
+    /// What copies the files beside the lane.
+    pub fn beside(&self) -> Beside {
+        self.beside.clone()
     }
 
     pub fn url(&self) -> String {
@@ -134,6 +145,9 @@ impl Mirror {
             put_at: now(),
             parts,
             cursors: self.cursors()?,
+            high_water: HighWater::read(&self.dir)?.filter(|row| row.log_size > saved.committed.log_size),
+            replay: Replay::read(&self.dir)?.beyond(saved.committed.event_count),
+            beside: self.beside.catch_up(commit)?,
             saved: saved.clone(),
         };
         let (name, bytes) = (manifest::name(number), manifest.to_bytes());
@@ -155,6 +169,12 @@ impl Mirror {
         self.kept.insert(number, Kept { seq: Some(saved.committed.seq), objects: manifest.objects() });
         self.parts = manifest.parts;
         self.prune();
+        for name in self.beside.merged() {
+            // Those that a kept manifest names go with it.
+            if !self.kept.values().any(|k| k.objects.contains(&name)) {
+                self.lane.discard(&name);
+            }
+        }
         Ok(Put::Won)
     }
 
@@ -193,13 +213,15 @@ impl Mirror {
     }
 
     /// Where the sinks that keep their cursors beside the lane have got to.
-    fn cursors(&self) -> Result<Vec<(String, u64)>> {
+    fn cursors(&self) -> Result<Vec<SinkCursor>> {
         let names = io::list(&self.dir)?;
         let sinks = names.iter().filter_map(|n| n.strip_prefix("cursor-")).filter(|n| !n.ends_with(".tmp"));
         let mut out = Vec::new();
         for sink in sinks {
             match Cursor::open(&self.dir, sink) {
-                Ok(cursor) => out.push((sink.to_owned(), cursor.get())),
+                Ok(cursor) => {
+                    out.push(SinkCursor { sink: sink.to_owned(), next: cursor.get(), note: cursor.note().to_owned() });
+                }
                 // Its sink says so when it is opened.
                 Err(StoreError::Damaged { .. }) => {}
                 Err(e) => return Err(e),
@@ -242,7 +264,7 @@ impl Mirror {
         let loose: Vec<String> = self
             .there
             .iter()
-            .filter(|n| is_pack(n) || manifest::is_part(n))
+            .filter(|n| is_pack(n) || manifest::is_part(n) || is_beside(n))
             .filter(|n| !self.kept.values().any(|k| k.objects.contains(*n)))
             .cloned()
             .collect();
@@ -345,6 +367,6 @@ mod tests {
         assert!(put < 6 * all, "every byte is put once, and again for each level: {put} of {all}");
         // What is there before the first copy is cut into parts of bounded size.
         let first = plan(&[], [PART * 2 + 5, 7, PART, 3]);
-        assert_eq!(first.iter().map(Planned::len).collect::<Vec<_>>(), [PART, PART, PART, 12]);
+        assert_eq!(first.iter().map(Planned::len).collect::<Vec<_>>(), [PART, PART, PART, 15]);
     }
 }

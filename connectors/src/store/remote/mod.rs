@@ -3,8 +3,9 @@
 //! ```text
 //!   <url>/<pipeline>/<partition>/
 //!     manifest-<number>     one for every commit and every opening, each put only if its name is not taken
-//!     part-<generation>-<number>-<writer>      what was appended to records, dead letters and history
+//!     part-<generation>-<number>-<writer>      what was appended to records, dead letters, history and events
 //!     pack-<generation>-<seq>-<piece>-<writer> chunks of the lane's state; the same bytes as the local file of that name
+//!     beside-<generation>-<writer>-<count>     what was appended to a file beside the lane (see beside.rs)
 //! ```
 //!
 //! The local directory stays the working copy; the object store has everything that cannot be derived from it. A
@@ -23,6 +24,7 @@
 //! Other objects have names no other writer uses (the generation and the random number are in them) and are never changed. They are
 //! deleted when no kept manifest refers to them: the manifest goes first.
 
+pub(super) mod beside;
 mod fetch;
 pub(super) mod manifest;
 mod mirror;

@@ -64,7 +64,7 @@ fn killed_at_every_act_of_a_recovery() {
     let hurt = lane(&[0, 40, 90, 150]);
     let newest = hurt.path().join("checkpoint-00000000000000000004");
     std::fs::write(&newest, &std::fs::read(&newest).unwrap()[1..]).unwrap();
-    for lost in ["hashes-000000", "dead-offsets-000000", "offsets-000000"] {
+    for lost in ["hashes-000000", "dead-offsets-000000", "offsets-000000", "event-offsets-000000"] {
         std::fs::remove_file(hurt.path().join(lost)).unwrap();
     }
     fault::clear();

@@ -95,6 +95,10 @@ fn every_file_lost() {
         assert!(of(derived).iter().all(|o| **o == Outcome::Mended), "{derived}: {:?}", of(derived));
     }
     assert!(of("records-").iter().all(|o| **o == Outcome::Earlier), "{:?}", of("records-"));
+    // Nor can what the lane recorded, dead letters and events.
+    for own in ["dead-0", "events-"] {
+        assert!(!of(own).is_empty() && of(own).iter().all(|o| **o == Outcome::Earlier), "{own}: {:?}", of(own));
+    }
     assert_eq!(of("lock"), [&Outcome::Exact]);
     assert_eq!(of("checkpoint-00000000000000000002"), [&Outcome::Exact]);
 }

@@ -11,5 +11,7 @@ mod remote;
 #[cfg(feature = "object-store")]
 mod remote_damage;
 #[cfg(feature = "object-store")]
+mod replay;
+#[cfg(feature = "object-store")]
 mod s3;
 mod use_cases;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::fixture::*;
 use super::objects::*;
 use crate::store::io::fault;
-use crate::store::{Cursor, LaneStore, Objects, StoreError, StoreOptions, inspect_remote};
+use crate::store::{Cursor, LaneStore, Objects, Refusal, Refusals, StoreError, StoreOptions, inspect_remote};
 
 fn names(objects: &Arc<dyn Objects>, beginning: &str) -> Vec<String> {
     let mut all: Vec<String> = objects.list(beginning).unwrap().into_iter().map(|(n, _)| n).collect();
@@ -342,14 +342,80 @@ fn cursors_kept_beside_the_lane_travel() {
     let mut store = open_with(a.path(), with(&objects)).unwrap();
     to(&mut store, 40).unwrap();
     Cursor::open(a.path(), "archive").unwrap().set(33).unwrap();
+    Cursor::open(a.path(), "alerts").unwrap().set_with(20, "open: pump-3").unwrap();
     to(&mut store, 50).unwrap();
     drop(store);
     drop(open_with(b.path(), with(&objects)).unwrap());
     assert_eq!(Cursor::open(b.path(), "archive").unwrap().get(), 33);
+    let alerts = Cursor::open(b.path(), "alerts").unwrap();
+    assert_eq!((alerts.get(), alerts.note()), (20, "open: pump-3"));
     // Never backwards.
     Cursor::open(a.path(), "archive").unwrap().set(45).unwrap();
     drop(open_with(a.path(), with(&objects)).unwrap());
     assert_eq!(Cursor::open(a.path(), "archive").unwrap().get(), 45);
+}
+
+fn refusal(index: u64) -> Refusal {
+    Refusal { index, status: "422".into(), why: format!("no {index}") }
+}
+
+#[test]
+fn refusals_and_signed_checkpoints_travel_as_they_are_written() {
+    let objects = in_memory();
+    let machine = tempfile::tempdir;
+    let (a, b, c) = (machine().unwrap(), machine().unwrap(), machine().unwrap());
+    let mut store = open_with(a.path(), with(&objects)).unwrap();
+    to(&mut store, 40).unwrap();
+    let refusals = Refusals::of_lane(&store.reader(), "hook").unwrap();
+    refusals.append(&refusal(3)).unwrap();
+    to(&mut store, 50).unwrap();
+    // After the last checkpoint, just before the machine is lost.
+    refusals.append(&refusal(41)).unwrap();
+    refusals.append(&refusal(44)).unwrap();
+    let signed = a.path().join("signed-checkpoints.jsonl");
+    std::fs::write(&signed, b"\none").unwrap();
+    store.reader().copy_beside("signed-checkpoints.jsonl", 0).unwrap();
+    let expected = std::fs::read(a.path().join("refused-hook")).unwrap();
+    drop(store);
+
+    let mut store = open_with(b.path(), with(&objects)).unwrap();
+    assert_eq!(std::fs::read(b.path().join("refused-hook")).unwrap(), expected);
+    assert_eq!(std::fs::read(b.path().join("signed-checkpoints.jsonl")).unwrap(), b"\none");
+    // The sink's own cursor says that 44 was not passed: it is offered again, and taken this time.
+    let refusals = Refusals::of_lane(&store.reader(), "hook").unwrap();
+    refusals.rewind(42).unwrap();
+    to(&mut store, 60).unwrap();
+    refusals.append(&refusal(55)).unwrap();
+    let expected = std::fs::read(b.path().join("refused-hook")).unwrap();
+    drop(store);
+    for place in [c.path(), a.path(), b.path()] {
+        drop(open_with(place, with(&objects)).unwrap());
+        assert_eq!(std::fs::read(place.join("refused-hook")).unwrap(), expected, "nothing of a life that was given up");
+        assert_eq!(std::fs::read(place.join("signed-checkpoints.jsonl")).unwrap(), b"\none");
+    }
+
+    // Thousands of them stay few objects, and what one holds that is lost is said.
+    let mut store = open_with(c.path(), with(&objects)).unwrap();
+    let refusals = Refusals::of_lane(&store.reader(), "hook").unwrap();
+    for n in 0..300 {
+        refusals.append(&refusal(100 + n)).unwrap();
+        if n % 3 == 0 {
+            to(&mut store, 61 + n).unwrap();
+        }
+    }
+    let expected = std::fs::read(c.path().join("refused-hook")).unwrap();
+    to(&mut store, 400).unwrap();
+    drop(store);
+    assert!(names(&objects, "beside-").len() < 60, "{}", names(&objects, "beside-").len());
+    drop(open_with(a.path(), with(&objects)).unwrap());
+    assert_eq!(std::fs::read(a.path().join("refused-hook")).unwrap(), expected);
+    assert!(names(&objects, "beside-").len() < 60);
+    let lost = names(&objects, "beside-").pop().unwrap();
+    objects.delete(&lost).unwrap();
+    let store = open_with(a.path(), with(&objects)).unwrap();
+    assert_eq!((store.size(), &store.recovery().damaged[..]), (400, &[][..]));
+    assert_eq!(store.recovery().rebuilt[0].file, lost);
+    assert_eq!(std::fs::read(a.path().join("refused-hook")).unwrap(), expected, "what is here stays");
 }
 
 #[test]

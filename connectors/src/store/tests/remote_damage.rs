@@ -137,7 +137,9 @@ fn what_is_harmed_here_is_mended_from_there() {
             grow(&mut store, END).unwrap();
             commit(&mut store).unwrap();
             let reader = store.reader();
-            let whole_again = reader.records(0, usize::MAX).is_ok() && reader.dead_letters(0, usize::MAX).is_ok();
+            let whole_again = reader.records(0, usize::MAX).is_ok()
+                && reader.dead_letters(0, usize::MAX).is_ok()
+                && reader.events(0, usize::MAX).is_ok();
             drop(store);
             if whole_again {
                 assert_eq!(log_bytes(hurt.path()), whole, "{what}");

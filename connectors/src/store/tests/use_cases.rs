@@ -184,7 +184,7 @@ fn nothing_starts_from_scratch_silently() {
         }
     }
     let refused = LaneStore::open(dir.path(), &origin(), options()).unwrap_err();
-    assert!(refused.to_string().contains("checkpoint-00000000000000000002: checkpoint: 8 bytes are too few"));
+    assert!(refused.to_string().contains("checkpoint-00000000000000000002: 8 bytes are too few"));
 }
 
 #[test]

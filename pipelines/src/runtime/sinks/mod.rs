@@ -223,7 +223,7 @@ pub(super) fn tails(
             out.push(Tail::new(to, feed, reader.clone(), sink_metrics, None));
             continue;
         }
-        let refusals = Arc::new(Refusals::open(reader.dir(), name, reader.cursor(name)?.get())?);
+        let refusals = Arc::new(Refusals::of_lane(reader, name)?);
         out.push(Tail::new(to, feed, reader.clone(), sink_metrics, Some(refusals.clone())));
         let name = format!("{DEAD_LETTER}.{name}");
         let sink_metrics = metrics.sink(partition, &name);

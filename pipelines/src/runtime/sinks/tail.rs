@@ -280,7 +280,7 @@ impl Tail {
                 Err(Halt::Failed(Failure::Refused { status, why, .. }))
                     if part.len() == 1 && self.refusals.is_some() =>
                 {
-                    self.refuse(&part[0], status, why)?;
+                    self.refuse(&part[0], status, why).await?;
                     writer.deliver(&self.target, Batch { items: &[], ..batch }).await?;
                     done += 1;
                 }
@@ -299,7 +299,7 @@ impl Tail {
     }
 
     /// Keeps what the sink refuses; from here on it may be passed over.
-    fn refuse(&self, item: &Item, status: String, why: String) -> Result<(), RuntimeError> {
+    async fn refuse(&self, item: &Item, status: String, why: String) -> Result<(), Halt> {
         tracing::warn!(
             sink = self.target.name,
             lane = self.target.partition,
@@ -308,10 +308,9 @@ impl Tail {
             why,
             "the sink refuses a verdict: it goes to the dead letters"
         );
-        if let Some(r) = &self.refusals {
-            r.append(&Refusal { index: item.number, status, why })?;
-        }
-        Ok(())
+        let Some(refusals) = self.refusals.clone() else { return Ok(()) };
+        let refusal = Refusal { index: item.number, status, why };
+        blocking(move || Ok(refusals.append(&refusal)?)).await
     }
 
     fn other_log(&self, at: u64) -> RuntimeError {

@@ -1,0 +1,171 @@
+//! Recorded inputs given back: the lane leaves the same bytes as when it made them.
+
+#![allow(clippy::unwrap_used)]
+
+mod fleet;
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, Float64Array, StringArray};
+use avouch_engine::decode::RawRecord;
+use avouch_engine::event::{LaneEvent, Tick};
+use avouch_engine::lane::{Lane, LaneError, Output};
+use avouch_engine::plan::LanePlan;
+use avouch_engine::reference::{Reference, ReferenceSpec};
+use avouch_engine::replay::Replay;
+use avouch_engine::spec::{FieldSpec, FieldType, SqlStepSpec};
+use avouch_engine::verdict::Hash32;
+use fleet::{T0, row, secret};
+use proptest::prelude::*;
+
+fn table(scale: f64) -> Arc<Reference> {
+    let field = |name: &str, ty, required| FieldSpec { name: name.into(), ty, required };
+    let spec = ReferenceSpec {
+        name: "devices".into(),
+        fields: vec![field("device", FieldType::Utf8, true), field("scale", FieldType::F64, false)],
+        key: "device".into(),
+    };
+    let columns: Vec<ArrayRef> =
+        vec![Arc::new(StringArray::from(vec!["a", "b"])), Arc::new(Float64Array::from(vec![scale, 1.0]))];
+    Reference::new(&spec, columns).unwrap()
+}
+
+fn tables() -> Vec<Arc<Reference>> {
+    (0..4).map(|n| table(f64::from(n) + 0.5)).collect()
+}
+
+fn find(name: &str, version: &Hash32) -> Result<Arc<Reference>, LaneError> {
+    let all = tables();
+    let fail = || LaneError::Reference { name: name.into(), why: "no such version".into() };
+    all.into_iter().find(|t| t.version() == *version).ok_or_else(fail)
+}
+
+fn plan() -> Arc<LanePlan> {
+    let mut spec = fleet::spec();
+    spec.source.device_ttl_ms = Some(5_000);
+    spec.references = vec![table(0.5)];
+    spec.sql[0].from = "known".into();
+    spec.sql[0].sql = "SELECT device, sum(v) AS m FROM known GROUP BY device".into();
+    spec.sql.push(SqlStepSpec {
+        name: "known".into(),
+        from: "readings".into(),
+        sql: "SELECT readings.*, x * scale AS v FROM readings LEFT JOIN devices USING (device)".into(),
+        window: None,
+    });
+    Arc::new(LanePlan::new(&spec).unwrap())
+}
+
+/// What happens in a run.
+#[derive(Debug, Clone)]
+enum Act {
+    /// A record of one device, so long after the one before.
+    Row(u8, i64),
+    Tick(i64),
+    Switch(usize),
+}
+
+fn acts() -> impl Strategy<Value = Vec<Act>> {
+    let act = prop_oneof![
+        6 => (0u8..3, 0i64..900).prop_map(|(d, dt)| Act::Row(d, dt)),
+        2 => (1i64..9_000).prop_map(Act::Tick),
+        1 => (0usize..4).prop_map(Act::Switch),
+    ];
+    proptest::collection::vec(act, 1..60)
+}
+
+type Bytes = (Vec<Vec<u8>>, Vec<Vec<u8>>, Vec<LaneEvent>);
+
+fn bytes(out: &Output) -> Bytes {
+    let verdicts = out.verdicts.iter().map(|v| v.to_bytes()).collect();
+    (verdicts, out.dead.iter().map(|d| d.to_bytes()).collect(), out.events.clone())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// From any checkpoint, with the records read again in any pieces.
+    #[test]
+    fn the_lane_regrows(acts in acts(), back: prop::sample::Index, piece in 1usize..9) {
+        let plan = plan();
+        let mut lane = Lane::new(plan.clone(), 0, secret());
+        let (mut out, mut records, mut now) = (Output::default(), Vec::<(i64, String)>::new(), T0);
+        // Offsets have gaps, as aborted transactions leave them.
+        let offset = |n: usize| n as i64 * 3;
+        lane.take_reference(table(0.5), &mut out).unwrap();
+        let mut points = vec![(lane.snapshot(), 0, 0, 0, 1)];
+        for act in &acts {
+            match act {
+                Act::Row(device, dt) => {
+                    now += dt;
+                    let value = row(&char::from(b'a' + device).to_string(), now, *dt as f64);
+                    let raw = RawRecord {
+                        offset: offset(records.len()), timestamp: now, key: None, value: Some(value.as_bytes()),
+                    };
+                    lane.step(&[raw], &mut out).unwrap();
+                    records.push((now, value));
+                }
+                Act::Tick(dt) => {
+                    let Some(watermark) = lane.watermark() else { continue };
+                    now = now.max(watermark + dt);
+                    let tick = Tick { after_offset: lane.last_offset(), watermark_ms: watermark + dt };
+                    lane.tick(tick, &mut out).unwrap();
+                }
+                Act::Switch(n) => lane.take_reference(tables()[*n].clone(), &mut out).unwrap(),
+            }
+            points.push((lane.snapshot(), records.len(), out.verdicts.len(), out.dead.len(), out.events.len()));
+        }
+
+        let (snapshot, at, verdicts, dead, events) = points[back.index(points.len())].clone();
+        let mut again = Output {
+            verdicts: out.verdicts[..verdicts].to_vec(),
+            dead: out.dead[..dead].to_vec(),
+            events: out.events[..events].to_vec(),
+        };
+        let mut replay = Replay::new(out.events[events..].to_vec());
+        let mut restored = Lane::restore(plan, 0, secret(), &snapshot).unwrap();
+        let (name, version) = {
+            let (name, version) = restored.references_in_use().next().unwrap();
+            (name.to_owned(), version.unwrap())
+        };
+        restored.take_reference(find(&name, &version).unwrap(), &mut again).unwrap();
+        for piece in records[at..].chunks(piece).enumerate().map(|(i, p)| (at + i * piece, p)) {
+            let raw: Vec<RawRecord<'_>> = piece.1.iter().enumerate().map(|(i, (timestamp, value))| RawRecord {
+                offset: offset(piece.0 + i), timestamp: *timestamp, key: None, value: Some(value.as_bytes()),
+            }).collect();
+            let mut rest = raw.as_slice();
+            while !rest.is_empty() {
+                replay.give(&mut restored, find, &mut again).unwrap();
+                let n = replay.before(rest).unwrap();
+                restored.step(&rest[..n], &mut again).unwrap();
+                rest = &rest[n..];
+            }
+        }
+        replay.give(&mut restored, find, &mut again).unwrap();
+        prop_assert!(replay.is_empty());
+        prop_assert_eq!(bytes(&again), bytes(&out));
+        prop_assert_eq!(restored.snapshot(), lane.snapshot());
+    }
+}
+
+#[test]
+fn an_input_whose_record_is_gone_stops_the_lane() {
+    let plan = Arc::new(LanePlan::new(&fleet::spec()).unwrap());
+    let mut lane = Lane::new(plan, 0, secret());
+    let mut out = Output::default();
+    let values: Vec<String> = (0..3).map(|n| row("a", T0 + n, 1.0)).collect();
+    let raw = |n: usize| RawRecord {
+        offset: n as i64,
+        timestamp: T0 + n as i64,
+        key: None,
+        value: Some(values[n].as_bytes()),
+    };
+    let mut replay = Replay::new([LaneEvent::Tick(Tick { after_offset: 1, watermark_ms: T0 + 5_000 })]);
+    assert_eq!(replay.before(&[raw(0), raw(1), raw(2)]).unwrap(), 2);
+    lane.step(&[raw(0)], &mut out).unwrap();
+    assert_eq!(replay.give(&mut lane, find, &mut out).unwrap(), 0);
+    let gone = replay.before(&[raw(2)]).unwrap_err();
+    assert!(gone.to_string().contains("not in the input any more"), "{gone}");
+    lane.step(&[raw(2)], &mut out).unwrap();
+    assert!(matches!(replay.give(&mut lane, find, &mut out), Err(LaneError::EventOutOfPlace { .. })));
+    assert_eq!(replay.len(), 1);
+}
