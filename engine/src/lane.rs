@@ -9,55 +9,27 @@
 //! recorded events between them ([`crate::event`]), the plan, the model files and the secret: byte for byte the same
 //! however the records are cut into calls of [`Lane::step`] and wherever it was [`Lane::snapshot`]ted and [`Lane::restore`]d in between.
 
+mod judge;
+mod state;
+
 use std::sync::Arc;
 
-use arrow::array::{Array, Float64Array};
-use arrow::compute::cast;
-use arrow::datatypes::DataType;
 use thiserror::Error;
 
 use crate::admit::Admission;
-use crate::codec::{CodecError, Reader, Section, Writer};
+use crate::codec::CodecError;
 use crate::dead_letter::{DeadLetter, DeadReason};
 use crate::decode::{RawRecord, SchemaAnswer};
 use crate::device::DeviceTable;
 use crate::event::{BEFORE_ALL, LaneEvent, Tick};
 use crate::ingest::{Ingest, Rows, Run};
-use crate::plan::{Input, LanePlan, ScoreStep};
+use crate::plan::{Input, LanePlan};
 use crate::reference::Reference;
-use crate::spec::DecideSpec;
 use crate::sql::{Memory, RowPlaces, Selection, Surroundings};
-use crate::verdict::{
-    Evidence, FeatureEvidence, Hash32, LogOrigin, ReferenceVersion, Secret, Severity, Verdict, VerdictRecord, class,
-    score_e6,
-};
+use crate::verdict::{Hash32, LogOrigin, Secret, Severity, VerdictRecord};
 use crate::window::{FiredWindow, WindowOperator};
 
-const SNAPSHOT_VERSION: u16 = 3;
-
-/// A lane's whole state, which it can be restored from. Dereferences to its bytes.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Snapshot {
-    /// The state.
-    pub bytes: Vec<u8>,
-    /// What it is made of, in order; a store may keep each apart.
-    pub sections: Vec<Section>,
-}
-
-impl std::ops::Deref for Snapshot {
-    type Target = [u8];
-
-    fn deref(&self) -> &[u8] {
-        &self.bytes
-    }
-}
-
-impl From<Vec<u8>> for Snapshot {
-    /// A state of one piece.
-    fn from(bytes: Vec<u8>) -> Self {
-        Self { bytes, sections: Vec::new() }
-    }
-}
+pub use state::Snapshot;
 
 /// Why a lane cannot go on. None of these comes from the contents of a record: bad records become dead letters.
 #[derive(Debug, Error)]
@@ -137,25 +109,6 @@ impl Counters {
     /// The conservation of rows, checked after every step.
     pub fn balanced(&self) -> bool {
         self.rows_in == self.rows_used + self.dead.iter().sum::<u64>()
-    }
-
-    fn snapshot(&self, w: &mut Writer) {
-        w.u64(self.rows_in);
-        w.u64(self.rows_used);
-        w.u64(self.ticks);
-        w.u64(self.evicted);
-        for n in self.dead.iter().chain(&self.verdicts) {
-            w.u64(*n);
-        }
-    }
-
-    fn restore(r: &mut Reader<'_>) -> Result<Self, CodecError> {
-        let mut c =
-            Self { rows_in: r.u64()?, rows_used: r.u64()?, ticks: r.u64()?, evicted: r.u64()?, ..Self::default() };
-        for n in c.dead.iter_mut().chain(&mut c.verdicts) {
-            *n = r.u64()?;
-        }
-        Ok(c)
     }
 }
 
@@ -396,25 +349,6 @@ impl Lane {
         Ok(i)
     }
 
-    /// The versions that rows from `first` to `last` were joined with, for the windowed step `step`.
-    fn versions(&self, step: usize, first: i64, last: i64) -> Vec<ReferenceVersion> {
-        let mut out = Vec::new();
-        if self.plan.windows[step].references.is_empty() {
-            return out;
-        }
-        // In the order of their places.
-        let of = |from: i64| self.switches.partition_point(|s| s.after_offset < from);
-        let (before, rest) = self.switches.split_at(of(first));
-        let within = &rest[..of(last).saturating_sub(before.len())];
-        for &reference in &self.plan.windows[step].references {
-            let own = |s: &&Switch| s.reference as usize == reference;
-            out.extend(before.iter().rfind(own).into_iter().chain(within.iter().filter(own)).map(|s| {
-                ReferenceVersion { name: self.plan.references[reference].spec().name.clone(), version: s.version }
-            }));
-        }
-        out
-    }
-
     /// Lets go of the devices that were evicted in this step.
     fn forget(&mut self, events: &mut Vec<LaneEvent>) {
         let mut freed = Vec::new();
@@ -575,160 +509,6 @@ impl Lane {
         fired.sort_by_key(|(step, w)| (w.at, *step));
         Ok(fired)
     }
-
-    fn features(&self, step: usize, window: &FiredWindow) -> Result<Selection, LaneError> {
-        let step = &self.plan.windows[step];
-        step.query.features(window, &self.devices).map_err(|e| step_error(&step.name, &e))
-    }
-
-    fn judge(&mut self, step: usize, window: &FiredWindow, out: &mut Vec<VerdictRecord>) -> Result<(), LaneError> {
-        let plan = self.plan.clone();
-        if plan.scores.iter().all(|s| s.input != step) {
-            return Ok(());
-        }
-        let features = self.features(step, window)?;
-        for score in plan.scores.iter().filter(|s| s.input == step) {
-            let columns = columns(score, &features)?;
-            let n = columns.len();
-            let (mut x, mut expected, mut parts) = (vec![0.0; n], vec![0.0; n], vec![0.0; n]);
-            for (k, &row) in features.rows.iter().enumerate() {
-                for (x, c) in x.iter_mut().zip(&columns) {
-                    *x = if c.is_null(k) { f64::NAN } else { c.value(k) };
-                }
-                let fired = &window.devices[row as usize];
-                let name = self.devices.name(fired.device);
-                let s = score.model.score(name, &x, &mut expected, &mut parts);
-                let (class, severity) = decide(&score.decide, s.value, s.p_value);
-                let evidence = Evidence {
-                    device: name.to_owned(),
-                    step: score.name.clone(),
-                    topic: plan.source.topic.clone(),
-                    partition: self.partition,
-                    first_offset: fired.first_offset,
-                    last_offset: fired.last_offset,
-                    rows: fired.rows,
-                    references: self.versions(step, fired.first_offset, fired.last_offset),
-                    score: s.value,
-                    p_value: s.p_value,
-                    features: score
-                        .model
-                        .features()
-                        .iter()
-                        .enumerate()
-                        .map(|(i, name)| FeatureEvidence {
-                            name: name.clone(),
-                            value: x[i],
-                            expected: expected[i],
-                            contribution: parts[i],
-                        })
-                        .collect(),
-                };
-                let index = self.next_index;
-                self.next_index += 1;
-                out.push(VerdictRecord {
-                    index,
-                    verdict: Verdict {
-                        device_id: *self.devices.id(fired.device),
-                        seq: self.devices.take_seq(fired.device),
-                        // Admitted times are not negative, so a window can begin before 1970 only by its alignment.
-                        window_start: fired.start.max(0) as u64,
-                        window_end: fired.end.max(0) as u64,
-                        model_hash: score.model.hash(),
-                        config_hash: plan.config_hash,
-                        input_digest: fired.digest,
-                        score_e6: score_e6(s.value),
-                        severity: severity.code(),
-                        class,
-                        evidence_hash: evidence.hash(),
-                        salt: self.secret.salt(&self.log_id, index),
-                    },
-                    evidence,
-                });
-            }
-        }
-        Ok(())
-    }
-
-    /// The whole state. Two lanes that took the same records have equal snapshots.
-    pub fn snapshot(&self) -> Snapshot {
-        let mut w = Writer::with_capacity(self.last_snapshot.get());
-        w.section("lane", 0);
-        w.u16(SNAPSHOT_VERSION);
-        w.raw(&self.plan.config_hash);
-        w.u64(self.next_index);
-        w.i64(self.last_offset);
-        self.counters.snapshot(&mut w);
-        self.admission.snapshot(&mut w);
-        w.section("devices", self.devices.live());
-        self.devices.snapshot(&mut w);
-        w.section("references", self.switches.len());
-        w.u32(self.switches.len() as u32);
-        for s in &self.switches {
-            w.i64(s.after_offset);
-            w.u32(s.reference);
-            w.raw(&s.version);
-        }
-        for (step, memory) in self.memories.iter().enumerate().filter_map(|(n, m)| Some((n, m.as_ref()?))) {
-            w.section(format!("memory of step {step}"), 0);
-            memory.snapshot(&self.devices, &mut w);
-        }
-        w.section("windows", self.windows.len());
-        w.u32(self.windows.len() as u32);
-        for (step, o) in self.plan.windows.iter().zip(&self.windows) {
-            w.section(format!("window {}", step.name), 0);
-            o.snapshot(&mut w);
-        }
-        self.last_snapshot.set(w.bytes.len());
-        Snapshot { bytes: w.bytes, sections: w.sections }
-    }
-
-    /// A lane in the state of a snapshot of the same pipeline. Before it goes on, it takes
-    /// its references again ([`Lane::begin_references`]).
-    pub fn restore(plan: Arc<LanePlan>, partition: i32, secret: Secret, snapshot: &[u8]) -> Result<Self, LaneError> {
-        let mut r = Reader::new("lane state", snapshot);
-        let version = r.u16()?;
-        if version != SNAPSHOT_VERSION {
-            return Err(r.invalid(format!("version {version}; this program reads version {SNAPSHOT_VERSION}")).into());
-        }
-        let found: Hash32 = r.array()?;
-        if found != plan.config_hash {
-            return Err(LaneError::OtherPipeline { found: hex(&found), expected: hex(&plan.config_hash) });
-        }
-        let mut lane = Self::new(plan, partition, secret.clone());
-        lane.next_index = r.u64()?;
-        lane.last_offset = r.i64()?;
-        lane.counters = Counters::restore(&mut r)?;
-        lane.admission.restore(&mut r)?;
-        lane.devices = DeviceTable::restore(secret, lane.plan.source.device_ttl_ms, &mut r)?;
-        for _ in 0..r.count(44)? {
-            let s = Switch { after_offset: r.i64()?, reference: r.u32()?, version: r.array()? };
-            if s.reference as usize >= lane.plan.references.len() {
-                return Err(r.invalid(format!("there is no reference number {}", s.reference)).into());
-            }
-            if lane.switches.last().is_some_and(|before| before.after_offset > s.after_offset) {
-                return Err(r.invalid("changes of references out of order").into());
-            }
-            lane.switches.push(s);
-        }
-        for memory in lane.memories.iter_mut().flatten() {
-            memory.restore(&lane.devices, &mut r)?;
-        }
-        let windows = r.u32()? as usize;
-        if windows != lane.windows.len() {
-            return Err(r
-                .invalid(format!("{windows} windowed steps, this pipeline has {}", lane.windows.len()))
-                .into());
-        }
-        for o in &mut lane.windows {
-            o.restore(&lane.devices, &mut r)?;
-            // Otherwise its windows would wait for rows of a time that the lane has not reached.
-            if o.watermark() > lane.admission.watermark().unwrap_or(i64::MIN) {
-                return Err(r.invalid("a windowed step is ahead of the lane's watermark").into());
-            }
-        }
-        r.finish()?;
-        Ok(lane)
-    }
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -737,32 +517,4 @@ fn hex(bytes: &[u8]) -> String {
 
 fn step_error(step: &str, e: &datafusion::error::DataFusionError) -> LaneError {
     LaneError::Step { step: step.to_owned(), message: crate::sql::message(e) }
-}
-
-fn columns(score: &ScoreStep, features: &Selection) -> Result<Vec<Float64Array>, LaneError> {
-    let fail = |message: String| LaneError::Step { step: score.name.clone(), message };
-    score
-        .columns
-        .iter()
-        .map(|&c| {
-            let as_f64 = cast(features.batch.column(c), &DataType::Float64).map_err(|e| fail(e.to_string()))?;
-            match as_f64.as_any().downcast_ref::<Float64Array>() {
-                Some(a) => Ok(a.clone()),
-                None => Err(fail("a feature is not a number".into())),
-            }
-        })
-        .collect()
-}
-
-fn decide(spec: &DecideSpec, score: f64, p: f64) -> (u16, Severity) {
-    if score.is_nan() || p.is_nan() {
-        return (class::NOT_A_NUMBER, Severity::Normal);
-    }
-    if spec.critical.is_some_and(|t| p <= t) {
-        return (class::ANOMALY, Severity::Critical);
-    }
-    if spec.warning.is_some_and(|t| p <= t) {
-        return (class::ANOMALY, Severity::Warning);
-    }
-    (class::NORMAL, Severity::Normal)
 }
