@@ -228,24 +228,101 @@ impl Batch {
 
     /// The messages as records; they borrow the batch.
     pub fn records<'a>(&'a self, out: &mut Vec<RawRecord<'a>>) {
-        out.reserve(self.messages.len());
-        for &m in &self.messages {
-            // SAFETY: the messages are valid until `self` is dropped, and `out`'s borrows end before that.
-            let message = unsafe { &*m };
-            let mut kind = sys::rd_kafka_timestamp_type_t::RD_KAFKA_TIMESTAMP_NOT_AVAILABLE;
-            // SAFETY: as above; `kind` is a valid place to write to.
-            let timestamp = unsafe { sys::rd_kafka_message_timestamp(m, &mut kind) };
-            // SAFETY: pointer and length belong together and live as long as the message.
-            let bytes = |p: *mut std::os::raw::c_void, n: usize| unsafe {
-                (!p.is_null()).then(|| std::slice::from_raw_parts(p as *const u8, n))
-            };
-            out.push(RawRecord {
-                offset: message.offset,
-                timestamp: timestamp.max(0),
-                key: bytes(message.key, message.key_len),
-                value: bytes(message.payload, message.len),
-            });
+        out.extend((0..self.messages.len()).filter_map(|i| self.record(i)));
+    }
+
+    /// The message at an index as a record.
+    pub fn record(&self, index: usize) -> Option<RawRecord<'_>> {
+        let &m = self.messages.get(index)?;
+        // SAFETY: the messages are valid until `self` is dropped, and the record's borrow ends before that.
+        let message = unsafe { &*m };
+        let mut kind = sys::rd_kafka_timestamp_type_t::RD_KAFKA_TIMESTAMP_NOT_AVAILABLE;
+        // SAFETY: as above; `kind` is a valid place to write to.
+        let timestamp = unsafe { sys::rd_kafka_message_timestamp(m, &mut kind) };
+        // SAFETY: pointer and length belong together and live as long as the message.
+        let bytes = |p: *mut std::os::raw::c_void, n: usize| unsafe {
+            (!p.is_null()).then(|| std::slice::from_raw_parts(p as *const u8, n))
+        };
+        Some(RawRecord {
+            offset: message.offset,
+            timestamp: timestamp.max(0),
+            key: bytes(message.key, message.key_len),
+            value: bytes(message.payload, message.len),
+        })
+    }
+
+    /// The headers of the message at an index, in their order; a name may stand twice.
+    pub fn headers(&self, index: usize) -> Vec<(&str, Option<&[u8]>)> {
+        let mut out = Vec::new();
+        let Some(&m) = self.messages.get(index) else { return out };
+        let mut headers = std::ptr::null_mut();
+        // SAFETY: the message is valid, and keeps the headers given here.
+        let code = unsafe { sys::rd_kafka_message_headers(m, &mut headers) };
+        if code != sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
+            return out;
         }
+        for i in 0.. {
+            let (mut name, mut value, mut size) = (std::ptr::null(), std::ptr::null(), 0);
+            // SAFETY: the headers are valid as long as the message, and so is what they point to; the places are ours.
+            let code = unsafe { sys::rd_kafka_header_get_all(headers, i, &mut name, &mut value, &mut size) };
+            if code != sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR || name.is_null() {
+                break;
+            }
+            // SAFETY: a name is NUL-terminated; value and size belong together. All live as long as the message.
+            let (name, value) = unsafe {
+                let value = (!value.is_null()).then(|| std::slice::from_raw_parts(value as *const u8, size));
+                (std::ffi::CStr::from_ptr(name), value)
+            };
+            // Kafka's names are UTF-8. One that is not cannot be passed on.
+            if let Ok(name) = name.to_str() {
+                out.push((name, value));
+            }
+        }
+        out
+    }
+
+    /// Where in the batch the message of an offset is.
+    pub fn index_of(&self, offset: i64) -> Option<usize> {
+        // SAFETY: the messages are valid until `self` is dropped.
+        self.messages.binary_search_by_key(&offset, |&m| unsafe { (*m).offset }).ok()
+    }
+}
+
+impl PartitionReader {
+    /// The offset after the last thing polled, be it a record or the marker of a transaction; `None` before the first. Not
+    /// to be used where ends are reported ([`super::Share::All`]): after a report it is one too far.
+    pub(super) fn reached(&self) -> Option<i64> {
+        let topic = CString::new(self.topic.as_str()).ok()?;
+        // SAFETY: the list is made, given to the client, read and destroyed here; its one element is valid until then.
+        let (code, offset) = unsafe {
+            let list = sys::rd_kafka_topic_partition_list_new(1);
+            let at = sys::rd_kafka_topic_partition_list_add(list, topic.as_ptr(), self.partition);
+            let code = sys::rd_kafka_position(self.client, list);
+            let offset = (*at).offset;
+            sys::rd_kafka_topic_partition_list_destroy(list);
+            (code, offset)
+        };
+        (code == sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR && offset >= 0).then_some(offset)
+    }
+
+    /// [`PartitionReader::poll`], and how far it has come: the offset after the last thing polled, records and markers of
+    /// transactions alike, so that it reaches the partition's end also where that is no record. `None` before the first.
+    /// Only for readers that [`super::Source::begin_anew`] has made.
+    pub fn poll_counted(&mut self, timeout: Duration) -> Result<(Batch, Option<i64>), KafkaError> {
+        let batch = self.poll(timeout)?;
+        Ok((batch, self.reached()))
+    }
+
+    /// The partition's end as the last fetch has seen it, open transactions included; `None` before the first fetch.
+    /// Asks nobody.
+    pub fn end_seen(&self) -> Option<i64> {
+        let topic = CString::new(self.topic.as_str()).ok()?;
+        let (mut low, mut high) = (-1, -1);
+        // SAFETY: the client is valid while `_client` lives, may be asked from any thread, and writes to the places given.
+        let code = unsafe {
+            sys::rd_kafka_get_watermark_offsets(self.client, topic.as_ptr(), self.partition, &mut low, &mut high)
+        };
+        (code == sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR && high >= 0).then_some(high)
     }
 }
 

@@ -9,9 +9,11 @@ mod connection;
 mod error;
 mod group;
 mod mock;
+mod murmur2;
 mod oauth;
 mod producing;
 mod publisher;
+mod repartition;
 mod sink;
 mod source;
 
@@ -21,7 +23,9 @@ pub use connection::{KafkaConnection, Password, Sasl, Tls, TlsIdentity, TokenSou
 pub use error::KafkaError;
 pub use group::{GroupEvent, GroupOptions, GroupProtocol};
 pub use mock::EmbeddedBroker;
+pub use murmur2::partition_of_key;
 pub use producing::OutRecord;
 pub use publisher::{PublishError, Publisher, TopicOptions, create_topic};
+pub use repartition::{Moved, Mover, Positions, ensure_repartition_topic, topic_settings};
 pub use sink::{PlainSink, TransactionalSink};
 pub use source::{Share, Source};

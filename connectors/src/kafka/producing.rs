@@ -9,7 +9,7 @@ use rdkafka::client::ClientContext;
 use rdkafka::client::OAuthToken;
 use rdkafka::error::{KafkaError as Rd, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
-use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, ProducerContext};
+use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, ProducerContext, PurgeConfig};
 
 use super::connection::Context;
 use super::error::refuses;
@@ -60,7 +60,7 @@ impl Reports {
         std::mem::take(&mut *self.failed.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn any(&self) -> bool {
+    pub fn any(&self) -> bool {
         !self.failed.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
     }
 }
@@ -175,7 +175,22 @@ pub(super) fn delivered(producer: &BaseProducer<Reports>, topic: &str) -> Result
     }
 }
 
-fn writing(topic: &str, e: Rd) -> KafkaError {
+/// Waits until nothing of a transaction that failed is under way. Aborting would wait for it too, but this producer has reports
+/// only when it is polled. What was on its way behind a refused batch is put back into the queue when its answer comes,
+/// and would wait there for an abort that waits for it: so the queue is emptied again and again.
+pub(super) fn settle(producer: &BaseProducer<Reports>) -> Result<(), Rd> {
+    let deadline = Instant::now() + TIMEOUT;
+    while producer.in_flight_count() > 0 {
+        producer.purge(PurgeConfig::default().queue());
+        producer.poll(STEP);
+        if Instant::now() > deadline {
+            return Err(Rd::Flush(RDKafkaErrorCode::OperationTimedOut));
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn writing(topic: &str, e: Rd) -> KafkaError {
     KafkaError::client(format!("writing to \"{topic}\""), e)
 }
 

@@ -1,15 +1,15 @@
 //! Writing to topics: in transactions that carry their own cursor, or at least once.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError as Rd, RDKafkaErrorCode};
-use rdkafka::producer::{BaseProducer, Producer, PurgeConfig};
+use rdkafka::producer::{BaseProducer, Producer};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
 use super::connection::Context;
-use super::producing::{OutRecord, Reports, STEP, TIMEOUT, base_config, delivered, producer, send_all, unwritten};
+use super::producing::{OutRecord, Reports, TIMEOUT, base_config, delivered, producer, send_all, settle, unwritten};
 use super::{KafkaConnection, KafkaError};
 
 /// Writes batches atomically together with a cursor. The cursor is kept as a group offset under a group of the sink's
@@ -175,21 +175,6 @@ impl TransactionalSink {
             .map_err(|e| KafkaError::client(doing("adding the cursor to"), e))?;
         producer.commit_transaction(TIMEOUT).map_err(|e| KafkaError::client(doing("committing"), e))
     }
-}
-
-/// Waits until nothing of a transaction that failed is under way. Aborting would wait for it too, but this producer has reports
-/// only when it is polled. What was on its way behind a refused batch is put back into the queue when its answer comes,
-/// and would wait there for an abort that waits for it: so the queue is emptied again and again.
-fn settle(producer: &BaseProducer<Reports>) -> Result<(), Rd> {
-    let deadline = Instant::now() + TIMEOUT;
-    while producer.in_flight_count() > 0 {
-        producer.purge(PurgeConfig::default().queue());
-        producer.poll(STEP);
-        if Instant::now() > deadline {
-            return Err(Rd::Flush(RDKafkaErrorCode::OperationTimedOut));
-        }
-    }
-    Ok(())
 }
 
 /// A producer that is the writer of `id` from now on: older ones are fenced, what they left open is aborted.

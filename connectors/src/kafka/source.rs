@@ -28,11 +28,11 @@ fn queued_kbytes(partitions: i32) -> u64 {
 
 /// A topic being read. Dropping it leaves the group; [`PartitionReader`]s keep it alive.
 pub struct Source {
-    consumer: Arc<BaseConsumer<Membership>>,
-    topic: String,
+    pub(super) consumer: Arc<BaseConsumer<Membership>>,
+    pub(super) topic: String,
     group: GroupOptions,
-    most: usize,
-    reports_ends: bool,
+    pub(super) most: usize,
+    pub(super) reports_ends: bool,
     /// Partitions being read.
     begun: Mutex<BTreeSet<i32>>,
 }
@@ -104,7 +104,7 @@ impl Source {
         Ok((source, told))
     }
 
-    fn begun(&self) -> std::sync::MutexGuard<'_, BTreeSet<i32>> {
+    pub(super) fn begun(&self) -> std::sync::MutexGuard<'_, BTreeSet<i32>> {
         // A panic of another thread leaves the set whole.
         self.begun.lock().unwrap_or_else(PoisonError::into_inner)
     }
