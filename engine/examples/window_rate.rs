@@ -33,6 +33,7 @@ fn plan(window: WindowSpec, aggregates: &str) -> Result<Arc<LanePlan>, Box<dyn E
                 field("b", FieldType::F64, false),
             ],
             key: "device".into(),
+            keyed: false,
             time: "ts".into(),
             max_disorder_ms: 2_000,
             max_future_ms: 0,

@@ -9,7 +9,7 @@ pub enum DeadReason {
     Undecodable,
     /// Well-formed, but a field is missing, null where it must not be, or of the wrong type or range.
     Schema,
-    /// The row carries no device, or one that is empty.
+    /// The row carries no device, or one that is empty, or (where records are repartitioned) one that is not its record's key.
     NoDevice,
     /// Every window the row belongs to is closed already.
     Late,

@@ -201,6 +201,8 @@ impl LanePlan {
     /// The plan for rows that come as JSON, whatever the source's format is: rows of files and of tests.
     pub fn of_json(mut self) -> Self {
         self.decoding = Decoding::Json;
+        // Rows of files have no key.
+        self.source.keyed = false;
         self
     }
 

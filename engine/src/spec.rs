@@ -104,6 +104,9 @@ pub struct SourceSpec {
     pub fields: Vec<FieldSpec>,
     /// The field that names the device. Must be `utf8!`.
     pub key: String,
+    /// Whether records are told apart by their key, which then must be the device: so it is where they were repartitioned.
+    /// A row of another device than its record's key dies, since the lane of its device is another. (Not for Arrow.)
+    pub keyed: bool,
     /// The field that carries event time. Must be `timestamp_ms!`.
     pub time: String,
     /// How far rows may be out of order, milliseconds: the watermark is the highest event time minus this.

@@ -8,6 +8,7 @@ use arrow::array::{ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray,
 use arrow::ipc::writer::StreamWriter;
 use avouch_engine::dead_letter::{DeadLetter, DeadReason};
 use avouch_engine::decode::{RawRecord, SchemaAnswer};
+use avouch_engine::ingest::DeviceReader;
 use avouch_engine::lane::{Lane, LaneError, Output};
 use avouch_engine::model::{Score, Scorer};
 use avouch_engine::plan::LanePlan;
@@ -162,6 +163,7 @@ fn plan(format: FormatSpec) -> Arc<LanePlan> {
                 field("x", FieldType::F64, false),
             ],
             key: "device".into(),
+            keyed: false,
             time: "ts".into(),
             max_disorder_ms: 2_000,
             max_future_ms: 60_000,
@@ -192,6 +194,16 @@ fn plan(format: FormatSpec) -> Arc<LanePlan> {
         }],
     };
     Arc::new(LanePlan::new(&spec).unwrap())
+}
+
+/// How a reading is written.
+type Encode = fn(&Reading) -> Vec<u8>;
+
+/// The plan for records whose key is their device.
+fn keyed(plan: Arc<LanePlan>) -> Arc<LanePlan> {
+    let mut plan = Arc::into_inner(plan).unwrap();
+    plan.source.keyed = true;
+    Arc::new(plan)
 }
 
 fn protobuf() -> FormatSpec {
@@ -322,6 +334,65 @@ proptest! {
             prop_assert_eq!(&DeadLetter::from_bytes(&bytes).unwrap(), d);
         }
         prop_assert_eq!(lane.step(&[], &mut Output::default()).ok(), Some(()));
+    }
+
+    /// Whoever repartitions by device finds the device that the lane finds, and none where the lane finds none: whatever
+    /// the format, and however the bytes are damaged.
+    #[test]
+    fn the_device_is_the_lanes_device(
+        readings in readings(),
+        damage in proptest::collection::vec((any::<prop::sample::Index>(), any::<prop::sample::Index>(), any::<u8>()), 0..60),
+    ) {
+        let formats: [(FormatSpec, Encode); 3] = [
+            (FormatSpec::Json, Reading::json),
+            (FormatSpec::Avro, Reading::avro),
+            (protobuf(), Reading::protobuf),
+        ];
+        for (format, encode) in formats {
+            let mut values: Vec<Option<Vec<u8>>> = readings.iter().map(|r| Some(encode(r))).collect();
+            for (at, byte, to) in &damage {
+                let value = at.get(&values).clone().unwrap();
+                let (at, byte) = (at.index(values.len()), byte.index(value.len()));
+                let mut value = value;
+                // The schema's id stays: another one would have to be asked for.
+                if !(matches!(format, FormatSpec::Avro) && byte < 5) {
+                    value[byte] = *to;
+                }
+                values[at] = Some(value);
+            }
+            values.push(None);
+            values.push(Some(vec![b' '; (1 << 20) + 1]));
+            let plan = keyed(plan(format));
+            let mut reader = DeviceReader::new(&plan).unwrap();
+            let mut lane = Lane::new(plan, 3, Secret::new(b"test"));
+            reader.learn_schema(9, SchemaAnswer::Avro(AVRO.as_bytes()));
+            lane.learn_schema(9, SchemaAnswer::Avro(AVRO.as_bytes()));
+            for (i, value) in values.iter().enumerate() {
+                let value = value.as_deref();
+                let found = reader.device(value).map(<[u8]>::to_vec);
+                let record = |at: i64, key| RawRecord { offset: 2 * i as i64 + at, timestamp: broker(i), key, value };
+                // Under the device that was found the lane takes it, unless it is late or dated in the future; under any
+                // other key it does not. Where none was found it dies of the same thing whatever its key.
+                let mut right = Output::default();
+                lane.step(&[record(0, found.as_deref().ok())], &mut right).unwrap();
+                let mut wrong = Output::default();
+                lane.step(&[record(1, Some(b"another"))], &mut wrong).unwrap();
+                prop_assert_eq!(wrong.dead.len(), 1);
+                match found {
+                    Ok(_) => {
+                        let timely = |d: &DeadLetter| matches!(d.reason, DeadReason::Late | DeadReason::Future | DeadReason::Sql);
+                        prop_assert!(right.dead.iter().all(timely), "{:?}", right.dead);
+                        prop_assert_eq!(wrong.dead[0].reason, DeadReason::NoDevice);
+                    }
+                    Err(e) => {
+                        for out in [right, wrong] {
+                            prop_assert_eq!((out.dead[0].reason, &out.dead[0].detail), (e.reason, &e.detail));
+                        }
+                    }
+                }
+            }
+            prop_assert!(lane.counters().balanced());
+        }
     }
 
     /// A dead row of a batch is kept as what it was: as JSON it dies of the same thing.

@@ -53,6 +53,7 @@ fn plan(window: WindowSpec) -> Arc<LanePlan> {
                 field("x", FieldType::F64, false),
             ],
             key: "device".into(),
+            keyed: false,
             time: "ts".into(),
             max_disorder_ms: DISORDER,
             max_future_ms: 0,

@@ -72,6 +72,7 @@ fn plan() -> Arc<LanePlan> {
             ],
             format: FormatSpec::Json,
             key: "device".into(),
+            keyed: false,
             time: "ts".into(),
             max_disorder_ms: 30_000,
             max_future_ms: 300_000,

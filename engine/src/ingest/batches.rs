@@ -28,7 +28,8 @@ impl Gather {
             taken += 1;
             let base = rows.len();
             faults.clear();
-            let decoded = self.payload(record).and_then(|p| decoder.decode(p, &mut self.columns, &mut faults));
+            let decoded = super::payload(record.value, self.max_record_bytes)
+                .and_then(|p| decoder.decode(p, &mut self.columns, &mut faults));
             match decoded {
                 Ok(n) => {
                     rows_in += n;

@@ -7,7 +7,10 @@
 
 mod batches;
 mod columns;
+mod device;
 mod slots;
+
+pub use device::DeviceReader;
 
 pub(crate) use columns::{Column, Values};
 
@@ -20,8 +23,8 @@ use arrow::error::ArrowError;
 use crate::admit::Admission;
 use crate::dead_letter::{DeadLetter, DeadReason};
 use crate::decode::{
-    ArrowDecoder, AvroDecoder, DescriptorError, JsonDecoder, MessagePlan, ProtobufDecoder, RawRecord, RowError,
-    SchemaAnswer,
+    ArrowDecoder, AvroDecoder, DescriptorError, JsonDecoder, MessagePlan, ProtobufDecoder, RawRecord, RowDecoder,
+    RowError, SchemaAnswer,
 };
 use crate::device::{DeviceNumber, DeviceTable};
 use crate::spec::{FieldSpec, FieldType, FormatSpec, SourceSpec};
@@ -179,6 +182,7 @@ struct Gather {
     schema: SchemaRef,
     fields: Vec<FieldSpec>,
     key: usize,
+    keyed: bool,
     time: usize,
     max_record_bytes: usize,
     /// The presence bitmap of a row, while it is put together.
@@ -212,6 +216,7 @@ impl Ingest {
             schema: arrow_schema(&source.fields),
             fields: source.fields.clone(),
             key,
+            keyed: source.keyed,
             time,
             max_record_bytes: source.max_record_bytes,
             bitmap: vec![0; source.fields.len().div_ceil(8)],
@@ -266,26 +271,32 @@ impl Ingest {
     }
 }
 
-impl Gather {
-    /// The value of a record that may be decoded.
-    #[inline]
-    fn payload<'a>(&self, record: &RawRecord<'a>) -> Result<&'a [u8], RowError> {
-        let Some(payload) = record.value else {
-            return Err(RowError::undecodable("the record has no value (a tombstone)"));
-        };
-        if payload.len() > self.max_record_bytes {
-            return Err(RowError {
-                reason: DeadReason::TooLarge,
-                detail: format!(
-                    "the value has {} bytes, more than max_record_bytes = {}",
-                    payload.len(),
-                    self.max_record_bytes
-                ),
-            });
-        }
-        Ok(payload)
+/// The value of a record that may be decoded.
+#[inline]
+fn payload(value: Option<&[u8]>, max_record_bytes: usize) -> Result<&[u8], RowError> {
+    let Some(payload) = value else {
+        return Err(RowError::undecodable("the record has no value (a tombstone)"));
+    };
+    if payload.len() > max_record_bytes {
+        return Err(RowError {
+            reason: DeadReason::TooLarge,
+            detail: format!("the value has {} bytes, more than max_record_bytes = {max_record_bytes}", payload.len()),
+        });
     }
+    Ok(payload)
+}
 
+/// The device of the row that was decoded last.
+#[inline]
+fn device<'a, D: RowDecoder>(decoder: &'a D, payload: &'a [u8], key: usize) -> Result<&'a [u8], RowError> {
+    let device = decoder.text(payload, decoder.slots()[key]);
+    if device.is_empty() {
+        return Err(RowError { reason: DeadReason::NoDevice, detail: "the device's name is empty".into() });
+    }
+    Ok(device)
+}
+
+impl Gather {
     /// Whether the next record belongs into another batch.
     #[inline]
     fn full(&self, rows_in: usize, rows: &Rows, next: &RawRecord<'_>) -> bool {

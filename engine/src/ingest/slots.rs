@@ -6,6 +6,22 @@ use crate::dead_letter::{DeadLetter, DeadReason};
 use crate::decode::{RawRecord, RowDecoder, RowError, Slot};
 use crate::device::DeviceTable;
 
+/// A row whose device another lane follows.
+#[cold]
+fn astray(key: Option<&[u8]>) -> RowError {
+    let detail = match key {
+        None => "the record has no key: when it was repartitioned, no device could be read from it".to_owned(),
+        Some(key) => {
+            let key = String::from_utf8_lossy(&key[..key.len().min(40)]).into_owned();
+            format!(
+                "the record's key \"{}\" is not the device it names: it belongs to another lane",
+                key.escape_debug()
+            )
+        }
+    };
+    RowError { reason: DeadReason::NoDevice, detail }
+}
+
 impl Gather {
     pub(super) fn slots<D: RowDecoder>(
         &mut self,
@@ -40,14 +56,13 @@ impl Gather {
         devices: &mut DeviceTable,
         rows: &mut Rows,
     ) -> Result<(), RowError> {
-        let payload = self.payload(record)?;
+        let payload = super::payload(record.value, self.max_record_bytes)?;
         decoder.decode(payload)?;
-        let slots = decoder.slots();
-        let device = decoder.text(payload, slots[self.key]);
-        if device.is_empty() {
-            return Err(RowError { reason: DeadReason::NoDevice, detail: "the device's name is empty".into() });
+        let device = super::device(decoder, payload, self.key)?;
+        if self.keyed && record.key != Some(device) {
+            return Err(astray(record.key));
         }
-        let Slot::Timestamp(time) = slots[self.time] else {
+        let Slot::Timestamp(time) = decoder.slots()[self.time] else {
             return Err(RowError::schema("the time column holds no time"));
         };
         let watermark = admission.admit(time, record.timestamp)?;

@@ -43,6 +43,7 @@ pub fn plan(query: &Query) -> Arc<LanePlan> {
             format: FormatSpec::Json,
             fields: fields(),
             key: "device".into(),
+            keyed: false,
             time: "ts".into(),
             max_disorder_ms: query.disorder_ms,
             max_future_ms: 0,

@@ -55,6 +55,7 @@ pub fn spec() -> LaneSpec {
             ],
             format: FormatSpec::Json,
             key: "device".into(),
+            keyed: false,
             time: "ts".into(),
             max_disorder_ms: 0,
             max_future_ms: 60_000,

@@ -56,6 +56,7 @@ impl RealPlan {
                     field("x", FieldType::F64, false),
                 ],
                 key: "device".into(),
+                keyed: false,
                 time: "ts".into(),
                 max_disorder_ms: 1_000,
                 max_future_ms: 5_000,

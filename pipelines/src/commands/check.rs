@@ -89,6 +89,19 @@ pub(crate) fn colour() -> bool {
     std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty())
 }
 
+fn reads(p: &Pipeline) -> String {
+    let fields = plural(p.source.fields.len(), "field");
+    match p.source.repartition() {
+        None => format!("{} ({fields})", p.source.reads()),
+        Some(r) => format!(
+            "{} ({fields}), repartitioned through {} ({})",
+            p.source.reads(),
+            r.topic.raw(),
+            plural(r.partitions as usize, "partition")
+        ),
+    }
+}
+
 fn summary(p: &Pipeline, diags: &Diagnostics, found: &[String]) -> String {
     let models: Vec<&str> = p.model_steps.iter().map(|s| s.name.value.as_str()).collect();
     let places: Vec<&str> = p.sinks.iter().map(Sink::writes).collect();
@@ -109,7 +122,7 @@ fn summary(p: &Pipeline, diags: &Diagnostics, found: &[String]) -> String {
             "pipeline",
             format!("{}, {delivery}, a checkpoint every {}", p.name.value, format_duration(p.checkpoint.every_ms)),
         ),
-        ("reads", format!("{} ({})", p.source.reads(), plural(p.source.fields.len(), "field"))),
+        ("reads", reads(p)),
         ("steps", format!("{} of SQL; models: {}", p.sql_steps.len(), models.join(", "))),
         ("writes", if places.is_empty() { "the verdict log only".to_owned() } else { places.join(", ") }),
         ("anchor", anchor),

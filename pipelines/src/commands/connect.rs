@@ -121,6 +121,9 @@ fn topics(pipeline: &Pipeline, diags: &mut Diagnostics) -> Option<String> {
     let mut topics = Vec::new();
     if let SourceKind::Kafka(source) = &pipeline.source.kind {
         topics.push((source.connection(), source.brokers.span, &source.topic));
+        if let Some(through) = &source.repartition {
+            topics.push((source.connection(), source.brokers.span, &through.topic));
+        }
     }
     let place = |k: &KafkaSink| {
         let connection = kafka_connection(pipeline, k);

@@ -32,7 +32,8 @@ pub struct RunArgs {
     #[arg(long)]
     pub all_partitions: bool,
 
-    /// Create the verdict and dead-letter topics that do not exist, with as many partitions as the source
+    /// Create the verdict and dead-letter topics that do not exist, with as many partitions as the source (and the topic it is
+    /// repartitioned through, with its own)
     #[arg(long)]
     pub create_topics: bool,
 

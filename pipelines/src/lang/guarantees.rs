@@ -193,6 +193,18 @@ fn topics_do_not_feed_back(draft: &Draft, diags: &mut Diagnostics) {
                 );
                 diags.relate(kafka.topic.span, source.topic.span, "the source's topic stands");
             }
+            if let Some(through) = source.repartition.as_ref().map(|r| &r.topic)
+                && kafka.topic.as_str() == through.as_str()
+                && !elsewhere
+            {
+                diags.error(
+                    "topic-loop",
+                    through.span,
+                    format!("readings would be repartitioned through the topic that {what} go to, and both be read as readings"),
+                    "give `repartition` a topic of its own",
+                );
+                diags.relate(through.span, kafka.topic.span, "that topic stands");
+            }
         }
     }
     if let Some(dead) = dead

@@ -44,8 +44,8 @@ pub use format::{Format, Protobuf, Registry, RegistryLogin};
 pub use interpolate::{Environment, ProcessEnvironment, SecretString, Text};
 pub use pipeline::{
     Anchor, Checkpoint, Delivery, FileFormat, FilesPlace, FilesSource, JournalSettings, KafkaSecurity, KafkaSource,
-    Membership, ModelStep, MqttSource, ObjectStore, Pipeline, ReferenceTable, Signer, Source, SourceKind, SqlStep,
-    Time, Train, TrainData, TrainDevice,
+    Membership, ModelStep, MqttSource, ObjectStore, Pipeline, ReferenceTable, Repartition, Signer, Source, SourceKind,
+    SqlStep, Time, Train, TrainData, TrainDevice,
 };
 pub use planning::{Models, check, lane_spec, load_models, plan};
 pub use sink::{

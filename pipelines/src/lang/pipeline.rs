@@ -191,12 +191,20 @@ pub struct Source {
 
 impl Source {
     /// The name of its input log, as it goes into evidence, input digests, dead letters and checkpoints: a Kafka source's
-    /// topic; `files:` or `mqtt:` and the source's name for the others, which no topic can be called.
+    /// topic, or the one it is repartitioned through; `files:` or `mqtt:` and the source's name for the others, which no topic can be called.
     pub fn log_name(&self) -> String {
         match &self.kind {
-            SourceKind::Kafka(kafka) => kafka.topic.as_str().to_owned(),
+            SourceKind::Kafka(kafka) => kafka.lane_topic().as_str().to_owned(),
             SourceKind::Files(_) => format!("files:{}", self.name.value),
             SourceKind::Mqtt(_) => format!("mqtt:{}", self.name.value),
+        }
+    }
+
+    /// How it is repartitioned, if it is.
+    pub fn repartition(&self) -> Option<&Repartition> {
+        match &self.kind {
+            SourceKind::Kafka(kafka) => kafka.repartition.as_deref(),
+            SourceKind::Files(_) | SourceKind::Mqtt(_) => None,
         }
     }
 
@@ -233,12 +241,25 @@ pub struct KafkaSource {
     pub brokers: Text,
     /// Topic.
     pub topic: Text,
+    /// The topic that records go through where this one is not keyed by device, if it is not.
+    pub repartition: Option<Box<Repartition>>,
     /// Consumer group; the pipeline's name if not given.
     pub group: Text,
     /// How the brokers are reached.
     pub security: KafkaSecurity,
     /// How this process is a member of the group.
     pub membership: Membership,
+}
+
+/// `repartition`: the topic whose partitions become the lanes, each record in that of its device.
+#[derive(Debug, Clone)]
+pub struct Repartition {
+    /// The topic, on the source's brokers. It belongs to this pipeline alone.
+    pub topic: Text,
+    /// How many partitions it has. Which lane follows a device depends on it, so the topic must have as many.
+    pub partitions: i32,
+    /// Where the table stands.
+    pub span: Span,
 }
 
 /// `security`: how a Kafka cluster is reached. Sinks and dead letters go to the source's cluster, so they share it.
@@ -272,6 +293,17 @@ impl KafkaSource {
             connection = connection.with_sasl(sasl.clone());
         }
         connection
+    }
+
+    /// The topic whose partitions are the lanes.
+    pub fn lane_topic(&self) -> &Text {
+        self.repartition.as_ref().map_or(&self.topic, |r| &r.topic)
+    }
+
+    /// The group that repartitions the source, as this process joins it.
+    pub fn repartition_group(&self) -> GroupOptions {
+        let own = self.group_options();
+        GroupOptions { group: format!("{}-repartition", own.group), ..own }
     }
 
     /// The source's group, as this process joins it.

@@ -34,6 +34,7 @@ pub fn lane_spec(pipeline: &Pipeline, models: &Models) -> LaneSpec {
             format: source.format.spec(),
             fields: source.fields.iter().map(|f| f.value.clone()).collect::<Vec<FieldSpec>>(),
             key: source.key.value.clone(),
+            keyed: source.repartition().is_some(),
             time: source.time.column.value.clone(),
             max_disorder_ms: source.time.max_disorder_ms.value,
             max_future_ms: source.time.max_future_ms,

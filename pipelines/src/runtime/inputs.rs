@@ -54,7 +54,7 @@ pub struct Local {
 /// How many lanes a pipeline has.
 pub async fn lanes(pipeline: &Pipeline) -> Result<i32, RuntimeError> {
     let SourceKind::Kafka(kafka) = &pipeline.source.kind else { return Ok(1) };
-    let (connection, topic) = (kafka.connection(), kafka.topic.as_str().to_owned());
+    let (connection, topic) = (kafka.connection(), kafka.lane_topic().as_str().to_owned());
     blocking(move || Ok(kafka::partition_count(&connection, &topic, ANSWER)?)).await
 }
 
@@ -69,7 +69,7 @@ impl Inputs {
     ) -> Result<OpenInputs, RuntimeError> {
         let (bridge, bridges) = unbounded_channel();
         if let SourceKind::Kafka(kafka) = &pipeline.source.kind {
-            let (connection, topic) = (kafka.connection(), kafka.topic.as_str().to_owned());
+            let (connection, topic) = (kafka.connection(), kafka.lane_topic().as_str().to_owned());
             let group = kafka.group_options();
             let (source, events) =
                 blocking(move || Ok(kafka::Source::open(&connection, &topic, group, options.share, MOST_MESSAGES)?))

@@ -18,11 +18,14 @@ use avouch_engine::decode::RawRecord;
 use super::MOST_MESSAGES;
 use super::error::RuntimeError;
 use super::inputs::now_ms;
+use super::repartition::Origin;
 
 /// The reading end of one lane's input log.
 pub enum LaneInput {
     /// A partition of a Kafka topic.
     Kafka(PartitionReader),
+    /// A partition of the topic that a Kafka topic is repartitioned through.
+    Repartitioned(PartitionReader),
     /// Files, one after another.
     Files(Box<FileLog>),
     /// A journal that a bridge fills.
@@ -48,10 +51,18 @@ impl JournalInput {
 }
 
 impl LaneInput {
+    /// The same, where its topic is one that records are repartitioned through.
+    pub fn repartitioned(self) -> Self {
+        match self {
+            LaneInput::Kafka(reader) => LaneInput::Repartitioned(reader),
+            other => other,
+        }
+    }
+
     /// The lane it feeds, which for Kafka is the partition; the others feed one lane.
     pub fn lane(&self) -> i32 {
         match self {
-            LaneInput::Kafka(reader) => reader.partition(),
+            LaneInput::Kafka(reader) | LaneInput::Repartitioned(reader) => reader.partition(),
             LaneInput::Files(_) | LaneInput::Journal(_) => 0,
         }
     }
@@ -60,7 +71,7 @@ impl LaneInput {
     /// is all before `next_offset`. `false` also when there is no answer: silence is no proof that nothing more is coming.
     pub fn is_at_end(&self, next_offset: i64, timeout: Duration) -> bool {
         match self {
-            LaneInput::Kafka(reader) => reader.is_at_end(next_offset, timeout),
+            LaneInput::Kafka(reader) | LaneInput::Repartitioned(reader) => reader.is_at_end(next_offset, timeout),
             // The last look found nothing more, and there is nobody else to ask.
             LaneInput::Files(_) => true,
             // While the MQTT broker is away, messages wait there.
@@ -86,6 +97,7 @@ impl LaneInput {
     pub fn poll(&mut self, timeout: Duration) -> Result<InputBatch, RuntimeError> {
         Ok(match self {
             LaneInput::Kafka(reader) => InputBatch::Kafka(reader.poll(timeout)?),
+            LaneInput::Repartitioned(reader) => InputBatch::Repartitioned(reader.poll(timeout)?),
             LaneInput::Files(log) => InputBatch::Files(log.poll(timeout, MOST_MESSAGES)?),
             LaneInput::Journal(journal) => InputBatch::Journal(journal.reader.poll(timeout, MOST_MESSAGES)?),
         })
@@ -118,6 +130,8 @@ impl LaneInput {
 pub enum InputBatch {
     /// Messages that librdkafka owns.
     Kafka(Batch),
+    /// The same, of a topic that is repartitioned through.
+    Repartitioned(Batch),
     /// Rows of files.
     Files(FileBatch),
     /// Records of a journal.
@@ -128,7 +142,7 @@ impl InputBatch {
     /// Whether it has no record.
     pub fn is_empty(&self) -> bool {
         match self {
-            InputBatch::Kafka(batch) => batch.is_empty(),
+            InputBatch::Kafka(batch) | InputBatch::Repartitioned(batch) => batch.is_empty(),
             InputBatch::Files(batch) => batch.is_empty(),
             InputBatch::Journal(batch) => batch.is_empty(),
         }
@@ -138,7 +152,7 @@ impl InputBatch {
     /// record (aborted records and transaction markers are never seen). The lane had then caught up with its input.
     pub fn end(&self) -> Option<i64> {
         match self {
-            InputBatch::Kafka(batch) => batch.end(),
+            InputBatch::Kafka(batch) | InputBatch::Repartitioned(batch) => batch.end(),
             InputBatch::Files(batch) => batch.end(),
             InputBatch::Journal(batch) => batch.end(),
         }
@@ -147,22 +161,29 @@ impl InputBatch {
     /// Appends the records, which borrow the batch.
     pub fn records<'a>(&'a self, out: &mut Vec<RawRecord<'a>>) {
         match self {
-            InputBatch::Kafka(batch) => batch.records(out),
+            InputBatch::Kafka(batch) | InputBatch::Repartitioned(batch) => batch.records(out),
             InputBatch::Files(batch) => batch.records(out),
             InputBatch::Journal(batch) => batch.records(out),
         }
     }
 
-    /// Adds to a dead letter what its source knows of the row: file and line, and the row as it stands there.
+    /// Adds to a dead letter what its source knows of the row: file and line, and the row as it stands there; or where
+    /// the record stood, and its key, before it was repartitioned.
     pub fn explain(&self, letter: &mut DeadLetter) {
-        if let InputBatch::Files(batch) = self
-            && let Some(finding) = batch.finding(letter.offset)
-        {
-            let what = finding.problem.unwrap_or(&letter.detail);
-            letter.detail = format!("{}: {what}", finding.place);
-            if let Some(raw) = finding.raw {
-                letter.value = Some(raw.to_vec());
+        match self {
+            InputBatch::Files(batch) => {
+                let Some(finding) = batch.finding(letter.offset) else { return };
+                let what = finding.problem.unwrap_or(&letter.detail);
+                letter.detail = format!("{}: {what}", finding.place);
+                if let Some(raw) = finding.raw {
+                    letter.value = Some(raw.to_vec());
+                }
             }
+            InputBatch::Repartitioned(batch) => {
+                let Some(index) = batch.index_of(letter.offset) else { return };
+                Origin::of(&batch.headers(index)).explain(letter);
+            }
+            InputBatch::Kafka(_) | InputBatch::Journal(_) => {}
         }
     }
 }

@@ -96,6 +96,9 @@ declarations! {
     MQTT_FAILURES: Counter "avouch_mqtt_connection_failures_total" ["source"] "Connections to the MQTT broker that failed or were lost; each is tried again.";
     JOURNAL_BYTES: Gauge "avouch_journal_size_bytes" ["source"] "Size of the journal on disk.";
     JOURNAL_END: Gauge "avouch_journal_end_offset" ["source"] "Offset the next message will have in the journal; the lane's next offset follows it.";
+    MOVED: Counter "avouch_repartition_records_total" [] "Records that this process has written to the topic they are repartitioned through, in transactions that were committed.";
+    MOVES_ABORTED: Counter "avouch_repartition_transactions_aborted_total" [] "Transactions of the repartitioning that were aborted; what was in them is read again.";
+    MOVE_LAG: Gauge "avouch_repartition_lag_records" ["partition"] "Offsets of a source partition that this process repartitions and has not committed yet.";
     BUILD: Gauge "avouch_build_info" ["version"] "Always 1; its label is the version that runs.";
 }
 
@@ -161,6 +164,11 @@ pub struct Metrics {
     mqtt_failures: IntCounterVec,
     journal_bytes: IntGaugeVec,
     journal_end: IntGaugeVec,
+    /// [`MOVED`].
+    pub moved: IntCounter,
+    /// [`MOVES_ABORTED`].
+    pub moves_aborted: IntCounter,
+    move_lag: IntGaugeVec,
 }
 
 fn register<C: prometheus::core::Collector + Clone + 'static>(registry: &Registry, c: C) -> prometheus::Result<C> {
@@ -238,6 +246,9 @@ impl Metrics {
             mqtt_failures: counter(MQTT_FAILURES)?,
             journal_bytes: int(JOURNAL_BYTES)?,
             journal_end: int(JOURNAL_END)?,
+            moved: register(&r, IntCounter::with_opts(opts(MOVED))?)?,
+            moves_aborted: register(&r, IntCounter::with_opts(opts(MOVES_ABORTED))?)?,
+            move_lag: int(MOVE_LAG)?,
             registry: r,
         })
     }
@@ -345,6 +356,16 @@ impl Metrics {
             failures: self.mqtt_failures.with_label_values(&l),
             journal_bytes: self.journal_bytes.with_label_values(&l),
             journal_end: self.journal_end.with_label_values(&l),
+        }
+    }
+
+    /// How far the repartitioning of a source partition is behind; `None` once another process has it.
+    pub fn move_lag(&self, partition: i32, records: Option<i64>) {
+        let label = partition.to_string();
+        match records {
+            Some(n) => self.move_lag.with_label_values(&[label.as_str()]).set(n),
+            // An error means that it is gone already.
+            None => drop(self.move_lag.remove_label_values(&[label.as_str()])),
         }
     }
 

@@ -27,6 +27,7 @@ pub mod metrics;
 mod open;
 mod readers;
 mod reference_watch;
+mod repartition;
 mod schemas;
 mod secret;
 mod session;
@@ -47,7 +48,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use avouch_connectors::http::{HttpError, HttpServer, Readiness};
-use avouch_connectors::kafka::KafkaError;
+use avouch_connectors::kafka::{KafkaError, record_limit};
 use avouch_engine::lane::Counters;
 use avouch_engine::plan::LanePlan;
 use avouch_engine::spec::FormatSpec;
@@ -56,10 +57,11 @@ use sha2::{Digest, Sha256};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
-use crate::lang::Pipeline;
+use crate::lang::{Pipeline, SourceKind};
 use metrics::Metrics;
 use readers::OwnReaders;
 use reference_watch::ReferenceWatch;
+use repartition::Repartitioner;
 
 pub use avouch_connectors::kafka::Share;
 
@@ -79,7 +81,8 @@ pub struct RunOptions {
     /// Stop once every partition was read up to the end it had at the start, everything is delivered and anchored. Needs
     /// [`Share::All`].
     pub until_end: bool,
-    /// Create the topics of sinks and dead letters that do not exist, with as many partitions as the source.
+    /// Create the topics of sinks and dead letters that do not exist, with as many partitions as the source, and the one it
+    /// is repartitioned through.
     pub create_topics: bool,
 }
 
@@ -137,6 +140,9 @@ pub async fn run_watched(
     let http = tokio::spawn(http.serve());
 
     let readers = OwnReaders::default();
+    if let (SourceKind::Kafka(kafka), Some(through)) = (&pipeline.source.kind, pipeline.source.repartition()) {
+        repartition::prepare(kafka, through, options.create_topics).await?;
+    }
     let partitions = inputs::lanes(pipeline).await?;
     for topic in sinks::topics(pipeline) {
         sinks::prepare(&topic, options.create_topics.then_some(partitions)).await?;
@@ -149,11 +155,33 @@ pub async fn run_watched(
         tracing::warn!(error = %e, "a lane that needs a schema it does not have will wait");
     }
     let (stop_anchors, anchors_stop) = watch::channel(anchor_tail::Stop::No);
-    let mut beside = Beside { http: Some(http), anchors: JoinSet::new() };
+    let mut beside = Beside { http: Some(http), anchors: JoinSet::new(), repartition: JoinSet::new() };
     if let Some(anchor) = &pipeline.anchor {
         let tail = anchor_tail::AnchorTail::new(anchor, &state, readers.clone(), &metrics);
         beside.anchors.spawn(tail.run(anchors_stop));
     }
+
+    let (stop_repartition, repartition_stop) = watch::channel(false);
+    if let (SourceKind::Kafka(kafka), Some(through)) = (&pipeline.source.kind, pipeline.source.repartition()) {
+        let repartitioner = Repartitioner::new(repartition::Setup {
+            source: kafka,
+            through,
+            plan: &plan,
+            state: &state,
+            registry: registry.clone(),
+            limit: record_limit(&kafka.connection(), through.topic.as_str()).await,
+            metrics: &metrics,
+            readiness: &readiness,
+            until_end: options.until_end,
+            stops: [stop.clone(), repartition_stop],
+        })?;
+        beside.repartition.spawn_blocking(move || repartitioner.run());
+    }
+    // Lanes that end where their topic ends begin when all of the source is in it.
+    let repartitioned = match options.until_end {
+        true => beside.repartitioned().await,
+        false => Ok(()),
+    };
 
     let membership = session::Membership {
         pipeline,
@@ -170,9 +198,9 @@ pub async fn run_watched(
         references,
     };
     let reference_watch = reference_watch.map(|w| tokio::spawn(w.run()));
-    let mut outcome;
+    let mut outcome = repartitioned.map(|()| Summary::default());
     let mut fenced: Vec<Instant> = Vec::new();
-    loop {
+    while outcome.is_ok() || !fenced.is_empty() {
         outcome = membership.run(&mut beside, &mut stop).await;
         let Err(RuntimeError::Kafka(e @ KafkaError::SameInstance { .. })) = &outcome else { break };
         // Requests of an earlier process under our name, or our own that the broker answered late, do this once; a second
@@ -185,6 +213,13 @@ pub async fn run_watched(
         tracing::warn!(error = %e, "joining the group again");
     }
     membership.readiness.waiting("lanes", "stopped");
+    stop_repartition.send_replace(true);
+    while let Some(ended) = beside.repartition.join_next().await {
+        let ended = joined(ended);
+        if outcome.is_ok() {
+            outcome = ended.and(outcome);
+        }
+    }
     // Anchors finish what the last checkpoints cover; after a failure they leave it to the next run.
     let finish = if options.until_end && outcome.is_ok() { anchor_tail::Stop::Flush } else { anchor_tail::Stop::Now };
     stop_anchors.send_replace(finish);
@@ -208,10 +243,20 @@ struct Beside {
     /// The HTTP server, until it has ended.
     http: Option<JoinHandle<Result<(), HttpError>>>,
     anchors: JoinSet<Result<(), RuntimeError>>,
+    /// The repartitioning, where there is one.
+    repartition: JoinSet<Result<(), RuntimeError>>,
 }
 
 impl Beside {
-    /// Waits for something of it to end, which nothing of it should: the error, or `Ok` of an anchor that was told to stop.
+    /// Waits until the repartitioning has ended by itself, or something else has.
+    async fn repartitioned(&mut self) -> Result<(), RuntimeError> {
+        match self.repartition.is_empty() {
+            true => Ok(()),
+            false => self.ended().await,
+        }
+    }
+
+    /// Waits for something of it to end, which nothing of it should: the error, or `Ok` of an anchor or a repartitioning that was told to stop.
     async fn ended(&mut self) -> Result<(), RuntimeError> {
         let http = async {
             match &mut self.http {
@@ -225,8 +270,15 @@ impl Beside {
                 None => std::future::pending().await,
             }
         };
+        let repartition = async {
+            match self.repartition.join_next().await {
+                Some(ended) => ended,
+                None => std::future::pending().await,
+            }
+        };
         let why = tokio::select! {
             ended = anchors => return joined(ended),
+            ended = repartition => return joined(ended),
             ended = http => match ended {
                 Ok(Err(e)) => e.to_string(),
                 Ok(Ok(())) => "it ended".into(),

@@ -95,6 +95,7 @@ impl Opener {
             return Ok(None);
         }
         let (input, until) = self.inputs.begin(partition, open.next_offset, self.until_end)?;
+        let input = if self.plan.source.keyed { input.repartitioned() } else { input };
         self.metrics.lane_opening.observe(began.elapsed().as_secs_f64());
         Ok(Some(ReadyLane { open, input, until }))
     }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use avouch_connectors::schema_registry::{RegistryAuth, RegistryError, RegistrySchema, SchemaRegistry};
 use avouch_engine::decode::SchemaAnswer;
+use avouch_engine::ingest::DeviceReader;
 use avouch_engine::lane::Lane;
 use tokio::runtime::Handle;
 
@@ -33,6 +34,34 @@ pub fn registry(pipeline: &Pipeline, state: &Path) -> Result<Option<Arc<SchemaRe
     SchemaRegistry::new(registry.url.as_str(), auth, &state.join("schemas")).map(Arc::new).map(Some)
 }
 
+/// What decodes by schemas that it must be told.
+pub trait Learns {
+    /// See [`Lane::learn_schema`].
+    fn learn_schema(&mut self, id: u32, answer: SchemaAnswer<'_>);
+    /// See [`Lane::forget_schema`].
+    fn forget_schema(&mut self, id: u32);
+}
+
+impl Learns for Lane {
+    fn learn_schema(&mut self, id: u32, answer: SchemaAnswer<'_>) {
+        Lane::learn_schema(self, id, answer);
+    }
+
+    fn forget_schema(&mut self, id: u32) {
+        Lane::forget_schema(self, id);
+    }
+}
+
+impl Learns for DeviceReader {
+    fn learn_schema(&mut self, id: u32, answer: SchemaAnswer<'_>) {
+        DeviceReader::learn_schema(self, id, answer);
+    }
+
+    fn forget_schema(&mut self, id: u32) {
+        DeviceReader::forget_schema(self, id);
+    }
+}
+
 /// One lane's dealings with the registry.
 #[derive(Debug)]
 pub struct Schemas {
@@ -52,7 +81,7 @@ impl Schemas {
     ///
     /// # Errors
     /// When there is no answer: the caller waits for [`Schemas::pause`] and asks again. The lane is as before.
-    pub fn learn(&mut self, lane: &mut Lane, id: u32) -> Result<(), RegistryError> {
+    pub fn learn(&mut self, lane: &mut impl Learns, id: u32) -> Result<(), RegistryError> {
         let answer = self.handle.block_on(self.registry.schema(id))?;
         self.pause = FIRST_PAUSE;
         match &answer {
@@ -90,7 +119,7 @@ impl Schemas {
     }
 
     /// Lets the lane ask again for what the registry did not have a while ago.
-    pub fn forget_old(&mut self, lane: &mut Lane) {
+    pub fn forget_old(&mut self, lane: &mut impl Learns) {
         while let Some((id, at)) = self.unknown.front()
             && at.elapsed() >= BELIEVE
         {

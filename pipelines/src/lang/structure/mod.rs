@@ -7,6 +7,7 @@ mod head;
 mod kafka;
 mod outputs;
 mod reference;
+mod repartition;
 mod sinks;
 mod source;
 mod source_files;

@@ -18,6 +18,7 @@ const KAFKA_SOURCE: Keys = Keys {
         "brokers",
         "security",
         "topic",
+        "repartition",
         "group",
         "group_protocol",
         "instance",
@@ -53,6 +54,10 @@ fn read_body(cx: &mut Reading<'_>, e: &Entry, default_group: Option<Text>) -> Op
         _ => &KAFKA_SOURCE,
     };
     let f = Fields::open(cx, &e.node, &path, e.key_span, keys, "[sources.readings]")?;
+    if let (Some(entry), false) = (f.get("repartition"), keys.known.contains(&"repartition")) {
+        let kind = f.get("kind").map_or(e.key_span, value_span);
+        cx.diags.relate(entry.key_span, kind, "only a Kafka source can be repartitioned; the kind of this one stands");
+    }
     let kind = f.choice(cx, Need::Must, "kind", &KIND, "kind = \"kafka\"");
     if kind.is_none() && f.get("kind").is_some() {
         // Another kind has other keys: what is missing for Kafka says nothing about it.
@@ -88,7 +93,7 @@ fn read_body(cx: &mut Reading<'_>, e: &Entry, default_group: Option<Text>) -> Op
             f.size(cx, Need::May, "max_record_bytes", range, "max_record_bytes = \"1MiB\"").map(|s| s.value)
         }
     };
-    Some(Source {
+    let source = Source {
         name: name_of(e),
         format: format?,
         fields: fields?,
@@ -97,7 +102,9 @@ fn read_body(cx: &mut Reading<'_>, e: &Entry, default_group: Option<Text>) -> Op
         device_ttl_ms: device_ttl_ms?,
         max_record_bytes: usize::try_from(max_record?).ok()?,
         kind: kind?,
-    })
+    };
+    super::repartition::check_format(cx, &source);
+    Some(source)
 }
 
 /// The kind as it stands there, to know which keys the table may have.
@@ -119,12 +126,20 @@ fn read_kafka(cx: &mut Reading<'_>, f: &Fields<'_>, default_group: Option<Text>)
     if let Some(t) = &topic {
         check_topic(cx, t);
     }
+    let repartition = super::repartition::read(cx, f, topic.as_ref());
     let group = match f.get("group") {
         None => default_group,
         Some(_) => f.text(cx, Need::May, "group", "group = \"pump-health\""),
     };
     let membership = super::kafka::read_membership(cx, f);
-    Some(KafkaSource { brokers: brokers?, topic: topic?, group: group?, security: security?, membership: membership? })
+    Some(KafkaSource {
+        brokers: brokers?,
+        topic: topic?,
+        repartition: repartition?.map(Box::new),
+        group: group?,
+        security: security?,
+        membership: membership?,
+    })
 }
 
 pub(super) fn check_brokers(cx: &mut Reading<'_>, brokers: &Text) {
