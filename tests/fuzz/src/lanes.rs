@@ -61,6 +61,7 @@ fn source(format: FormatSpec) -> SourceSpec {
         max_future_ms: 60_000,
         device_ttl_ms: Some(3_600_000),
         max_record_bytes: 1 << 16,
+        keyed: false,
     }
 }
 
