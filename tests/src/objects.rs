@@ -15,6 +15,10 @@ pub struct ObjectStore {
 /// The bucket.
 pub const BUCKET: &str = "plant";
 
+/// Moto checks no signature, but wants somebody to have signed.
+const ANYBODY: &str =
+    "AWS4-HMAC-SHA256 Credential=test/20260101/us-east-1/s3/aws4_request, SignedHeaders=host, Signature=0";
+
 impl ObjectStore {
     /// Starts it on a free port and makes the bucket.
     ///
@@ -43,6 +47,24 @@ impl ObjectStore {
     /// Its URL.
     pub fn endpoint(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// Puts an object of the bucket in place of what is there.
+    ///
+    /// # Panics
+    /// If it is refused.
+    pub fn put(&self, name: &str, bytes: &[u8]) {
+        let url = format!("{}/{BUCKET}/{name}", self.endpoint());
+        ureq::put(url).header("authorization", ANYBODY).send(bytes).expect("moto takes an object");
+    }
+
+    /// Deletes an object of the bucket.
+    ///
+    /// # Panics
+    /// If it is refused.
+    pub fn delete(&self, name: &str) {
+        let url = format!("{}/{BUCKET}/{name}", self.endpoint());
+        ureq::delete(url).header("authorization", ANYBODY).call().expect("moto deletes an object");
     }
 
     /// Stops it where it stands (SIGSTOP): requests are neither refused nor answered.

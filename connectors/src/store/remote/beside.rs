@@ -3,7 +3,8 @@
 //! They are copied piece by piece, each when it is written and not only at the next checkpoint: a sink's cursor may lie on its
 //! own cluster and pass a refusal long before. A piece says of one file: behind `from` bytes comes this, and nothing else.
 //! Pieces in order give the files; a manifest names those up to it, and what its writer put after it is found by name
-//! (`beside-<generation>-<writer>-<count>`).
+//! (`beside-<generation>-<writer>-<count>`). What a writer puts after another one has looked, because it does not know yet that
+//! it has lost the lane, is not seen by that one.
 //!
 //! They are not what a checkpoint rests on. A piece that is lost or damaged is reported and costs what it held.
 

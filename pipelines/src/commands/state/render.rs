@@ -126,7 +126,7 @@ pub(super) fn show(lane: &LaneState, c: &CheckpointReport) -> String {
     let Some(contents) = &c.contents else { return out };
     let k = &contents.committed;
     let mut line = |name: &str, value: String| {
-        let _ = writeln!(out, "  {name:<14}{value}");
+        let _ = writeln!(out, "  {name:<19}{value}");
     };
     line("made", format!("{} by generation {}", time(k.made_at), k.generation));
     line("topic", format!("{} partition {}", if k.topic.is_empty() { "-" } else { &k.topic }, k.partition));
