@@ -7,7 +7,7 @@ export CARGO_TARGET_DIR ?= $(AVOUCH_CACHE)/target
 help: ## show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
-setup: ## bring what the tests need: Kafka's jars, anvil and forge, Prometheus
+setup: ## bring what the tests need: Kafka's jars, anvil and forge, Prometheus, Alertmanager, mosquitto, moto
 	@tests/setup/install
 
 test: ## everything CI runs: format, lints, contracts, unit, property and whole-system tests
@@ -28,4 +28,4 @@ fmt: ## format the sources
 
 clean: ## remove everything built and downloaded, for a cold start
 	cargo clean
-	rm -rf $(addprefix $(AVOUCH_CACHE)/,kafka prometheus bench bench-venv system-tests) connectors/ethereum/contracts/node_modules
+	rm -rf $(addprefix $(AVOUCH_CACHE)/,kafka prometheus alertmanager mosquitto moto-venv bench bench-venv fuzz system-tests) connectors/ethereum/contracts/node_modules
