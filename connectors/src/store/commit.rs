@@ -17,7 +17,7 @@ use super::publish::{Publisher, StoredHashes};
 use super::reader::Shared;
 use super::remote::manifest::ManifestKind;
 use super::remote::{Mirror, Put};
-use super::replay::Replay;
+use super::replay::{Replay, Until};
 use super::stream::Unsynced;
 use super::{StoreError, io};
 
@@ -45,8 +45,8 @@ pub(super) struct Committer {
     pub packs: BTreeMap<u64, Vec<String>>,
     /// Size and root that readers have been shown beyond the last checkpoint.
     pub shown: Vec<(u64, Hash32)>,
-    /// How many events a checkpoint must cover before `replay` can go; 0 when there is none.
-    pub replay_until: u64,
+    /// What a checkpoint must cover before `replay` can go.
+    pub replay_until: Until,
     /// Size that `public/` stands at.
     pub published: u64,
     pub publisher: Publisher,
@@ -110,9 +110,9 @@ impl Committer {
         if self.shown.len() < before && self.shown.is_empty() {
             HighWater::clear(&self.dir)?;
         }
-        if self.replay_until > 0 && committed.event_count >= self.replay_until {
+        if self.replay_until.is_reached(&committed) {
             Replay::default().keep(&self.dir)?;
-            self.replay_until = 0;
+            self.replay_until = Until::default();
         }
         if log_size > self.published && self.shown.is_empty() {
             self.publisher.advance(self.published, log_size, &root, &hashes, &self.shared.entries)?;

@@ -1,5 +1,6 @@
 //! The writing side.
 
+use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -44,6 +45,8 @@ pub struct LaneStore {
     begun: (u64, i64),
     /// Log size of the last history row.
     last_row: Option<u64>,
+    /// Rows from before a fall-back, which stand again once the log has regrown to their sizes.
+    known_rows: VecDeque<HistoryRow>,
     shared: Arc<Shared>,
     told: watch::Receiver<Arc<Committed>>,
     recovery: Recovery,
@@ -149,7 +152,8 @@ impl LaneStore {
         let head = publisher.head()?;
         let told = head.as_ref().and_then(|h| h.as_ref().ok()).map_or(0, |h| h.size);
         let (opened, mirror) = open_with_copy(dir, origin, &mut lock, &options, told)?;
-        let recover::Opened { saved, state, before, packs, appender, files, mut recovery, replay_until } = opened;
+        let recover::Opened { saved, state, before, packs, appender, files, mut recovery, replay_until, known_rows } =
+            opened;
         let last = Arc::clone(&saved.committed);
         let beside = mirror.as_ref().map(Mirror::beside);
         let shared = Arc::new(Shared::new(dir, &files, beside));
@@ -225,6 +229,7 @@ impl LaneStore {
             appender,
             begun: (last.seq, last.next_offset),
             last_row,
+            known_rows: known_rows.into(),
             shared,
             told,
             recovery,
@@ -433,15 +438,33 @@ impl LaneStore {
         self.noting(outcome)
     }
 
+    /// The offset that belongs to a size never changes: what was anchored at a size goes on from there, although no
+    /// checkpoint is made at that size again. A row whose root is not the log's was never shown, and is dropped.
+    fn take_known_rows(&mut self, log_size: u64) -> Result<()> {
+        let hashes = StoredHashes { stream: &self.shared.hashes, count: stored_hash_count(log_size) };
+        while let Some(row) = self.known_rows.pop_front_if(|row| row.log_size <= log_size) {
+            let is_new = self.last_row.is_none_or(|size| size < row.log_size);
+            if is_new && root_of(row.log_size, &hashes)? == row.root {
+                self.history.append(&row.to_bytes())?;
+                self.last_row = Some(row.log_size);
+            }
+        }
+        Ok(())
+    }
+
     fn prepare_now(&mut self, commit: Commit<'_>) -> Result<Job> {
         let (log_size, root) = (self.appender.size(), self.appender.root());
         let seq = self.begun.0 + 1;
+        let mut unsynced = Unsynced::default();
+        if !self.known_rows.is_empty() {
+            self.hashes.hand_over(&mut unsynced)?;
+            self.take_known_rows(log_size)?;
+        }
         if self.last_row.is_none_or(|size| size < log_size) {
             let row = HistoryRow { seq, log_size, next_offset: commit.next_offset, root };
             self.history.append(&row.to_bytes())?;
             self.last_row = Some(log_size);
         }
-        let mut unsynced = Unsynced::default();
         for stream in [
             &mut self.records.data,
             &mut self.records.rows,

@@ -17,7 +17,7 @@ use super::frame::{FrameReader, push_row};
 use super::high_water::HighWater;
 use super::history::{self, HistoryRow};
 use super::lock::LaneLock;
-use super::replay::Replay;
+use super::replay::{Replay, Until};
 use super::stream::{Layout, StreamReader, StreamWriter};
 use super::{StoreError, io};
 
@@ -149,8 +149,10 @@ pub(super) struct Opened {
     pub appender: TreeAppender,
     pub files: Files,
     pub recovery: Recovery,
-    /// How many events a checkpoint must cover before `replay` can go; 0 when there is none.
-    pub replay_until: u64,
+    /// What a checkpoint must cover before `replay` can go.
+    pub replay_until: Until,
+    /// Rows of the history that stand again once the log has regrown to their sizes.
+    pub known_rows: Vec<HistoryRow>,
 }
 
 /// What an opening must know besides what is in the directory.
@@ -242,13 +244,14 @@ pub(super) fn open(dir: &Path, origin: &str, lock: &mut LaneLock, around: Around
     // From here on the directory changes; every step can be repeated if we are killed in it.
     lock.begin(newest_generation)?;
     recovery.high_water = HighWater::keep(dir, &files, &c, newest, &rejected)?;
-    let mut replay = Replay::read(dir)?.beyond(c.event_count);
+    let mut replay = Replay::read(dir)?.beyond(&c);
     if !copy && (newest != c.seq || recovery.high_water.is_some() || published > c.log_size) {
         // If every newer checkpoint can be read, it is known how many events were durable under one.
         let covered = rejected.iter().map(|r| r.event_count).max().unwrap_or(c.event_count);
         let all_known = newest != c.seq && rejected.len() == recovery.damaged.len();
         let there = replay.take_run(&files, c.events_len, c.event_count, all_known.then_some(covered))?;
-        recovery.lost_events = covered.saturating_sub(there.max(replay.until()));
+        recovery.lost_events = covered.saturating_sub(there.max(replay.until().events));
+        replay.take_history(&files, &c)?;
     }
     replay.keep(dir)?;
     if recovery.lost_events > 0 {
@@ -297,9 +300,10 @@ pub(super) fn open(dir: &Path, origin: &str, lock: &mut LaneLock, around: Around
             "ticks and switches of reference tables beyond the checkpoint in use are taken again at their places"
         );
     }
-    let replay_until = replay.until();
+    let (replay_until, known_rows) = (replay.until(), replay.rows.into_values().collect());
     recovery.replay = replay.inputs.into_values().collect();
-    Ok(Opened { saved, state: found.state, before, packs, appender: found.appender, files, recovery, replay_until })
+    let (state, appender) = (found.state, found.appender);
+    Ok(Opened { saved, state, before, packs, appender, files, recovery, replay_until, known_rows })
 }
 
 /// A new store: checkpoint 0, before any other file.
@@ -323,7 +327,8 @@ fn begin(dir: &Path, origin: &str, lock: &mut LaneLock, segment_bytes: u64, gene
         appender: TreeAppender::new(),
         files,
         recovery,
-        replay_until: 0,
+        replay_until: Until::default(),
+        known_rows: Vec::new(),
     })
 }
 

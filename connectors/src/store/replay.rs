@@ -1,4 +1,6 @@
 //! Inputs of the lane that it must take again: ticks and switches of reference tables recorded beyond the checkpoint in use.
+//! And the rows of its history beyond it: what was anchored may end at one of those sizes, and checkpoints are not made at the
+//! same sizes again.
 //!
 //! Verdicts, dead letters and evictions beyond a checkpoint are cut off when a store is opened, since the lane makes them
 //! again from the rows. Ticks and switches cannot be made again: they came from the clock and from files, and no topic has
@@ -14,7 +16,8 @@
 //!
 //! An input is known by its number among the lane's events. The lane makes the same events in the same order again, so a
 //! checkpoint of so many events covers the inputs of lower numbers: each is taken once, however often the store is opened in
-//! between. The file goes when a checkpoint covers all of it.
+//! between. A row of the history stands again when the log has regrown to its size, with its root. The file goes when a
+//! checkpoint covers all of it.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -22,8 +25,9 @@ use std::path::Path;
 use avouch_engine::codec::Writer;
 use avouch_engine::event::LaneEvent;
 
-use super::checkpoint::{Unreadable, seal, unseal};
+use super::checkpoint::{Committed, Unreadable, seal, unseal};
 use super::frame;
+use super::history::{HistoryRow, ROW};
 use super::recover::Files;
 use super::{StoreError, io};
 
@@ -32,10 +36,27 @@ type Result<T> = std::result::Result<T, StoreError>;
 const MAGIC: &[u8; 7] = b"avouchR";
 const VERSION: u8 = b'1';
 
-/// Inputs by their numbers among the lane's events.
+/// What lies beyond a checkpoint and is not made again by itself.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Replay {
+    /// Inputs, by their numbers among the lane's events.
     pub inputs: BTreeMap<u64, LaneEvent>,
+    /// Rows of the history, by their sizes.
+    pub rows: BTreeMap<u64, HistoryRow>,
+}
+
+/// What a checkpoint must cover before the file can go; zeros when there is none.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Until {
+    pub events: u64,
+    pub size: u64,
+}
+
+impl Until {
+    /// Whether there is a file, and a checkpoint covers all of it.
+    pub fn is_reached(self, c: &Committed) -> bool {
+        self != Self::default() && c.event_count >= self.events && c.log_size >= self.size
+    }
 }
 
 impl Replay {
@@ -64,7 +85,7 @@ impl Replay {
     /// Keeps it durably, or removes the file where there is nothing to keep.
     pub fn keep(&self, dir: &Path) -> Result<()> {
         let path = dir.join(Self::FILE);
-        if self.inputs.is_empty() {
+        if self.inputs.is_empty() && self.rows.is_empty() {
             return io::remove(&path);
         }
         let bytes = self.to_bytes();
@@ -75,15 +96,46 @@ impl Replay {
         io::sync_dir(dir)
     }
 
-    /// Leaves those that a checkpoint of so many events does not cover.
-    pub fn beyond(mut self, event_count: u64) -> Self {
-        self.inputs = self.inputs.split_off(&event_count);
+    /// Leaves what a checkpoint does not cover.
+    pub fn beyond(mut self, c: &Committed) -> Self {
+        self.inputs = self.inputs.split_off(&c.event_count);
+        self.rows = self.rows.split_off(&(c.log_size + 1));
         self
     }
 
-    /// How many events a checkpoint must have to cover all of them; 0 when there are none.
-    pub fn until(&self) -> u64 {
-        self.inputs.last_key_value().map_or(0, |(number, _)| number + 1)
+    /// Takes what the other has and this one has not.
+    pub fn add(&mut self, other: Self) {
+        for (number, event) in other.inputs {
+            self.inputs.entry(number).or_insert(event);
+        }
+        for (size, row) in other.rows {
+            self.rows.entry(size).or_insert(row);
+        }
+    }
+
+    /// What a checkpoint must cover to cover all of it.
+    pub fn until(&self) -> Until {
+        Until {
+            events: self.inputs.last_key_value().map_or(0, |(number, _)| number + 1),
+            size: self.rows.last_key_value().map_or(0, |(size, _)| *size),
+        }
+    }
+
+    /// Takes rows of the history, up to the first that is not whole; those beyond a size.
+    pub fn take_rows(&mut self, bytes: &[u8], size: u64) {
+        let rows = bytes.chunks_exact(ROW as usize).map_while(HistoryRow::from_bytes);
+        for row in rows.filter(|r| r.log_size > size) {
+            self.rows.entry(row.log_size).or_insert(row);
+        }
+    }
+
+    /// Takes the rows that lie in a directory's history behind those of a checkpoint.
+    pub fn take_history(&mut self, files: &Files, c: &Committed) -> Result<()> {
+        let (run, from) = (&files.history, c.history_rows * ROW);
+        let Some(more) = run.disk_len()?.checked_sub(from).filter(|n| *n > 0) else { return Ok(()) };
+        let reader = super::stream::StreamReader::new(run.clone());
+        self.take_rows(&reader.read(from, usize::try_from(more).unwrap_or(usize::MAX))?, c.log_size);
+        Ok(())
     }
 
     /// Takes the inputs of a run's frames, of which the first is event `number`, up to the first frame that is not whole.
@@ -129,12 +181,16 @@ impl Replay {
         Ok(out)
     }
 
-    /// A count, then number and bytes of each.
+    /// A count, then number and bytes of each input; a count, then each row.
     pub fn write(&self, w: &mut Writer) {
         w.u32(self.inputs.len() as u32);
         for (number, event) in &self.inputs {
             w.u64(*number);
             w.bytes(&event.to_bytes());
+        }
+        w.u32(self.rows.len() as u32);
+        for row in self.rows.values() {
+            w.raw(&row.to_bytes());
         }
     }
 
@@ -146,7 +202,13 @@ impl Replay {
             let number = r.u64()?;
             inputs.insert(number, LaneEvent::from_bytes(r.bytes()?)?);
         }
-        Ok(Self { inputs })
+        let mut rows = BTreeMap::new();
+        for _ in 0..r.count(ROW as usize)? {
+            let row = HistoryRow::from_bytes(r.raw(ROW as usize)?);
+            let row = row.ok_or_else(|| r.invalid("a damaged row of the history"))?;
+            rows.insert(row.log_size, row);
+        }
+        Ok(Self { inputs, rows })
     }
 }
 
@@ -166,14 +228,33 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         assert_eq!(Replay::read(dir.path()).unwrap(), Replay::default());
         let reference = LaneEvent::Reference { after_offset: 9, name: "devices".into(), version: [7; 32] };
-        let replay = Replay { inputs: BTreeMap::from([(3, tick(5)), (4, tick(5)), (9, reference.clone())]) };
+        let row = |log_size| HistoryRow { seq: 2, log_size, next_offset: 70, root: [8; 32] };
+        let replay = Replay {
+            inputs: BTreeMap::from([(3, tick(5)), (4, tick(5)), (9, reference.clone())]),
+            rows: BTreeMap::from([(20, row(20)), (30, row(30))]),
+        };
+        let covering = |event_count, log_size| Committed { event_count, log_size, ..Committed::nothing("o", 1, 1) };
         replay.keep(dir.path()).unwrap();
         assert_eq!(Replay::read(dir.path()).unwrap(), replay);
-        assert_eq!((replay.until(), Replay::default().until()), (10, 0));
-        let left = replay.clone().beyond(5);
-        assert_eq!(left.inputs, BTreeMap::from([(9, reference)]));
-        left.beyond(10).keep(dir.path()).unwrap();
+        let until = replay.until();
+        assert_eq!((until.events, until.size, Replay::default().until()), (10, 30, Until::default()));
+        assert!(until.is_reached(&covering(10, 30)) && !Until::default().is_reached(&covering(10, 30)));
+        assert!(!until.is_reached(&covering(9, 30)) && !until.is_reached(&covering(10, 29)));
+        let left = replay.clone().beyond(&covering(5, 20));
+        assert_eq!(
+            (left.inputs.clone(), left.rows.clone()),
+            (BTreeMap::from([(9, reference)]), BTreeMap::from([(30, row(30))]))
+        );
+        left.clone().beyond(&covering(10, 20)).keep(dir.path()).unwrap();
+        assert!(dir.path().join("replay").exists(), "there is a row left");
+        left.beyond(&covering(10, 30)).keep(dir.path()).unwrap();
         assert!(!dir.path().join("replay").exists());
+
+        let mut bytes: Vec<u8> = [10, 20, 30].iter().flat_map(|n| row(*n).to_bytes()).collect();
+        bytes[150] ^= 1;
+        let mut taken = Replay::default();
+        taken.take_rows(&bytes, 10);
+        assert_eq!(taken.rows, BTreeMap::from([(20, row(20))]), "beyond the size, up to the damaged one");
 
         replay.keep(dir.path()).unwrap();
         let path = dir.path().join("replay");

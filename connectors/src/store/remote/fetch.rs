@@ -10,12 +10,13 @@ use sha2::{Digest, Sha256};
 
 use super::RemoteLane;
 use super::beside::{self, Piece};
-use super::manifest::{self, Manifest, Part, STREAMS};
+use super::manifest::{self, EVENTS, HISTORY, Manifest, Part, STREAMS};
 use super::mirror::Kept;
 use crate::store::checkpoint::{self, Saved};
 use crate::store::chunks::is_pack;
 use crate::store::cursor::Cursor;
 use crate::store::high_water::HighWater;
+use crate::store::history::ROW;
 use crate::store::recover::{self, Damage, Files};
 use crate::store::replay::Replay;
 use crate::store::stream::{StreamReader, StreamWriter};
@@ -261,22 +262,24 @@ impl Bring<'_> {
         let shown = told.map(|s| HighWater::of(&s.committed)).chain(self.manifest.high_water);
         HighWater::raise(self.dir, c.log_size, shown)?;
 
-        let mut replay = Replay::read(self.dir)?.beyond(c.event_count);
-        replay.inputs.extend(self.manifest.replay.clone().beyond(c.event_count).inputs);
+        let mut replay = Replay::read(self.dir)?.beyond(c);
+        replay.add(self.manifest.replay.clone().beyond(c));
         let (mut covered, mut there) = (c.event_count, c.event_count);
         for m in rejected {
             covered = covered.max(m.saved.committed.event_count);
             if there < covered {
-                let bytes = self.events_of(m, c.events_len, out)?;
+                let bytes = self.run_of(m, EVENTS, c.events_len, out)?;
                 there = there.max(replay.take(c.event_count, &bytes, Some(m.saved.committed.event_count)));
             }
-            replay.inputs.extend(m.replay.clone().beyond(c.event_count).inputs);
+            replay.take_rows(&self.run_of(m, HISTORY, c.history_rows * ROW, out)?, c.log_size);
+            replay.add(m.replay.clone().beyond(c));
         }
         for saved in here {
             let n = saved.committed.event_count;
             covered = covered.max(n);
+            let files = Files::new(self.dir, c.segment_bytes);
+            replay.take_history(&files, c)?;
             if there < covered {
-                let files = Files::new(self.dir, c.segment_bytes);
                 there = there.max(replay.take_run(&files, c.events_len, c.event_count, Some(n))?);
             }
         }
@@ -284,12 +287,11 @@ impl Bring<'_> {
         replay.keep(self.dir)
     }
 
-    /// The run of events of a manifest behind `from` bytes, as far as its parts can be had.
-    fn events_of(&self, m: &Manifest, from: u64, out: &mut Fetched) -> Result<Vec<u8>> {
-        const EVENTS: usize = STREAMS - 1;
+    /// A run of a manifest behind `from` bytes, as far as its parts can be had.
+    fn run_of(&self, m: &Manifest, run: usize, from: u64, out: &mut Fetched) -> Result<Vec<u8>> {
         let runs = Files::new(self.dir, m.saved.committed.segment_bytes).copied().map(|l| StreamReader::new(l.clone()));
-        let mut events = Vec::new();
-        for part in m.parts.iter().filter(|p| p.ranges[EVENTS].1 > from && p.ranges[EVENTS].0 < p.ranges[EVENTS].1) {
+        let mut out_bytes = Vec::new();
+        for part in m.parts.iter().filter(|p| p.ranges[run].1 > from && p.ranges[run].0 < p.ranges[run].1) {
             let good = |bytes: &Vec<u8>| Sha256::digest(bytes)[..] == part.sha256;
             let bytes = match local(&runs, part)?.filter(good) {
                 Some(bytes) => bytes,
@@ -301,11 +303,13 @@ impl Bring<'_> {
                     None => break,
                 },
             };
-            let (begins, ends) = part.ranges[EVENTS];
-            let start = bytes.len() - usize::try_from(ends - begins.max(from)).unwrap_or(usize::MAX);
-            events.extend_from_slice(&bytes[start..]);
+            // The runs of a part stand one behind the other.
+            let before: u64 = part.ranges[..run].iter().map(|(from, to)| to - from).sum();
+            let (begins, ends) = part.ranges[run];
+            let at = |n: u64| usize::try_from(before + n - begins).unwrap_or(usize::MAX);
+            out_bytes.extend_from_slice(&bytes[at(begins.max(from))..at(ends)]);
         }
-        Ok(events)
+        Ok(out_bytes)
     }
 
     fn packs(&self, saved: &Saved, out: &mut Fetched) -> Result<Judged<()>> {

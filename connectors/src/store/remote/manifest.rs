@@ -18,6 +18,10 @@ const VERSION: u8 = b'2';
 
 /// The runs of bytes that are copied; all others follow from them.
 pub(in crate::store) const STREAMS: usize = 4;
+/// Which of them is the history.
+pub(in crate::store) const HISTORY: usize = 2;
+/// Which of them are the events.
+pub(in crate::store) const EVENTS: usize = 3;
 
 /// Why a manifest was put.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -146,7 +146,7 @@ impl Mirror {
             parts,
             cursors: self.cursors()?,
             high_water: HighWater::read(&self.dir)?.filter(|row| row.log_size > saved.committed.log_size),
-            replay: Replay::read(&self.dir)?.beyond(saved.committed.event_count),
+            replay: Replay::read(&self.dir)?.beyond(&saved.committed),
             beside: self.beside.catch_up(commit)?,
             saved: saved.clone(),
         };

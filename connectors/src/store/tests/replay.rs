@@ -159,11 +159,20 @@ fn regrown(dir: &Path, options: StoreOptions, clock: i64, shown: &[LaneEvent], w
     assert_eq!(lane.events(), shown, "{what}");
     assert_eq!(lane.made, 0, "{what}: the clock was asked before all recorded ticks were taken");
     assert!(!dir.join("replay").exists(), "{what}");
+    sizes_are_known(&lane, what);
     lane.to(END + 40).unwrap();
     assert!(lane.made > 0, "{what}");
     drop(lane);
     let lane = Mini::open(dir, options, clock + 1).unwrap();
     assert_eq!((lane.size, lane.store.recovery().replay.len()), (END + 40, 0), "{what}");
+}
+
+/// What was anchored at a size that was shown can be followed by the next anchor, whatever sizes later checkpoints have.
+fn sizes_are_known(lane: &Mini, what: &str) {
+    for size in SIZES {
+        let row = lane.store.reader().at_size(size).unwrap_or_else(|e| panic!("{what}: {e}"));
+        assert_eq!(row.next_offset, size as i64, "{what}");
+    }
 }
 
 fn root_of(dir: &Path) -> [[u8; 32]; 1] {
@@ -212,6 +221,7 @@ fn the_log_regrows_from_each_kept_checkpoint() {
         lane.to(END).unwrap();
         assert_eq!((lane.store.root(), lane.made), (whole[0], 0), "{lost} lost");
         assert_eq!(lane.events()[..events.len()], events, "{lost} lost");
+        sizes_are_known(&lane, &format!("{lost} lost"));
         lane.to(END + 40).unwrap();
         assert!(lane.made > 0);
         assert!(!hurt.path().join("replay").exists());
@@ -257,6 +267,7 @@ fn killed_at_every_act_of_a_fall_back() {
         if lane.size < END {
             lane.to(END).unwrap_or_else(|e| panic!("act {n}: {e}"));
             assert_eq!((lane.store.root(), lane.made), (whole[0], 0), "act {n}");
+            sizes_are_known(&lane, &format!("act {n}"));
         }
         assert_eq!(lane.store.reader().root(END).unwrap(), whole[0], "act {n}");
         assert_eq!(lane.events()[..events.len()], events, "act {n}");
