@@ -22,7 +22,7 @@ use avouch_engine::verdict::{Secret, VerdictRecord};
 use avouch_system_tests::records::{send, show};
 use avouch_system_tests::{Anvil, Avouch, Isolation, KafkaBroker, Record, eventually, place, require};
 use parquet::arrow::ArrowWriter;
-use pumps::{Place, START, metric};
+use pumps::{Place, START, assert_served, metric};
 use rdkafka::producer::Producer;
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -175,6 +175,7 @@ fn closes_and_replays(kafka: &KafkaBroker, place: &mut Place, file: &str, how: &
         (changes == 2).then_some(())
     });
     assert_eq!(metric(&http, "avouch_reference_rows"), Some(3.0));
+    assert_served(&http, &["avouch_reference_"]);
     process.kill();
     let mut process = start();
     produce(60, 10);

@@ -11,7 +11,7 @@ use avouch_connectors::journal::{JournalOptions, JournalWriter};
 use avouch_connectors::store::LaneReader;
 use avouch_system_tests::secured::USER;
 use avouch_system_tests::{Avouch, Mosquitto, Process, eventually, place, require};
-use pumps::{START, metric};
+use pumps::{START, assert_served, metric};
 use rumqttc::Transport;
 use rumqttc::tokio_rustls::rustls::crypto::aws_lc_rs;
 use rumqttc::v5::mqttbytes::QoS;
@@ -213,6 +213,7 @@ fn a_full_journal_holds_the_broker_back_and_loses_nothing() {
     });
     // A lane that has judged everything changes nothing: what is kept is kept.
     let end = metric(&http, "avouch_journal_end_offset").unwrap();
+    assert_served(&http, &["avouch_journal_", "avouch_mqtt_"]);
     eventually("the lane has judged it all", LIMIT, || (committed(&lane) as f64 == end).then_some(()));
     std::thread::sleep(Duration::from_secs(2));
     assert_eq!(metric(&http, "avouch_journal_end_offset"), Some(end), "nothing is written to a full journal");

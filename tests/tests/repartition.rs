@@ -12,7 +12,7 @@ use avouch_connectors::kafka::partition_of_key;
 use avouch_connectors::store::LaneReader;
 use avouch_system_tests::{Isolation, KafkaBroker, Process, Record, eventually, place, require};
 use pumps::left::{self, Topics, random};
-use pumps::{Place, metric};
+use pumps::{Place, assert_served, metric};
 
 const TOPICS: Topics = Topics(["by.gateway", "repart.verdicts", "repart.dead"]);
 const THROUGH: &str = "by.device";
@@ -213,6 +213,7 @@ fn killed_in_transactions_and_asleep_it_moves_each_record_once() {
             let parts = text.lines().filter(|line| line.starts_with("avouch_repartition_lag_records{")).count();
             (parts == GATEWAYS as usize).then_some(())
         });
+        assert_served(&members[1].address, &["avouch_repartition_"]);
         let before = members[1].moved();
         eventually("it goes on where the sleeper was", LIMIT, || (members[1].moved() > before + 200.0).then_some(()));
         done("one slept, and the other took over");

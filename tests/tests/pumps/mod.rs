@@ -185,6 +185,17 @@ pub fn readyz(address: &str) -> Option<String> {
     agent.get(format!("http://{address}/readyz")).call().ok()?.body_mut().read_to_string().ok()
 }
 
+/// Beginnings of the names of metrics that only some pipelines have; the tests of those pipelines look for them.
+pub const ONLY_SOME: [&str; 4] = ["avouch_reference_", "avouch_mqtt_", "avouch_journal_", "avouch_repartition_"];
+
+/// Looks for every metric that is declared under these names on `/metrics` at `address`.
+pub fn assert_served(address: &str, names: &[&str]) {
+    let declared = avouch::runtime::metrics::DECLARATIONS.iter().map(|d| d.name);
+    for name in declared.filter(|name| names.iter().any(|n| name.starts_with(n))) {
+        assert!(metric(address, name).is_some(), "{name} is declared, and is not on /metrics");
+    }
+}
+
 /// A metric's value on `/metrics` at `address`, summed over its series; `None` if there is none or no answer.
 pub fn metric(address: &str, name: &str) -> Option<f64> {
     let text = ureq::get(format!("http://{address}/metrics")).call().ok()?.body_mut().read_to_string().ok()?;
