@@ -281,6 +281,10 @@ impl Heard {
 
 /// The words of librdkafka without where in its own workings they arose: what is left is the same at every attempt.
 fn plain(reason: &str) -> String {
+    // What it adds depends on when it notices.
+    if reason.contains("SSL connection closed by peer") {
+        return "the listener closed the connection during the handshake".to_owned();
+    }
     let reason = reason.split(": ").skip_while(|part| part.contains("/bootstrap") || part.contains("://"));
     let reason = reason.collect::<Vec<_>>().join(": ");
     match reason.split_once(" (after ") {
@@ -347,6 +351,17 @@ impl ConsumerContext for Context {}
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_listener_that_hangs_up_is_told_in_the_same_words() {
+        let before = "ssl://127.0.0.1:9092/bootstrap: SSL handshake failed: Disconnected: SSL connection closed by peer: \
+                      connecting to a PLAINTEXT broker listener? (after 3ms in state SSL_HANDSHAKE)";
+        let after = "ssl://127.0.0.1:9092/bootstrap: Disconnected: SSL connection closed by peer (after 4ms in state APIVERSION_QUERY)";
+        assert_eq!(plain(before), plain(after));
+        let other =
+            "ssl://127.0.0.1:9092/bootstrap: SSL handshake failed: error:0A000086 (after 3ms in state SSL_HANDSHAKE)";
+        assert_eq!(plain(other), "SSL handshake failed: error:0A000086");
+    }
 
     #[test]
     fn no_secret_is_shown() {
