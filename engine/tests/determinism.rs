@@ -3,41 +3,21 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod sum_model;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use avouch_engine::decode::RawRecord;
 use avouch_engine::event::{LaneEvent, Tick};
 use avouch_engine::lane::{Lane, Output};
-use avouch_engine::model::{Score, Scorer};
 use avouch_engine::plan::LanePlan;
 use avouch_engine::spec::{
     DecideSpec, FieldSpec, FieldType, FormatSpec, LaneSpec, ScoreStepSpec, SourceSpec, SqlStepSpec, WindowSpec,
 };
 use avouch_engine::verdict::{Hash32, Secret};
 use proptest::prelude::*;
-
-/// Scores by the plain sum, with p falling as it grows: enough to see every feature in the verdict.
-#[derive(Debug)]
-struct SumModel(Vec<String>);
-
-impl Scorer for SumModel {
-    fn hash(&self) -> Hash32 {
-        [7; 32]
-    }
-    fn features(&self) -> &[String] {
-        &self.0
-    }
-    fn score(&self, _device: &str, x: &[f64], expected: &mut [f64], contributions: &mut [f64]) -> Score {
-        expected.fill(0.0);
-        contributions.copy_from_slice(x);
-        let value: f64 = x.iter().sum();
-        Score { value, p_value: 1.0 / (1.0 + value.abs()) }
-    }
-    fn smallest_p_value(&self) -> f64 {
-        0.0
-    }
-}
+use sum_model::SumModel;
 
 fn names(list: &[&str]) -> Vec<String> {
     list.iter().map(|s| (*s).to_owned()).collect()

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod sum_model;
+
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray, TimestampMillisecondArray};
@@ -10,38 +12,17 @@ use avouch_engine::dead_letter::{DeadLetter, DeadReason};
 use avouch_engine::decode::{RawRecord, SchemaAnswer};
 use avouch_engine::ingest::DeviceReader;
 use avouch_engine::lane::{Lane, LaneError, Output};
-use avouch_engine::model::{Score, Scorer};
 use avouch_engine::plan::LanePlan;
 use avouch_engine::spec::{
     DecideSpec, FieldSpec, FieldType, FormatSpec, Framing, LaneSpec, ProtobufSpec, ScoreStepSpec, SourceSpec,
     SqlStepSpec, WindowSpec,
 };
-use avouch_engine::verdict::{Hash32, Secret};
+use avouch_engine::verdict::Secret;
 use proptest::prelude::*;
 use prost::Message;
 use prost_types::field_descriptor_proto::{Label, Type};
 use prost_types::{DescriptorProto, FieldDescriptorProto, FileDescriptorProto, FileDescriptorSet};
-
-#[derive(Debug)]
-struct SumModel(Vec<String>);
-
-impl Scorer for SumModel {
-    fn hash(&self) -> Hash32 {
-        [7; 32]
-    }
-    fn features(&self) -> &[String] {
-        &self.0
-    }
-    fn score(&self, _device: &str, x: &[f64], expected: &mut [f64], contributions: &mut [f64]) -> Score {
-        expected.fill(0.0);
-        contributions.copy_from_slice(x);
-        let value: f64 = x.iter().sum();
-        Score { value, p_value: 1.0 / (1.0 + value.abs()) }
-    }
-    fn smallest_p_value(&self) -> f64 {
-        0.0
-    }
-}
+use sum_model::SumModel;
 
 /// One reading, as a producer has it.
 #[derive(Debug, Clone)]

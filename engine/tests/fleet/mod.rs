@@ -2,42 +2,23 @@
 
 #![allow(clippy::unwrap_used, dead_code)]
 
+#[path = "../sum_model/mod.rs"]
+mod sum_model;
+
 use std::sync::Arc;
 
 use avouch_engine::decode::RawRecord;
 use avouch_engine::event::Tick;
 use avouch_engine::lane::{Lane, LaneError, Output};
-use avouch_engine::model::{Score, Scorer};
 use avouch_engine::plan::LanePlan;
 use avouch_engine::spec::{
     DecideSpec, FieldSpec, FieldType, FormatSpec, LaneSpec, ScoreStepSpec, SourceSpec, SqlStepSpec, WindowSpec,
 };
-use avouch_engine::verdict::{Hash32, Secret};
+use avouch_engine::verdict::Secret;
+pub use sum_model::SumModel;
 
 /// 2023-11-14T22:13:20Z, on a window's boundary.
 pub const T0: i64 = 1_700_000_000_000;
-
-/// The score is the sum of the features.
-#[derive(Debug)]
-pub struct SumModel(pub Vec<String>);
-
-impl Scorer for SumModel {
-    fn hash(&self) -> Hash32 {
-        [7; 32]
-    }
-    fn features(&self) -> &[String] {
-        &self.0
-    }
-    fn score(&self, _device: &str, x: &[f64], expected: &mut [f64], contributions: &mut [f64]) -> Score {
-        expected.fill(0.0);
-        contributions.copy_from_slice(x);
-        let value: f64 = x.iter().sum();
-        Score { value, p_value: 1.0 / (1.0 + value.abs()) }
-    }
-    fn smallest_p_value(&self) -> f64 {
-        0.0
-    }
-}
 
 pub fn spec() -> LaneSpec {
     let field = |name: &str, ty, required| FieldSpec { name: name.into(), ty, required };

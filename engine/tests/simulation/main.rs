@@ -25,6 +25,8 @@ mod process;
 mod random;
 mod real;
 mod sink_task;
+#[path = "../sum_model/mod.rs"]
+mod sum_model;
 mod world;
 
 use std::sync::atomic::{AtomicU64, Ordering};

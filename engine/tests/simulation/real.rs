@@ -4,36 +4,14 @@ use std::sync::Arc;
 
 use avouch_engine::decode::RawRecord;
 use avouch_engine::lane::{Counters, Lane, Output};
-use avouch_engine::model::{Score, Scorer};
 use avouch_engine::plan::LanePlan;
 use avouch_engine::spec::{
     DecideSpec, FieldSpec, FieldType, FormatSpec, LaneSpec, ScoreStepSpec, SourceSpec, SqlStepSpec, WindowSpec,
 };
-use avouch_engine::verdict::{Hash32, Secret};
+use avouch_engine::verdict::Secret;
 
 use super::lanes::Made;
-
-/// Scores by the sum of the features.
-#[derive(Debug)]
-struct SumModel(Vec<String>);
-
-impl Scorer for SumModel {
-    fn hash(&self) -> Hash32 {
-        [7; 32]
-    }
-    fn features(&self) -> &[String] {
-        &self.0
-    }
-    fn score(&self, _device: &str, x: &[f64], expected: &mut [f64], contributions: &mut [f64]) -> Score {
-        expected.fill(0.0);
-        contributions.copy_from_slice(x);
-        let value: f64 = x.iter().sum();
-        Score { value, p_value: 1.0 / (1.0 + value.abs()) }
-    }
-    fn smallest_p_value(&self) -> f64 {
-        0.0
-    }
-}
+use super::sum_model::SumModel;
 
 /// A planned pipeline; making one takes as long as a thousand seeds of the stand-in.
 #[derive(Clone)]

@@ -7,40 +7,19 @@ use avouch_engine::decode::{RawRecord, SchemaAnswer};
 use avouch_engine::device::DeviceTable;
 use avouch_engine::ingest::{Decoding, Ingest};
 use avouch_engine::lane::{Lane, LaneError, Output};
-use avouch_engine::model::{Score, Scorer};
 use avouch_engine::plan::LanePlan;
 use avouch_engine::spec::{
     DecideSpec, FieldSpec, FieldType, FormatSpec, Framing, LaneSpec, ProtobufSpec, ScoreStepSpec, SourceSpec,
     SqlStepSpec, WindowSpec,
 };
-use avouch_engine::verdict::{Hash32, Secret};
+use avouch_engine::verdict::Secret;
 
 use crate::formats;
+use crate::sum_model::SumModel;
 
 /// Divides an input into records.
 const CUT: u8 = 0x1e;
 const BROKER: i64 = 1_700_000_000_000;
-
-#[derive(Debug)]
-struct SumModel(Vec<String>);
-
-impl Scorer for SumModel {
-    fn hash(&self) -> Hash32 {
-        [7; 32]
-    }
-    fn features(&self) -> &[String] {
-        &self.0
-    }
-    fn score(&self, _device: &str, x: &[f64], expected: &mut [f64], contributions: &mut [f64]) -> Score {
-        expected.fill(0.0);
-        contributions.copy_from_slice(x);
-        let value: f64 = x.iter().sum();
-        Score { value, p_value: 1.0 / (1.0 + value.abs()) }
-    }
-    fn smallest_p_value(&self) -> f64 {
-        0.0
-    }
-}
 
 fn source(format: FormatSpec) -> SourceSpec {
     let field = |name: &str, ty, required| FieldSpec { name: name.into(), ty, required };

@@ -8,6 +8,8 @@ mod formats;
 mod lanes;
 mod parts;
 mod stores;
+#[path = "../../../engine/tests/sum_model/mod.rs"]
+mod sum_model;
 mod tables;
 
 /// Something that reads bytes.
