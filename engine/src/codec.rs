@@ -58,6 +58,10 @@ impl Writer {
     pub fn new() -> Self {
         Self::default()
     }
+    /// A writer that goes on after these bytes.
+    pub fn after(bytes: Vec<u8>) -> Self {
+        Self { bytes, ..Self::default() }
+    }
     /// An empty writer with room for `capacity` bytes.
     pub fn with_capacity(capacity: usize) -> Self {
         Self { bytes: Vec::with_capacity(capacity), ..Self::default() }
@@ -104,6 +108,14 @@ impl Writer {
     pub fn bytes(&mut self, v: &[u8]) {
         self.u32(v.len() as u32);
         self.raw(v);
+    }
+    /// A length, then what `fill` writes: [`Writer::bytes`] without a copy of its own.
+    pub fn nested(&mut self, fill: impl FnOnce(&mut Self)) {
+        let start = self.bytes.len();
+        self.u32(0);
+        fill(self);
+        let len = (self.bytes.len() - start - 4) as u32;
+        self.bytes[start..start + 4].copy_from_slice(&len.to_le_bytes());
     }
     /// A length, then UTF-8.
     pub fn str(&mut self, v: &str) {

@@ -26,6 +26,7 @@ pub mod model;
 pub mod plan;
 pub mod reference;
 pub mod replay;
+mod sha256;
 pub mod spec;
 pub mod sql;
 pub mod verdict;

@@ -292,7 +292,7 @@ fn windows_hold_exactly_the_rows_of_their_time() {
     let mut out = Output::default();
     lane.step(&raw(&records, 0), &mut out).unwrap();
     assert!(out.dead.is_empty(), "{:?}", out.dead);
-    let slow: Vec<_> = out.verdicts.iter().filter(|v| v.evidence.step == "b").collect();
+    let slow: Vec<_> = out.verdicts.iter().filter(|v| &*v.evidence.step == "b").collect();
     assert!(slow.len() >= 10);
     for v in slow {
         let (start, end) = (v.verdict.window_start as i64, v.verdict.window_end as i64);
@@ -305,7 +305,7 @@ fn windows_hold_exactly_the_rows_of_their_time() {
         assert_eq!(v.evidence.rows, inside.len() as u64, "{start}");
         let squares = inside.iter().map(|i| (i * i) as f64).sum::<f64>();
         let rms = (squares / inside.len() as f64).sqrt();
-        let seen = v.evidence.features.iter().find(|f| f.name == "q").unwrap().value;
+        let seen = v.evidence.features.iter().find(|f| &*f.name == "q").unwrap().value;
         assert!((seen - rms).abs() <= 1e-9 * rms, "{seen} {rms}");
     }
 }

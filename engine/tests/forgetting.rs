@@ -128,7 +128,7 @@ fn run(plan: &Arc<LanePlan>, inputs: &[Input], cuts: &[usize], restore: bool) ->
 /// What a verdict says, without its place in the log: devices that come back are judged after others.
 fn said(v: &VerdictRecord) -> (String, u64, u64, u64, Vec<u8>, [u8; 32]) {
     let d = &v.verdict;
-    (v.evidence.step.clone(), d.window_start, d.window_end, d.seq, v.evidence.to_bytes(), d.input_digest)
+    (v.evidence.step.to_string(), d.window_start, d.window_end, d.seq, v.evidence.to_bytes(), d.input_digest)
 }
 
 proptest! {

@@ -96,7 +96,7 @@ fn plain_columns(log: &str, records: &[&VerdictRecord]) -> Vec<ArrayRef> {
         text(&|r| r.evidence.device.clone()),
         hash(&|r| r.verdict.device_id),
         int(&|r| r.verdict.seq as i64),
-        text(&|r| r.evidence.step.clone()),
+        text(&|r| r.evidence.step.to_string()),
         at(&|r| r.verdict.window_start),
         at(&|r| r.verdict.window_end),
         text(&|r| severity_name(r).to_owned()),
@@ -104,7 +104,7 @@ fn plain_columns(log: &str, records: &[&VerdictRecord]) -> Vec<ArrayRef> {
         number(&|r| r.evidence.score),
         number(&|r| r.evidence.p_value),
         int(&|r| r.evidence.rows as i64),
-        text(&|r| r.evidence.topic.clone()),
+        text(&|r| r.evidence.topic.to_string()),
         Arc::new(records.iter().map(|r| Some(r.evidence.partition)).collect::<Int32Array>()),
         int(&|r| r.evidence.first_offset),
         int(&|r| r.evidence.last_offset),
@@ -141,7 +141,7 @@ pub fn condition_rows(schema: &SchemaRef, log: &str, records: &[&VerdictRecord])
     let mut columns = plain_columns(log, records);
     for field in &schema.fields()[columns.len()..] {
         let value = |r: &&VerdictRecord| {
-            r.evidence.features.iter().find(|f| f.name == *field.name()).and_then(|f| finite(f.value))
+            r.evidence.features.iter().find(|f| *f.name == **field.name()).and_then(|f| finite(f.value))
         };
         columns.push(Arc::new(records.iter().map(value).collect::<Float64Array>()));
     }
@@ -158,7 +158,7 @@ pub fn archive_rows(log: &str, records: &[&VerdictRecord]) -> Result<RecordBatch
         Arc::new(all().map(|x| finite(f(x))).collect::<Float64Array>())
     };
     let parts: Vec<ArrayRef> = vec![
-        Arc::new(all().map(|f| Some(f.name.as_str())).collect::<StringArray>()),
+        Arc::new(all().map(|f| Some(&*f.name)).collect::<StringArray>()),
         number(&|f| f.value),
         number(&|f| f.expected),
         number(&|f| f.contribution),

@@ -193,7 +193,7 @@ fn readings_from_files_and_from_kafka_get_the_same_scores() {
             (k.evidence.first_offset, k.evidence.last_offset)
         );
         // What was read is another thing, and another file says so.
-        assert_eq!(f.evidence.topic, "files:readings");
+        assert_eq!(&*f.evidence.topic, "files:readings");
         assert_ne!(f.verdict.input_digest, k.verdict.input_digest);
         assert_ne!(f.verdict.config_hash, k.verdict.config_hash);
     }

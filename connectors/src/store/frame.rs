@@ -100,14 +100,32 @@ impl FrameWriter {
 
     /// Appends one frame. Payloads of 4 GiB and more are refused.
     pub fn append(&mut self, payload: &[u8]) -> Result<()> {
-        let Ok(len) = u32::try_from(payload.len()) else {
-            return Err(StoreError::BadCommit { why: format!("a record of {} bytes is too large", payload.len()) });
-        };
+        self.append_with(|b| b.extend_from_slice(payload))
+    }
+
+    /// Appends one frame, whose payload is what `fill` appends.
+    pub fn append_with(&mut self, fill: impl FnOnce(&mut Vec<u8>)) -> Result<()> {
+        let mut too_large = None;
         self.data.append_with(|b| {
-            b.extend_from_slice(&len.to_le_bytes());
-            b.extend_from_slice(&crc32(payload).to_le_bytes());
-            b.extend_from_slice(payload);
+            let start = b.len();
+            b.extend_from_slice(&[0; HEADER]);
+            fill(b);
+            let payload = &b[start + HEADER..];
+            match u32::try_from(payload.len()) {
+                Ok(len) => {
+                    let crc = crc32(payload);
+                    b[start..start + 4].copy_from_slice(&len.to_le_bytes());
+                    b[start + 4..start + HEADER].copy_from_slice(&crc.to_le_bytes());
+                }
+                Err(_) => {
+                    too_large = Some(payload.len());
+                    b.truncate(start);
+                }
+            }
         })?;
+        if let Some(len) = too_large {
+            return Err(StoreError::BadCommit { why: format!("a record of {len} bytes is too large") });
+        }
         self.rows.append(&row(self.count, self.data.len()))?;
         self.count += 1;
         Ok(())

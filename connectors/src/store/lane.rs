@@ -312,19 +312,19 @@ impl LaneStore {
         // Entries are made for a few hundred at once, so that a large batch needs no second copy of itself.
         for group in records.chunks(512) {
             let verdicts: Vec<_> = group.iter().map(|r| &r.verdict).collect();
-            for (entry, record) in entries(&verdicts).iter().zip(group) {
-                let outcome = self.append_entry(entry, &record.to_bytes());
-                self.noting(outcome)?;
-            }
+            let outcome = self.append_group(&entries(&verdicts), group);
+            self.noting(outcome)?;
         }
         Ok(())
     }
 
-    fn append_entry(&mut self, entry: &Hash32, bytes: &[u8]) -> Result<()> {
-        self.records.append(bytes)?;
-        self.entries.append(entry)?;
+    fn append_group(&mut self, entries: &[Hash32], records: &[VerdictRecord]) -> Result<()> {
+        for record in records {
+            self.records.append_with(|b| record.write(b))?;
+        }
+        self.entries.append(entries.as_flattened())?;
         let appender = &mut self.appender;
-        self.hashes.append_with(|b| appender.append(entry, b))
+        self.hashes.append_with(|b| appender.append_all(entries, b))
     }
 
     /// Appends a dead letter. Buffered.

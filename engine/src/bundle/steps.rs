@@ -203,7 +203,7 @@ fn coverage(b: &Bundle) -> Outcome {
         return outcome;
     }
     let files = [file::COVERAGE, file::EVIDENCE];
-    if (&c.topic, c.partition) != (&e.topic, e.partition) {
+    if (&*c.topic, c.partition) != (&*e.topic, e.partition) {
         let why = format!("it covers {}/{} but the rows are of {}/{}", c.topic, c.partition, e.topic, e.partition);
         return failed(files, &why);
     }

@@ -1,15 +1,22 @@
 //! From a closed window to verdicts: features, scores, severities and evidence.
 
+use std::sync::Arc;
+
 use arrow::array::{Array, Float64Array};
 use arrow::compute::cast;
 use arrow::datatypes::DataType;
 
 use super::{Lane, LaneError, Switch, step_error};
 use crate::plan::ScoreStep;
+use crate::sha256::Messages;
 use crate::spec::DecideSpec;
 use crate::sql::Selection;
 use crate::verdict::{Evidence, FeatureEvidence, ReferenceVersion, Severity, Verdict, VerdictRecord, class, score_e6};
 use crate::window::FiredWindow;
+
+/// Devices of a window that are judged at a time: their hashes are made side by side, and what is made on the way stays
+/// in the cache.
+const TOGETHER: usize = 256;
 
 impl Lane {
     /// The versions that rows from `first` to `last` were joined with, for the windowed step `step`.
@@ -51,59 +58,73 @@ impl Lane {
             let columns = columns(score, &features)?;
             let n = columns.len();
             let (mut x, mut expected, mut parts) = (vec![0.0; n], vec![0.0; n], vec![0.0; n]);
-            for (k, &row) in features.rows.iter().enumerate() {
-                for (x, c) in x.iter_mut().zip(&columns) {
-                    *x = if c.is_null(k) { f64::NAN } else { c.value(k) };
+            let (name, topic): (Arc<str>, Arc<str>) = (score.name.as_str().into(), plan.source.topic.as_str().into());
+            let names: Vec<Arc<str>> = score.model.features().iter().map(|f| f.as_str().into()).collect();
+            let model_hash = score.model.hash();
+            out.reserve(features.rows.len());
+            for (first, group) in (0..).step_by(TOGETHER).zip(features.rows.chunks(TOGETHER)) {
+                let mut judged = Vec::with_capacity(group.len());
+                let mut messages = Messages::default();
+                for (k, &row) in (first..).zip(group) {
+                    for (x, c) in x.iter_mut().zip(&columns) {
+                        *x = if c.is_null(k) { f64::NAN } else { c.value(k) };
+                    }
+                    let fired = &window.devices[row as usize];
+                    let device = self.devices.name(fired.device);
+                    let s = score.model.score(device, &x, &mut expected, &mut parts);
+                    let (class, severity) = decide(&score.decide, s.value, s.p_value);
+                    let features = names.iter().zip(&x).zip(&expected).zip(&parts);
+                    let evidence = Evidence {
+                        device: device.to_owned(),
+                        step: name.clone(),
+                        topic: topic.clone(),
+                        partition: self.partition,
+                        first_offset: fired.first_offset,
+                        last_offset: fired.last_offset,
+                        rows: fired.rows,
+                        references: self.versions(step, fired.first_offset, fired.last_offset),
+                        score: s.value,
+                        p_value: s.p_value,
+                        features: features
+                            .map(|(((name, &value), &expected), &contribution)| FeatureEvidence {
+                                name: name.clone(),
+                                value,
+                                expected,
+                                contribution,
+                            })
+                            .collect(),
+                    };
+                    evidence.append(&mut messages.bytes);
+                    messages.end();
+                    judged.push((fired, class, severity, evidence));
                 }
-                let fired = &window.devices[row as usize];
-                let name = self.devices.name(fired.device);
-                let s = score.model.score(name, &x, &mut expected, &mut parts);
-                let (class, severity) = decide(&score.decide, s.value, s.p_value);
-                let evidence = Evidence {
-                    device: name.to_owned(),
-                    step: score.name.clone(),
-                    topic: plan.source.topic.clone(),
-                    partition: self.partition,
-                    first_offset: fired.first_offset,
-                    last_offset: fired.last_offset,
-                    rows: fired.rows,
-                    references: self.versions(step, fired.first_offset, fired.last_offset),
-                    score: s.value,
-                    p_value: s.p_value,
-                    features: score
-                        .model
-                        .features()
-                        .iter()
-                        .enumerate()
-                        .map(|(i, name)| FeatureEvidence {
-                            name: name.clone(),
-                            value: x[i],
-                            expected: expected[i],
-                            contribution: parts[i],
-                        })
-                        .collect(),
-                };
-                let index = self.next_index;
-                self.next_index += 1;
-                out.push(VerdictRecord {
-                    index,
-                    verdict: Verdict {
-                        device_id: *self.devices.id(fired.device),
-                        seq: self.devices.take_seq(fired.device),
-                        // Admitted times are not negative, so a window can begin before 1970 only by its alignment.
-                        window_start: fired.start.max(0) as u64,
-                        window_end: fired.end.max(0) as u64,
-                        model_hash: score.model.hash(),
-                        config_hash: plan.config_hash,
-                        input_digest: fired.digest,
-                        score_e6: score_e6(s.value),
-                        severity: severity.code(),
-                        class,
-                        evidence_hash: evidence.hash(),
-                        salt: self.secret.salt(&self.log_id, index),
-                    },
-                    evidence,
-                });
+                let evidence_hashes = messages.digests();
+                let salts = self.secret.salts(&self.log_id, self.next_index, judged.len());
+                for (((fired, class, severity, evidence), evidence_hash), salt) in
+                    judged.into_iter().zip(evidence_hashes).zip(salts)
+                {
+                    let index = self.next_index;
+                    self.next_index += 1;
+                    out.push(VerdictRecord {
+                        index,
+                        verdict: Verdict {
+                            device_id: *self.devices.id(fired.device),
+                            seq: self.devices.take_seq(fired.device),
+                            // Admitted times are not negative, so a window can begin before 1970 only by its alignment.
+                            window_start: fired.start.max(0) as u64,
+                            window_end: fired.end.max(0) as u64,
+                            model_hash,
+                            config_hash: plan.config_hash,
+                            input_digest: fired.digest,
+                            score_e6: score_e6(evidence.score),
+                            severity: severity.code(),
+                            class,
+                            evidence_hash,
+                            salt,
+                        },
+                        evidence,
+                    });
+                }
             }
         }
         Ok(())

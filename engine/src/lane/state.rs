@@ -8,7 +8,7 @@ use crate::device::DeviceTable;
 use crate::plan::LanePlan;
 use crate::verdict::{Hash32, Secret};
 
-const SNAPSHOT_VERSION: u16 = 3;
+const SNAPSHOT_VERSION: u16 = 4;
 
 /// A lane's whole state, which it can be restored from. Dereferences to its bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

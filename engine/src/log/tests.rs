@@ -336,3 +336,20 @@ fn appends_are_fast_enough() {
     println!("{rate:.0} appends a second");
     assert!(rate > 100_000.0, "{rate}");
 }
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn many_entries_are_appended_as_one_by_one(sizes in proptest::collection::vec(0u64..90, 0..12)) {
+        let (mut one, mut stored) = (TreeAppender::new(), Vec::new());
+        let (mut many, mut together) = (TreeAppender::new(), Vec::new());
+        for size in sizes {
+            let entries: Vec<Hash32> = (one.size()..one.size() + size).map(entry).collect();
+            entries.iter().for_each(|e| one.append(e, &mut stored));
+            many.append_all(&entries, &mut together);
+            prop_assert_eq!(&many, &one);
+            prop_assert!(together == stored);
+        }
+    }
+}

@@ -5,6 +5,7 @@ use std::cell::RefCell;
 use tlog_tiles::tlog;
 
 use super::LogError;
+use crate::sha256::Messages;
 use crate::verdict::Hash32;
 
 /// Root of the log without entries: SHA-256 of nothing.
@@ -225,6 +226,49 @@ impl TreeAppender {
         }
         self.edge.push(hash);
         self.size += 1;
+    }
+
+    /// [`TreeAppender::append`] for many entries: the same hashes in the same order, made side by side.
+    pub fn append_all(&mut self, entries: &[Hash32], stored: &mut Vec<u8>) {
+        let mut messages = Messages::default();
+        for entry in entries {
+            messages.bytes.push(0);
+            messages.bytes.extend_from_slice(entry);
+            messages.end();
+        }
+        // The new complete subtrees of each height, from left to right.
+        let mut levels = vec![messages.digests()];
+        // How many there were of the height before, and the one of them that has no sibling yet.
+        let (mut before, mut edge) = (self.size, self.edge.clone());
+        while let Some(below) = levels.last() {
+            let waiting = if before % 2 == 1 { edge.pop() } else { None };
+            let children: Vec<&Hash32> = waiting.iter().chain(below).collect();
+            let pairs = children.as_chunks::<2>().0;
+            if pairs.is_empty() {
+                break;
+            }
+            messages.clear();
+            for [left, right] in pairs {
+                messages.bytes.push(1);
+                messages.bytes.extend_from_slice(*left);
+                messages.bytes.extend_from_slice(*right);
+                messages.end();
+            }
+            before /= 2;
+            levels.push(messages.digests());
+        }
+        let mut next = vec![0; levels.len()];
+        for _ in entries {
+            let completed = self.size.trailing_ones() as usize;
+            self.edge.truncate(self.edge.len() - completed);
+            for (level, next) in levels.iter().zip(&mut next).take(completed + 1) {
+                stored.extend_from_slice(&level[*next]);
+                *next += 1;
+            }
+            // Invariant: an entry completes a subtree of each height up to the last.
+            self.edge.push(levels[completed][next[completed] - 1]);
+            self.size += 1;
+        }
     }
 
     /// How many entries were appended.

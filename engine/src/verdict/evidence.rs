@@ -1,5 +1,7 @@
 //! What a verdict rests on, bound to it by `evidenceHash`.
 
+use std::sync::Arc;
+
 use sha2::{Digest, Sha256};
 
 use super::Hash32;
@@ -12,10 +14,10 @@ const MAGIC: &[u8; 8] = b"avouchE2";
 pub struct Evidence {
     /// The device's name, as in the readings.
     pub device: String,
-    /// The pipeline step that judged.
-    pub step: String,
+    /// The pipeline step that judged. (What the verdicts of a step have in common is shared, not copied.)
+    pub step: Arc<str>,
     /// Source topic.
-    pub topic: String,
+    pub topic: Arc<str>,
     /// Source partition, which is the lane.
     pub partition: i32,
     /// Offset of the first row used.
@@ -49,7 +51,7 @@ pub struct ReferenceVersion {
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct FeatureEvidence {
     /// Feature name.
-    pub name: String,
+    pub name: Arc<str>,
     /// Value the model saw.
     pub value: f64,
     /// Value the model expected.
@@ -62,6 +64,18 @@ impl Evidence {
     /// The canonical bytes (see [`crate::codec`]).
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut w = Writer::new();
+        self.write(&mut w);
+        w.bytes
+    }
+
+    /// Appends [`Evidence::to_bytes`].
+    pub(crate) fn append(&self, out: &mut Vec<u8>) {
+        let mut w = Writer::after(std::mem::take(out));
+        self.write(&mut w);
+        *out = w.bytes;
+    }
+
+    pub(crate) fn write(&self, w: &mut Writer) {
         w.raw(MAGIC);
         w.str(&self.device);
         w.str(&self.step);
@@ -84,7 +98,6 @@ impl Evidence {
             w.f64(f.expected);
             w.f64(f.contribution);
         }
-        w.bytes
     }
 
     /// Reads what [`Evidence::to_bytes`] wrote.
@@ -95,8 +108,8 @@ impl Evidence {
             return Err(r.invalid("these bytes are not evidence of version 2"));
         }
         let device = r.str()?.to_owned();
-        let step = r.str()?.to_owned();
-        let topic = r.str()?.to_owned();
+        let step = r.str()?.into();
+        let topic = r.str()?.into();
         let partition = r.u32()? as i32;
         let first_offset = r.i64()?;
         let last_offset = r.i64()?;
@@ -112,7 +125,7 @@ impl Evidence {
         let mut features = Vec::with_capacity(n);
         for _ in 0..n {
             features.push(FeatureEvidence {
-                name: r.str()?.to_owned(),
+                name: r.str()?.into(),
                 value: r.f64()?,
                 expected: r.f64()?,
                 contribution: r.f64()?,

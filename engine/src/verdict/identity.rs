@@ -4,6 +4,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Digest, Sha256};
 
 use super::Hash32;
+use crate::sha256::{self, Messages};
 
 /// The name of one verdict log: one per pipeline and lane. Its text form is the origin line of the log's checkpoints.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -36,6 +37,8 @@ impl LogOrigin {
 #[derive(Clone)]
 pub struct Secret {
     keyed: Hmac<Sha256>,
+    /// SHA-256 after the block of the inner and of the outer key, from which many are made side by side.
+    states: [sha256::State; 2],
 }
 
 impl std::fmt::Debug for Secret {
@@ -52,7 +55,18 @@ impl Secret {
             // Invariant: HMAC takes keys of every length.
             Err(_) => unreachable!("HMAC-SHA-256 accepts any key length"),
         };
-        Self { keyed }
+        let mut block = [0; 64];
+        if key.len() <= 64 {
+            block[..key.len()].copy_from_slice(key);
+        } else {
+            block[..32].copy_from_slice(&Sha256::digest(key));
+        }
+        let states = [0x36, 0x5c].map(|pad| {
+            let mut state = sha256::INITIAL;
+            sha256::compress(&mut state, &block.map(|b| b ^ pad));
+            state
+        });
+        Self { keyed, states }
     }
 
     /// `deviceId`: HMAC-SHA-256(secret, "avouch/device/1" ‖ 0x00 ‖ name).
@@ -79,5 +93,39 @@ impl Secret {
         mac.update(log_id);
         mac.update(&index.to_be_bytes());
         mac.finalize().into_bytes().into()
+    }
+
+    /// The salts of the `count` entries from `first` on: [`Secret::salt`], made for many at once.
+    pub fn salts(&self, log_id: &Hash32, first: u64, count: usize) -> Vec<Hash32> {
+        let mut messages = Messages::default();
+        for index in (first..).take(count) {
+            messages.bytes.extend_from_slice(b"avouch/salt/1\0");
+            messages.bytes.extend_from_slice(log_id);
+            messages.bytes.extend_from_slice(&index.to_be_bytes());
+            messages.end();
+        }
+        let [inner, outer] = &self.states;
+        let hashes = messages.digests_after(inner, 64);
+        messages.clear();
+        for hash in &hashes {
+            messages.bytes.extend_from_slice(hash);
+            messages.end();
+        }
+        messages.digests_after(outer, 64)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_salts_are_those_made_one_by_one() {
+        for key in [&b""[..], b"short", &[7; 64], &[9; 65], &[1; 200]] {
+            let secret = Secret::new(key);
+            let id = LogOrigin::new("pumps", 3).log_id();
+            let one_by_one: Vec<Hash32> = (41..41 + 37).map(|i| secret.salt(&id, i)).collect();
+            assert_eq!(secret.salts(&id, 41, 37), one_by_one);
+        }
     }
 }

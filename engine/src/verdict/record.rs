@@ -24,8 +24,15 @@ impl VerdictRecord {
 
     /// The canonical bytes (see [`crate::codec`]): index, the verdict's fields, then the evidence.
     pub fn to_bytes(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        self.write(&mut out);
+        out
+    }
+
+    /// Appends [`VerdictRecord::to_bytes`].
+    pub fn write(&self, out: &mut Vec<u8>) {
         let v = &self.verdict;
-        let mut w = Writer::new();
+        let mut w = Writer::after(std::mem::take(out));
         w.raw(MAGIC);
         w.u64(self.index);
         w.raw(&v.device_id);
@@ -40,8 +47,8 @@ impl VerdictRecord {
         w.u16(v.class);
         w.raw(&v.evidence_hash);
         w.raw(&v.salt);
-        w.bytes(&self.evidence.to_bytes());
-        w.bytes
+        w.nested(|w| self.evidence.write(w));
+        *out = w.bytes;
     }
 
     /// Reads what [`VerdictRecord::to_bytes`] wrote. Whether the evidence belongs to the verdict is the reader's to check.

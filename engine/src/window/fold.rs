@@ -64,7 +64,7 @@ pub(super) struct Folder {
 
 impl Folder {
     /// The window of a device that begins with `pane`; its slots before `pane` are freed already. `None` if it has no rows
-    /// in it.
+    /// in it. Where a window is one pane, its digest is left zero.
     pub(super) fn window(
         &mut self,
         panes: &mut Panes,
@@ -86,8 +86,9 @@ impl Folder {
         if grid.panes() == 1 {
             let slot = oldest as usize;
             self.words.copy_from_slice(panes.words_of(slot));
-            let partial = panes.own(slot, grid.start(pane));
-            return Some(Folding { partial, digests: [partial.digest, [0; 32]], oldest, newest });
+            // Its digest is made with those of the other devices.
+            let partial = panes.own_rows(slot, grid.start(pane));
+            return Some(Folding { partial, digests: [[0; 32]; 2], oldest, newest });
         }
         let border = grid.next_block(pane);
         let range = |slot: u32| slot as usize * stride..(slot as usize + 1) * stride;

@@ -3,9 +3,6 @@
 //! A row updates one pane of its device; a window is made of panes (see [`super::fold`], [`super::session`]). A window fires
 //! at the exact row whose watermark reaches its end, so what a window contains does not depend on how rows were batched.
 
-use datafusion::common::ScalarValue;
-use sha2::{Digest, Sha256};
-
 use super::fold::{Folder, Folding};
 use super::gather::{CellArray, GatherSpec};
 use super::grid::Grid;
@@ -17,8 +14,10 @@ use super::words::{ChannelValues, Shape};
 use crate::codec::Writer;
 use crate::device::{DeviceNumber, DeviceTable};
 use crate::ingest::Rows;
+use crate::sha256::Messages;
 use crate::spec::WindowSpec;
 use crate::verdict::Hash32;
+use datafusion::common::ScalarValue;
 
 /// One output of a window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -249,7 +248,7 @@ impl WindowOperator {
             let s = &mut self.panes.slots[slot];
             s.rows += 1;
             s.last_offset = offset;
-            s.hasher.update(rows.canonical(row));
+            self.panes.hash(slot, rows.canonical(row));
             self.panes.changed(slot);
             if SESSIONS {
                 self.span(device, slot, time);
@@ -293,6 +292,7 @@ impl WindowOperator {
             return;
         }
         let used = self.panes.used();
+        self.panes.take_waiting();
         while self.next_end <= watermark {
             let end = self.next_end;
             let start = end - self.grid.size();
@@ -300,10 +300,17 @@ impl WindowOperator {
             let mut closing = Closing::new(&self.definition, at);
             let (first, next) = (self.grid.pane(start), self.grid.pane(start + every));
             let live = self.panes.take_live();
+            let mut single = Vec::new();
             for &device in &live {
                 if let Some(folding) = self.folder.window(&mut self.panes, &self.grid, device, first) {
                     closing.add(&self.panes, &self.folder.words, &folding, device, start, end);
+                    single.push(folding.oldest);
                 }
+            }
+            if self.grid.panes() == 1 {
+                closing.digests = self.panes.digests(&single).into_iter().map(|d| [d, [0; 32]]).collect();
+            }
+            for &device in &live {
                 self.panes.free_oldest(device, |slot| slot.pane < next);
             }
             self.panes.give_live(live);
@@ -323,6 +330,7 @@ impl WindowOperator {
     fn fire_sessions(&mut self, at: usize, watermark: i64, devices: &DeviceTable, out: &mut Vec<FiredWindow>) {
         let Some(sessions) = &mut self.sessions else { return };
         let used = self.panes.used();
+        self.panes.take_waiting();
         let mut closing = Closing::new(&self.definition, at);
         while let Some((device, session)) = sessions.pop(&self.panes, watermark) {
             let folding = self.folder.run(&self.panes, &self.grid, session.oldest, session.newest);
@@ -405,9 +413,10 @@ impl<'a> Closing<'a> {
     }
 
     fn finish(mut self, header: &[u8], table: &DeviceTable) -> FiredWindow {
+        let mut messages = Messages::default();
         let mut w = Writer::new();
-        for (fired, digests) in self.fired.devices.iter_mut().zip(&self.digests) {
-            w.bytes.clear();
+        for (fired, digests) in self.fired.devices.iter().zip(&self.digests) {
+            std::mem::swap(&mut w.bytes, &mut messages.bytes);
             w.raw(header);
             w.str(table.name(fired.device));
             w.i64(fired.start);
@@ -415,7 +424,11 @@ impl<'a> Closing<'a> {
             w.u64(fired.rows);
             w.raw(&digests[0]);
             w.raw(&digests[1]);
-            fired.digest = Sha256::digest(&w.bytes).into();
+            std::mem::swap(&mut w.bytes, &mut messages.bytes);
+            messages.end();
+        }
+        for (fired, digest) in self.fired.devices.iter_mut().zip(messages.digests()) {
+            fired.digest = digest;
         }
         self.fired
     }

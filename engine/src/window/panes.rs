@@ -9,10 +9,9 @@
 
 use std::collections::BTreeMap;
 
-use sha2::{Digest, Sha256};
-
 use super::words::Shape;
 use crate::device::DeviceNumber;
+use crate::sha256::{Queue, Running};
 use crate::verdict::Hash32;
 
 /// No slot.
@@ -36,7 +35,7 @@ pub(super) struct Slot {
     pub rows: u64,
     pub first_offset: i64,
     pub last_offset: i64,
-    pub hasher: Sha256,
+    pub hash: Running,
     pub older: u32,
     pub newer: u32,
     pub folded: Folded,
@@ -72,6 +71,8 @@ pub(super) struct Panes {
     pub slots: Vec<Slot>,
     /// `shape.stride()` a slot.
     pub words: Vec<f64>,
+    /// Blocks of the slots' canonical rows that wait to be hashed together.
+    queue: Queue,
     /// First and last event time of a slot; only for sessions.
     pub spans: Vec<[i64; 2]>,
     pub with_spans: bool,
@@ -103,6 +104,7 @@ impl Panes {
             block,
             slots: Vec::new(),
             words: Vec::new(),
+            queue: Queue::default(),
             spans: Vec::new(),
             kept: Vec::new(),
             free: Vec::new(),
@@ -153,7 +155,7 @@ impl Panes {
             rows: 0,
             first_offset: offset,
             last_offset: offset,
-            hasher: Sha256::new(),
+            hash: Running::default(),
             older,
             newer,
             folded: Folded::No,
@@ -244,6 +246,7 @@ impl Panes {
     /// Moves the slots in use together and gives the rest of the memory back. Where slots lie shows in no result.
     #[cold]
     pub(super) fn pack(&mut self) {
+        self.take_waiting();
         let (stride, gathers) = (self.shape.stride(), self.gathers);
         let mut unused = vec![false; self.slots.len()];
         std::mem::take(&mut self.free).iter().for_each(|&at| unused[at as usize] = true);
@@ -388,15 +391,35 @@ impl Panes {
         &self.words[slot * self.shape.stride()..(slot + 1) * self.shape.stride()]
     }
 
+    /// Takes a row's canonical bytes into the slot's digest.
+    #[inline]
+    pub(super) fn hash(&mut self, slot: usize, row: &[u8]) {
+        self.queue.append(&mut self.slots, slot, |s| &mut s.hash, row);
+    }
+
+    /// Takes all blocks that wait: before slots are freed or move.
+    pub(super) fn take_waiting(&mut self) {
+        self.queue.flush(&mut self.slots, |s| &mut s.hash);
+    }
+
+    /// The digests of these slots' rows; no block waits ([`Panes::take_waiting`]).
+    pub(super) fn digests(&self, slots: &[u32]) -> Vec<Hash32> {
+        self.queue.digests(slots.iter().map(|&s| &self.slots[s as usize].hash))
+    }
+
+    /// What has to be kept of a slot's digest: see [`Queue::kept`].
+    pub(super) fn kept_hash(&self, slot: usize) -> ([u32; 8], u64, &[u8]) {
+        self.queue.kept(&self.slots[slot].hash)
+    }
+
+    /// What stands in one slot alone, except for its digest.
+    pub(super) fn own_rows(&self, slot: usize, origin: i64) -> Partial {
+        let s = &self.slots[slot];
+        Partial { rows: s.rows, first_offset: s.first_offset, last_offset: s.last_offset, digest: [0; 32], origin }
+    }
+
     /// What stands in one slot alone; its words count seconds from `origin`, the pane's start.
     pub(super) fn own(&self, slot: usize, origin: i64) -> Partial {
-        let s = &self.slots[slot];
-        Partial {
-            rows: s.rows,
-            first_offset: s.first_offset,
-            last_offset: s.last_offset,
-            digest: s.hasher.clone().finalize().into(),
-            origin,
-        }
+        Partial { digest: self.queue.digest(&self.slots[slot].hash), ..self.own_rows(slot, origin) }
     }
 }

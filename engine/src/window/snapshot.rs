@@ -1,13 +1,11 @@
 //! The operator's state in a lane's snapshot: what rows left behind, in the order of devices and panes. Partial results and
 //! heaps are not in it; they are made again.
 
-use sha2::Sha256;
-use sha2::digest::common::hazmat::{SerializableState, SerializedState};
-
 use super::operator::WindowOperator;
 use super::panes::NONE;
 use crate::codec::{CodecError, Reader, Writer};
 use crate::device::DeviceTable;
+use crate::sha256::Running;
 
 /// Devices in a section of a snapshot; their slots are some 64 KiB then.
 const BLOCK: u32 = 256;
@@ -40,7 +38,10 @@ impl WindowOperator {
                     w.u64(s.rows);
                     w.i64(s.first_offset);
                     w.i64(s.last_offset);
-                    w.bytes(&s.hasher.serialize());
+                    let (state, length, tail) = self.panes.kept_hash(i);
+                    state.iter().for_each(|word| w.u32(*word));
+                    w.u64(length);
+                    w.bytes(tail);
                     if let Some([first, last]) = self.panes.spans.get(i) {
                         w.i64(*first);
                         w.i64(*last);
@@ -86,12 +87,15 @@ impl WindowOperator {
                     return Err(r.invalid(format!("pane {pane}, out of order or of no time")));
                 }
                 last_pane = Some(pane);
-                let state = SerializedState::<Sha256>::try_from(r.bytes()?)
-                    .map_err(|_| r.invalid("a hash state of the wrong length"))?;
-                let hasher = Sha256::deserialize(&state).map_err(|_| r.invalid("a damaged hash state"))?;
+                let mut state = [0; 8];
+                for word in &mut state {
+                    *word = r.u32()?;
+                }
+                let (length, tail) = (r.u64()?, r.bytes()?);
+                let hash = Running::resume(state, length, tail).ok_or_else(|| r.invalid("a damaged hash state"))?;
                 let i = self.panes.slot(device, pane, first_offset);
                 let slot = &mut self.panes.slots[i];
-                (slot.rows, slot.last_offset, slot.hasher) = (rows, last_offset, hasher);
+                (slot.rows, slot.last_offset, slot.hash) = (rows, last_offset, hash);
                 if self.sessions.is_some() {
                     let span = [r.i64()?, r.i64()?];
                     if span[0] > span[1] || span.map(|t| self.grid.pane(t)) != [pane; 2] {

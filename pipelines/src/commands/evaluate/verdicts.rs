@@ -93,7 +93,7 @@ pub(super) fn read(
             let record = reader.record(index)?;
             let v = &record.verdict;
             same(pipeline, reader.dir(), &v.config_hash, || format!("verdict {index}"))?;
-            if record.evidence.step == step {
+            if *record.evidence.step == *step {
                 out.models.insert(v.model_hash);
                 let judged = Judged {
                     alarm: v.class != class::NOT_A_NUMBER && v.severity >= Severity::Warning.code(),

@@ -104,7 +104,7 @@ impl Board {
         let mut touched: BTreeMap<(String, String), i64> = BTreeMap::new();
         for item in items {
             let Record::Verdict(r) = &item.record else { continue };
-            let key = (r.evidence.device.clone(), r.evidence.step.clone());
+            let key = (r.evidence.device.clone(), r.evidence.step.to_string());
             let at = r.verdict.window_end as i64;
             touched.insert(key.clone(), at);
             if !item.matches {

@@ -96,7 +96,7 @@ impl Feed {
             Feed::Verdicts { steps, condition, marks_only } => {
                 let mut records = reader.records(at, most)?;
                 let read = records.len() as u64;
-                records.retain(|r| steps.contains(&r.evidence.step));
+                records.retain(|r| steps.iter().any(|s| **s == *r.evidence.step));
                 let matches = match condition {
                     None => vec![true; records.len()],
                     Some(c) => c.hold(&reader.committed().origin, &records)?,
