@@ -132,6 +132,15 @@ struct Template {
     time_at: usize,
 }
 
+impl Template {
+    /// Writes the row with this time into `row`, which is emptied first.
+    fn stamp(&self, now: i64, row: &mut Vec<u8>) {
+        row.clear();
+        row.extend_from_slice(&self.row);
+        row[self.time_at..self.time_at + TIME_DIGITS].copy_from_slice(format!("{now:013}").as_bytes());
+    }
+}
+
 /// As many rows as keep every device of a usual fleet in turn.
 const MOST_TEMPLATES: usize = 200_000;
 
@@ -183,9 +192,7 @@ fn send(rows: &[Template], publisher: &mut Publisher, load: Load) -> Result<Time
             }
             // Should the clock be set back, time stands still for the fleet.
             let now = times.millis.last().copied().unwrap_or(now);
-            row.clear();
-            row.extend_from_slice(&template.row);
-            row[template.time_at..template.time_at + TIME_DIGITS].copy_from_slice(now.to_string().as_bytes());
+            template.stamp(now, &mut row);
             publisher.send(Some(template.device.as_bytes()), &row, None)?;
             times.rows += 1;
         }
@@ -227,4 +234,34 @@ fn watch(mut reader: PartitionReader, sent: &AtomicBool) -> Result<Vec<Sighting>
 /// The clock, in milliseconds with their fractions.
 fn now_ms() -> f64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |d| d.as_secs_f64() * 1000.0)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_row_gets_another_time_and_keeps_everything_else() {
+        let line: &[u8] = br#"{"device":"pump-1","ts":1767225600000,"flow":20.5}"#;
+        let rows = templates("ts", "device", &[line]).unwrap();
+        assert_eq!(rows[0].device, "pump-1");
+        let mut row = b"of before".to_vec();
+        rows[0].stamp(1_800_000_000_123, &mut row);
+        assert_eq!(row, br#"{"device":"pump-1","ts":1800000000123,"flow":20.5}"#);
+    }
+
+    #[test]
+    fn rows_whose_time_cannot_be_replaced_are_refused() {
+        let lines: [&[u8]; 4] = [
+            br#"{"device":"pump-1","ts":"2026-01-01T00:00:00Z"}"#,
+            br#"{"device":"pump-1","ts":17}"#,
+            br#"{"device":"pump-1"}"#,
+            br#"{"ts":1767225600000}"#,
+        ];
+        for line in lines {
+            assert!(templates("ts", "device", &[line]).is_err(), "{}", String::from_utf8_lossy(line));
+        }
+        assert!(templates("ts", "device", &[]).is_err());
+    }
 }
