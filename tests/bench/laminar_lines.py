@@ -57,7 +57,7 @@ class Windows:
         self.at = (time.process_time(), time.perf_counter())
 
     def check(self):
-        return sum(pyarrow.compute.sum(table.column(name)).as_py() for table in self.tables for name in FEATURES)
+        return sum(pyarrow.compute.sum(table.column(name)).as_py() or 0.0 for table in self.tables for name in FEATURES)
 
 
 def main():
