@@ -18,8 +18,8 @@ demo: ## the whole path in two minutes: a simulated fleet, judged, anchored, ver
 	cargo build --locked --release --bin avouch
 	@"$(CARGO_TARGET_DIR)/release/avouch" demo
 
-bench: ## rows per CPU-second, beside DuckDB on the same file
-	@tests/setup/install kafka duckdb
+bench: ## rows per CPU-second beside DuckDB and LaminarDB on the same file; latency; the pause of a checkpoint
+	@tests/setup/install kafka duckdb laminardb
 	cargo build --locked --release --workspace --bins
 	@"$(CARGO_TARGET_DIR)/release/with-kafka" tests/bench/run || test $$? -eq 3 && true
 

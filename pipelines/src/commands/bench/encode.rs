@@ -10,6 +10,8 @@ use arrow::ipc::writer::StreamWriter;
 use avouch_engine::decode::{JsonDecoder, RowDecoder, Slot};
 use avouch_engine::spec::{FieldSpec, FieldType, FormatSpec, Framing, ProtobufSpec};
 
+use super::RecordFormat;
+
 /// The id under which the bench's Avro schema is told to the lane.
 pub const SCHEMA_ID: u32 = 1;
 /// Rows of an Arrow record.
@@ -68,6 +70,16 @@ fn zigzag(n: i64) -> u64 {
     ((n << 1) ^ (n >> 63)) as u64
 }
 
+/// The rows as records of a format that is not JSON, as a producer would have sent them.
+pub fn records(format: RecordFormat, fields: &[FieldSpec], rows: &[Row]) -> Result<Vec<Vec<u8>>, ArrowError> {
+    match format {
+        RecordFormat::Json => Ok(Vec::new()),
+        RecordFormat::Avro => Ok(avro(fields, rows)),
+        RecordFormat::Protobuf => Ok(protobuf(fields, rows)),
+        RecordFormat::Arrow => arrow(fields, rows),
+    }
+}
+
 /// The Avro schema of these fields; those that may be null are unions with null.
 pub fn avro_schema(fields: &[FieldSpec]) -> String {
     let members: Vec<serde_json::Value> = fields
@@ -88,7 +100,7 @@ pub fn avro_schema(fields: &[FieldSpec]) -> String {
 }
 
 /// Avro records in Confluent framing.
-pub fn avro(fields: &[FieldSpec], rows: &[Row]) -> Vec<Vec<u8>> {
+fn avro(fields: &[FieldSpec], rows: &[Row]) -> Vec<Vec<u8>> {
     let record = |row: &Row| {
         let mut out = vec![0];
         out.extend_from_slice(&SCHEMA_ID.to_be_bytes());
@@ -149,7 +161,7 @@ pub fn protobuf_format(fields: &[FieldSpec]) -> FormatSpec {
 }
 
 /// Protobuf messages of [`protobuf_format`].
-pub fn protobuf(fields: &[FieldSpec], rows: &[Row]) -> Vec<Vec<u8>> {
+fn protobuf(fields: &[FieldSpec], rows: &[Row]) -> Vec<Vec<u8>> {
     let record = |row: &Row| {
         let mut out = Vec::new();
         for (i, (field, value)) in fields.iter().zip(row).enumerate() {
@@ -180,7 +192,7 @@ pub fn protobuf(fields: &[FieldSpec], rows: &[Row]) -> Vec<Vec<u8>> {
 }
 
 /// Arrow IPC streams of [`BATCH_ROWS`] rows each.
-pub fn arrow(fields: &[FieldSpec], rows: &[Row]) -> Result<Vec<Vec<u8>>, ArrowError> {
+fn arrow(fields: &[FieldSpec], rows: &[Row]) -> Result<Vec<Vec<u8>>, ArrowError> {
     rows.chunks(BATCH_ROWS)
         .map(|rows| {
             let columns = fields.iter().enumerate().map(|(i, f)| (f.name.as_str(), column(f.ty, i, rows), !f.required));

@@ -2,38 +2,43 @@
 //!
 //! Each stage prints one JSON line: its name, rows, CPU seconds (user and system, all threads of this process) and wall
 //! seconds. What is measured is the code that `avouch run` drives, with this pipeline's SQL, windows and models.
+//!
+//! ```text
+//!   memory.rs       decode, windows, whole lane, on records in memory
+//!   kafka.rs        the same rows as records of a topic, and from there to the durable log
+//!   latency.rs      rows at a pace, and when their verdicts are seen, beside a running `avouch run`
+//!   checkpoints.rs  how long a lane stands still with many devices of state
+//!   encode.rs       readings in the other formats
+//! ```
 
 mod checkpoints;
 mod encode;
+mod kafka;
+mod latency;
+mod memory;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use arrow::array::AsArray;
-use arrow::datatypes::Float64Type;
-use avouch_connectors::kafka::{GroupOptions, KafkaError, Share, Source};
-use avouch_connectors::store::{Commit, LaneStore, StoreError, StoreOptions};
-use avouch_engine::admit::Admission;
-use avouch_engine::decode::{RawRecord, SchemaAnswer};
-use avouch_engine::device::DeviceTable;
-use avouch_engine::ingest::Ingest;
-use avouch_engine::lane::{Lane, LaneError, Output};
+use avouch_connectors::kafka::{KafkaError, PublishError};
+use avouch_connectors::store::StoreError;
+use avouch_engine::lane::LaneError;
 use avouch_engine::plan::LanePlan;
-use avouch_engine::spec::FormatSpec;
-use avouch_engine::verdict::{LogOrigin, Secret};
-use clap::Args;
+use avouch_engine::spec::{FieldSpec, FormatSpec};
+use avouch_engine::verdict::Secret;
+use clap::{Args, ValueEnum};
 use serde_json::json;
 use thiserror::Error;
 
 use super::fail;
-use crate::lang::SourceKind;
+use crate::lang::{KafkaSource, Pipeline, SourceKind};
 
 /// As in the runtime.
 const BATCH: usize = 4_096;
 
-/// Measure a pipeline on a file of readings (NDJSON), and from Kafka where the topic holds the same.
+/// Measure a pipeline on a file of readings (NDJSON): in memory, from Kafka, at a pace, or its checkpoints.
 #[derive(Debug, Clone, Args)]
 pub struct BenchArgs {
     /// The pipeline file
@@ -44,17 +49,80 @@ pub struct BenchArgs {
     #[arg(long, value_name = "FILE")]
     pub file: PathBuf,
 
-    /// Also measure from Kafka: the pipeline's topic must hold these rows in one partition
-    #[arg(long)]
-    pub kafka: bool,
+    /// What to measure
+    #[arg(long, value_enum, default_value_t = Measured::Memory)]
+    pub measure: Measured,
 
-    /// Measure checkpoints instead, with so many devices of state
-    #[arg(long, value_name = "DEVICES", conflicts_with = "kafka", requires = "state")]
-    pub checkpoints: Option<usize>,
+    /// What the records in the pipeline's topic are, whatever the pipeline says
+    #[arg(long, value_enum, default_value_t = RecordFormat::Json)]
+    pub format: RecordFormat,
 
     /// Where the measured log is written; it must be empty
-    #[arg(long, value_name = "DIR", required_if_eq("kafka", "true"))]
+    #[arg(long, value_name = "DIR", required_if_eq_any([("measure", "kafka"), ("measure", "checkpoints")]))]
     pub state: Option<PathBuf>,
+
+    /// Devices of state, for --measure checkpoints
+    #[arg(long, value_name = "N", default_value_t = 1_000_000)]
+    pub devices: usize,
+
+    /// Rows a second, for --measure latency
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), required_if_eq("measure", "latency"))]
+    pub rate: Option<u64>,
+
+    /// How long rows are sent, for --measure latency
+    #[arg(long, value_name = "N", default_value_t = 65)]
+    pub seconds: u64,
+}
+
+/// What is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Measured {
+    /// Decoding, windows and the whole lane in memory, in every format
+    Memory,
+    /// Nothing: the rows are put into the pipeline's topic, which is created with one partition
+    Produce,
+    /// The lane from the pipeline's topic, which holds these rows, to the durable log
+    Kafka,
+    /// Sends rows at a pace to the pipeline's topic while another process runs the pipeline, and tells when each window was
+    /// closed and when its verdicts were seen in the sink's topic
+    Latency,
+    /// Checkpoints, with many devices of state
+    Checkpoints,
+}
+
+/// What a record is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum RecordFormat {
+    /// One JSON object
+    Json,
+    /// One Avro record in Confluent's framing
+    Avro,
+    /// One Protobuf message
+    Protobuf,
+    /// An Arrow IPC stream of 1,000 rows
+    Arrow,
+}
+
+impl RecordFormat {
+    /// In a measurement's name.
+    fn title(self) -> &'static str {
+        match self {
+            Self::Json => "JSON",
+            Self::Avro => "Avro",
+            Self::Protobuf => "Protobuf",
+            Self::Arrow => "Arrow, 1,000 rows a record",
+        }
+    }
+
+    /// As the engine has it, if it is not the pipeline's own.
+    fn spec(self, fields: &[FieldSpec]) -> FormatSpec {
+        match self {
+            Self::Json => FormatSpec::Json,
+            Self::Avro => FormatSpec::Avro,
+            Self::Protobuf => encode::protobuf_format(fields),
+            Self::Arrow => FormatSpec::Arrow,
+        }
+    }
 }
 
 /// Why there is no measurement.
@@ -77,18 +145,46 @@ pub enum BenchError {
     /// Kafka failed.
     #[error(transparent)]
     Kafka(#[from] KafkaError),
+    /// Rows could not be sent.
+    #[error(transparent)]
+    Publish(#[from] PublishError),
+    /// Some rows were not acknowledged.
+    #[error("{failed} records were not delivered to `{topic}`; the first: {first}")]
+    Undelivered {
+        /// The topic.
+        topic: String,
+        /// How many.
+        failed: u64,
+        /// What was said of the first.
+        first: String,
+    },
+    /// The topic holds other rows than the file.
+    #[error(
+        "`{topic}` holds {found} rows and not the {wanted} of the file; put them into a fresh topic by --measure produce"
+    )]
+    OtherRows {
+        /// The topic.
+        topic: String,
+        /// Rows read.
+        found: usize,
+        /// Rows of the file.
+        wanted: usize,
+    },
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
     /// The pipeline cannot be planned for another format.
     #[error("{0}")]
     Plan(String),
-    /// The first row of the file is no JSON object.
-    #[error("the first row of the file is no JSON object: {0}")]
+    /// A row of the file cannot be used.
+    #[error("{0}")]
     Row(String),
     /// The pipeline reads something else.
-    #[error("the pipeline's source is not Kafka; leave --kafka out")]
+    #[error("the pipeline's source is not Kafka; only --measure memory and checkpoints are possible")]
     NotKafka,
+    /// The pipeline writes its verdicts elsewhere.
+    #[error("the pipeline has no sink of kind \"kafka\" to see verdicts in")]
+    NoSink,
     /// The pipeline has no windowed step.
     #[error("the pipeline has no windowed step to measure")]
     NoWindow,
@@ -134,182 +230,69 @@ impl Stopwatch {
         Ok(Self(cpu()?, Instant::now()))
     }
 
-    fn report(&self, name: &str, rows: usize, more: serde_json::Value) -> Result<(), BenchError> {
+    fn stop(&self) -> Result<Took, BenchError> {
+        Ok(Took { cpu: cpu()? - self.0, wall: self.1.elapsed() })
+    }
+}
+
+struct Took {
+    cpu: Duration,
+    wall: Duration,
+}
+
+impl Took {
+    fn report(&self, name: &str, rows: usize, more: serde_json::Value) {
         let mut line = json!({
             "name": name,
             "by": "Avouch",
             "rows": rows,
-            "cpu_seconds": (cpu()? - self.0).as_secs_f64(),
-            "wall_seconds": self.1.elapsed().as_secs_f64(),
+            "cpu_seconds": self.cpu.as_secs_f64(),
+            "wall_seconds": self.wall.as_secs_f64(),
         });
         if let (Some(line), serde_json::Value::Object(more)) = (line.as_object_mut(), more) {
             line.extend(more);
         }
         println!("{line}");
-        Ok(())
     }
 }
 
-fn measure(args: &BenchArgs, pipeline: &crate::lang::Pipeline, plan: &Arc<LanePlan>) -> Result<(), BenchError> {
+fn measure(args: &BenchArgs, pipeline: &Pipeline, plan: &Arc<LanePlan>) -> Result<(), BenchError> {
     let text = std::fs::read(&args.file).map_err(|source| BenchError::File { path: args.file.clone(), source })?;
     let rows: Vec<&[u8]> = text.split(|b| *b == b'\n').filter(|l| !l.is_empty()).collect();
-    let records = records(rows.iter().copied());
-    if let Some(devices) = args.checkpoints {
-        let state = args.state.clone().unwrap_or_default();
-        return checkpoints::measure(plan, rows.first().copied().unwrap_or_default(), devices, &state);
+    let state = args.state.clone().unwrap_or_default();
+    match args.measure {
+        Measured::Memory => memory::measure(pipeline, plan, &rows),
+        Measured::Produce => kafka::produce(source(pipeline)?, plan, args.format, &rows),
+        Measured::Kafka => {
+            let plan = planned(pipeline, plan, args.format)?;
+            kafka::measure(pipeline, source(pipeline)?, &plan, args.format, &state, rows.len())
+        }
+        Measured::Latency => {
+            let pace = latency::Load { rate: args.rate.unwrap_or(1), seconds: args.seconds };
+            latency::measure(pipeline, source(pipeline)?, plan, &rows, pace)
+        }
+        Measured::Checkpoints => {
+            checkpoints::measure(plan, rows.first().copied().unwrap_or_default(), args.devices, &state)
+        }
     }
-    decode("decode", plan, &records, records.len())?;
-    windows(plan, &records)?;
-    lane("lane in memory", plan, &records, records.len())?;
-    formats(pipeline, plan, &rows)?;
-    if args.kafka {
-        let state = args.state.clone().unwrap_or_default();
-        from_kafka(pipeline, plan, &state, records.len())?;
-    }
-    Ok(())
 }
 
-/// The same rows in the other formats. What they are encoded from is decoded before the clock starts.
-fn formats(pipeline: &crate::lang::Pipeline, plan: &Arc<LanePlan>, lines: &[&[u8]]) -> Result<(), BenchError> {
+fn source(pipeline: &Pipeline) -> Result<&KafkaSource, BenchError> {
+    match &pipeline.source.kind {
+        SourceKind::Kafka(kafka) => Ok(kafka),
+        _ => Err(BenchError::NotKafka),
+    }
+}
+
+/// The pipeline for records of another format.
+fn planned(pipeline: &Pipeline, plan: &Arc<LanePlan>, format: RecordFormat) -> Result<Arc<LanePlan>, BenchError> {
+    if format == RecordFormat::Json {
+        return Ok(plan.clone());
+    }
     let (models, _) = crate::lang::load_models(pipeline).map_err(|e| BenchError::Plan(e.render_text(false)))?;
-    let fields = &plan.source.fields;
-    let rows = encode::rows(fields, lines);
-    for (name, format) in [
-        ("Avro", FormatSpec::Avro),
-        ("Protobuf", encode::protobuf_format(fields)),
-        ("Arrow, 1,000 rows a record", FormatSpec::Arrow),
-    ] {
-        let values = match &format {
-            FormatSpec::Avro => encode::avro(fields, &rows),
-            FormatSpec::Arrow => encode::arrow(fields, &rows)?,
-            _ => encode::protobuf(fields, &rows),
-        };
-        let mut spec = crate::lang::lane_spec(pipeline, &models);
-        spec.source.format = format;
-        // Room for a batch, whatever the pipeline allows a row.
-        spec.source.max_record_bytes = spec.source.max_record_bytes.max(1 << 24);
-        let plan = LanePlan::new(&spec).map_err(|e| BenchError::Plan(format!("{e:?}")))?;
-        let plan = Arc::new(plan);
-        let records = records(values.iter().map(Vec::as_slice));
-        decode(&format!("decode {name}"), &plan, &records, rows.len())?;
-        lane(&format!("lane in memory, {name}"), &plan, &records, rows.len())?;
-    }
-    Ok(())
-}
-
-fn records<'a>(values: impl Iterator<Item = &'a [u8]>) -> Vec<RawRecord<'a>> {
-    values
-        .enumerate()
-        // As if written now: nothing in the file is from the future.
-        .map(|(i, value)| RawRecord { offset: i as i64, timestamp: i64::MAX / 2, key: None, value: Some(value) })
-        .collect()
-}
-
-fn decode(name: &str, plan: &Arc<LanePlan>, records: &[RawRecord<'_>], rows: usize) -> Result<(), BenchError> {
-    let mut ingest = Ingest::new(&plan.source, &plan.decoding, plan.key, plan.time);
-    let mut admission = Admission::new(plan.source.max_disorder_ms, plan.source.max_future_ms, Vec::new());
-    let mut devices = DeviceTable::new(secret(), None);
-    let mut dead = Vec::new();
-    if let Some((_, id)) = ingest.schema_needed(records) {
-        ingest.learn_schema(id, SchemaAnswer::Avro(encode::avro_schema(&plan.source.fields).as_bytes()));
-    }
-    let watch = Stopwatch::start()?;
-    for batch in records.chunks(BATCH) {
-        let mut rest = batch;
-        while !rest.is_empty() {
-            let run = std::hint::black_box(ingest.run(rest, &mut admission, &mut devices, &mut dead)?);
-            rest = &rest[run.taken..];
-        }
-    }
-    watch.report(name, rows, json!({ "dead": dead.len() }))
-}
-
-fn windows(plan: &Arc<LanePlan>, records: &[RawRecord<'_>]) -> Result<(), BenchError> {
-    if plan.windows.is_empty() {
-        return Err(BenchError::NoWindow);
-    }
-    let mut lane = Lane::new(plan.clone(), 0, secret());
-    lane.begin_references(&mut Output::default())?;
-    let (mut dead, mut closed) = (Vec::new(), Vec::new());
-    let watch = Stopwatch::start()?;
-    for batch in records.chunks(BATCH) {
-        closed.extend(lane.step_features(batch, 0, &mut dead)?);
-    }
-    closed.extend(lane.finish_features(0)?);
-    let windows: usize = closed.iter().map(|f| f.devices.len()).sum();
-    let check: f64 = closed
-        .iter()
-        .flat_map(|f| f.batch.columns())
-        .filter_map(|c| c.as_primitive_opt::<Float64Type>())
-        .map(|c| c.iter().flatten().sum::<f64>())
-        .sum();
-    watch.report("decode+window", records.len(), json!({ "windows": windows, "check": check }))
-}
-
-fn lane(name: &str, plan: &Arc<LanePlan>, records: &[RawRecord<'_>], rows: usize) -> Result<(), BenchError> {
-    let mut lane = Lane::new(plan.clone(), 0, secret());
-    lane.learn_schema(encode::SCHEMA_ID, SchemaAnswer::Avro(encode::avro_schema(&plan.source.fields).as_bytes()));
-    lane.begin_references(&mut Output::default())?;
-    let mut out = Output::default();
-    let mut verdicts = 0;
-    let watch = Stopwatch::start()?;
-    for batch in records.chunks(BATCH) {
-        lane.step(batch, &mut out)?;
-        verdicts += out.verdicts.len();
-        out = Output::default();
-    }
-    watch.report(name, rows, json!({ "verdicts": verdicts }))
-}
-
-/// Everything from the broker to the durable log; what `avouch run` does besides is delivering.
-fn from_kafka(
-    pipeline: &crate::lang::Pipeline,
-    plan: &Arc<LanePlan>,
-    state: &std::path::Path,
-    rows: usize,
-) -> Result<(), BenchError> {
-    let watch = Stopwatch::start()?;
-    let (mut store, _) = LaneStore::open(state, &LogOrigin::new(&plan.pipeline, 0), StoreOptions::default())?;
-    let mut lane = Lane::new(plan.clone(), 0, secret());
-    lane.begin_references(&mut Output::default())?;
-    let SourceKind::Kafka(kafka) = &pipeline.source.kind else { return Err(BenchError::NotKafka) };
-    let group = GroupOptions { group: "avouch-bench".into(), ..kafka.group_options() };
-    let (source, _events) = Source::open(&kafka.connection(), &plan.source.topic, group, Share::All, BATCH)?;
-    let mut reader = source.begin(0, None)?;
-    let (mut seen, mut next) = (0, 0);
-    let mut out = Output::default();
-    let mut last = Instant::now();
-    loop {
-        let batch = reader.poll(Duration::from_millis(20))?;
-        let mut records = Vec::new();
-        batch.records(&mut records);
-        if let Some(r) = records.last() {
-            next = r.offset + 1;
-        }
-        seen += records.len();
-        lane.step(&records, &mut out)?;
-        store.append_all(&out.verdicts)?;
-        out.verdicts.clear();
-        for d in out.dead.drain(..) {
-            store.append_dead(&d)?;
-        }
-        out.events.clear();
-        let ended = seen >= rows;
-        if ended || last.elapsed() >= Duration::from_millis(pipeline.checkpoint.every_ms.max(1) as u64) {
-            store.commit(Commit {
-                next_offset: next,
-                lane_state: lane.snapshot(),
-                watermark: lane.watermark(),
-                config_hash: plan.config_hash,
-                topic: &plan.source.topic,
-                partition: 0,
-                counters: &[],
-            })?;
-            last = Instant::now();
-        }
-        if ended {
-            break;
-        }
-    }
-    watch.report("lane from Kafka to the durable log", seen, json!({ "verdicts": store.size() }))
+    let mut spec = crate::lang::lane_spec(pipeline, &models);
+    spec.source.format = format.spec(&plan.source.fields);
+    // Room for a batch, whatever the pipeline allows a row.
+    spec.source.max_record_bytes = spec.source.max_record_bytes.max(1 << 24);
+    LanePlan::new(&spec).map(Arc::new).map_err(|e| BenchError::Plan(format!("{e:?}")))
 }
