@@ -18,8 +18,9 @@ const ANSWER: Duration = Duration::from_secs(10);
 
 /// What librdkafka may hold of all partitions together, KiB: it is told a bound for each, and one process may get them all.
 const QUEUED_KBYTES: u64 = 256 << 10;
-/// Bytes a fetch may bring of one partition.
-const LARGEST_FETCH: u64 = 16 << 20;
+/// Bytes a fetch may bring of one partition: more makes the allocator ask the system for each fetch's memory anew, and a
+/// larger record comes anyway, alone.
+const LARGEST_FETCH: u64 = 2 << 20;
 
 /// What may be queued of one partition of so many, KiB.
 fn queued_kbytes(partitions: i32) -> u64 {

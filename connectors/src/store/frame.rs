@@ -14,52 +14,9 @@ const HEADER: usize = 8;
 /// One read of frames returns at most about this much, so that a huge `max` cannot make us allocate.
 const READ_BYTES: u64 = 8 << 20;
 
-const TABLES: [[u32; 256]; 8] = tables();
-
-const fn tables() -> [[u32; 256]; 8] {
-    let mut t = [[0u32; 256]; 8];
-    let mut i = 0;
-    while i < 256 {
-        let mut c = i as u32;
-        let mut k = 0;
-        while k < 8 {
-            c = if c & 1 == 1 { 0xedb8_8320 ^ (c >> 1) } else { c >> 1 };
-            k += 1;
-        }
-        t[0][i] = c;
-        i += 1;
-    }
-    let mut j = 1;
-    while j < 8 {
-        let mut i = 0;
-        while i < 256 {
-            t[j][i] = (t[j - 1][i] >> 8) ^ t[0][(t[j - 1][i] & 0xff) as usize];
-            i += 1;
-        }
-        j += 1;
-    }
-    t
-}
-
-/// CRC-32 (IEEE), eight bytes at a time.
+/// CRC-32 (IEEE).
 pub(crate) fn crc32(bytes: &[u8]) -> u32 {
-    let mut crc = u32::MAX;
-    let mut eights = bytes.chunks_exact(8);
-    for b in &mut eights {
-        let x = crc ^ u32::from_le_bytes([b[0], b[1], b[2], b[3]]);
-        crc = TABLES[7][(x & 0xff) as usize]
-            ^ TABLES[6][((x >> 8) & 0xff) as usize]
-            ^ TABLES[5][((x >> 16) & 0xff) as usize]
-            ^ TABLES[4][(x >> 24) as usize]
-            ^ TABLES[3][b[4] as usize]
-            ^ TABLES[2][b[5] as usize]
-            ^ TABLES[1][b[6] as usize]
-            ^ TABLES[0][b[7] as usize];
-    }
-    for &b in eights.remainder() {
-        crc = (crc >> 8) ^ TABLES[0][((crc ^ u32::from(b)) & 0xff) as usize];
-    }
-    !crc
+    crc32fast::hash(bytes)
 }
 
 fn u32_at(bytes: &[u8], at: usize) -> u32 {

@@ -63,7 +63,7 @@ impl Lane {
             let model_hash = score.model.hash();
             out.reserve(features.rows.len());
             for (first, group) in (0..).step_by(TOGETHER).zip(features.rows.chunks(TOGETHER)) {
-                let mut judged = Vec::with_capacity(group.len());
+                let (start, index) = (out.len(), self.next_index);
                 let mut messages = Messages::default();
                 for (k, &row) in (first..).zip(group) {
                     for (x, c) in x.iter_mut().zip(&columns) {
@@ -96,17 +96,8 @@ impl Lane {
                     };
                     evidence.append(&mut messages.bytes);
                     messages.end();
-                    judged.push((fired, class, severity, evidence));
-                }
-                let evidence_hashes = messages.digests();
-                let salts = self.secret.salts(&self.log_id, self.next_index, judged.len());
-                for (((fired, class, severity, evidence), evidence_hash), salt) in
-                    judged.into_iter().zip(evidence_hashes).zip(salts)
-                {
-                    let index = self.next_index;
-                    self.next_index += 1;
                     out.push(VerdictRecord {
-                        index,
+                        index: self.next_index,
                         verdict: Verdict {
                             device_id: *self.devices.id(fired.device),
                             seq: self.devices.take_seq(fired.device),
@@ -116,14 +107,20 @@ impl Lane {
                             model_hash,
                             config_hash: plan.config_hash,
                             input_digest: fired.digest,
-                            score_e6: score_e6(evidence.score),
+                            score_e6: score_e6(s.value),
                             severity: severity.code(),
                             class,
-                            evidence_hash,
-                            salt,
+                            // Both are made for the whole group, below.
+                            evidence_hash: [0; 32],
+                            salt: [0; 32],
                         },
                         evidence,
                     });
+                    self.next_index += 1;
+                }
+                let salts = self.secret.salts(&self.log_id, index, group.len());
+                for ((record, hash), salt) in out[start..].iter_mut().zip(messages.digests()).zip(salts) {
+                    (record.verdict.evidence_hash, record.verdict.salt) = (hash, salt);
                 }
             }
         }

@@ -26,8 +26,12 @@ pub fn options() -> StoreOptions {
 
 pub fn record(index: u64) -> VerdictRecord {
     let score = index as f64 / 7.0;
-    let feature =
-        |i: u64| FeatureEvidence { name: format!("f{i}"), value: i as f64, expected: 0.5, contribution: score / 4.0 };
+    let feature = |i: u64| FeatureEvidence {
+        name: format!("f{i}").into(),
+        value: i as f64,
+        expected: 0.5,
+        contribution: score / 4.0,
+    };
     let evidence = Evidence {
         device: format!("pump-{}", index % 17),
         step: "anomaly".into(),
