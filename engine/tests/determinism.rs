@@ -29,7 +29,7 @@ fn field(name: &str, ty: FieldType, required: bool) -> FieldSpec {
 
 /// Windowed steps of every kind over a filtering and computing step: their verdicts interleave in one log. Rows come up to
 /// a second later than the disorder allows, so that some change windows that were partly computed already.
-fn plan() -> Arc<LanePlan> {
+fn planned() -> LanePlan {
     let sql = |name: &str, from: &str, sql: &str, window| SqlStepSpec {
         name: name.into(),
         from: from.into(),
@@ -108,7 +108,19 @@ fn plan() -> Arc<LanePlan> {
             score("d", "long", &["e", "l", "r", "s", "u"]),
         ],
     };
-    Arc::new(LanePlan::new(&spec).unwrap())
+    LanePlan::new(&spec).unwrap()
+}
+
+fn plan() -> Arc<LanePlan> {
+    Arc::new(planned())
+}
+
+/// With early results at instants that fit `every`, that do not, and that are further apart than it.
+fn early_plan() -> Arc<LanePlan> {
+    let plan = [("fast", 1_000), ("slow", 1_500), ("long", 4_000)]
+        .into_iter()
+        .try_fold(planned(), |plan, (step, every_ms)| plan.with_early(step, every_ms));
+    Arc::new(plan.unwrap())
 }
 
 #[derive(Debug, Clone)]
@@ -176,6 +188,8 @@ struct Left {
     dead: Vec<Vec<u8>>,
     events: Vec<LaneEvent>,
     snapshot: Vec<u8>,
+    /// In words, which tell all numbers apart and hold NaN to be NaN.
+    early: Vec<String>,
 }
 
 /// Everything a run leaves behind, as bytes.
@@ -206,6 +220,7 @@ fn run(plan: &Arc<LanePlan>, records: &[Record], ticks: &BTreeMap<usize, i64>, c
         dead: out.dead.iter().map(|d| d.to_bytes()).collect(),
         events: out.events,
         snapshot: lane.snapshot().bytes,
+        early: out.early.iter().map(|e| format!("{e:?}")).collect(),
     }
 }
 
@@ -218,7 +233,7 @@ proptest! {
         ticks in ticks(),
         cuts in proptest::collection::vec(0usize..160, 0..40),
     ) {
-        let plan = plan();
+        let plan = early_plan();
         let whole = run(&plan, &records, &ticks, &[], false);
         let each: Vec<usize> = (0..records.len()).collect();
         prop_assert_eq!(&run(&plan, &records, &ticks, &cuts, false), &whole);
@@ -240,6 +255,20 @@ proptest! {
         lane.step(&raw(&records[from..], from), &mut out).unwrap();
         prop_assert_eq!(out.verdicts.iter().map(|v| v.to_bytes()).collect::<Vec<_>>(), whole.verdicts);
         prop_assert_eq!(out.events, whole.events);
+    }
+
+    #[test]
+    fn early_results_leave_no_trace(
+        records in records(),
+        ticks in ticks(),
+        cuts in proptest::collection::vec(0usize..160, 0..40),
+        restore in any::<bool>(),
+    ) {
+        let without = run(&plan(), &records, &ticks, &[], false);
+        let with = run(&early_plan(), &records, &ticks, &cuts, restore);
+        prop_assert!(without.early.is_empty());
+        // Verdicts, dead letters, events, counters and state, to the byte.
+        prop_assert_eq!(Left { early: Vec::new(), ..with }, without);
     }
 
     #[test]
@@ -308,6 +337,95 @@ fn windows_hold_exactly_the_rows_of_their_time() {
         let seen = v.evidence.features.iter().find(|f| f.name == "q").unwrap().value;
         assert!((seen - rms).abs() <= 1e-9 * rms, "{seen} {rms}");
     }
+}
+
+/// Early results, computed naively: at each row that takes the watermark over a multiple, all rows so far of each window
+/// that the watermark stands in.
+#[test]
+fn early_results_hold_exactly_the_rows_so_far() {
+    let t0 = 1_700_000_000_000i64 / 70_000 * 70_000;
+    let ts = |i: i64| t0 + i * 250 - if i % 3 == 0 { 1_900 } else { 0 } + if i > 120 { 9_000 } else { 0 };
+    let n = |i: i64| 1 + i % 4;
+    let records: Vec<Record> = (0..200)
+        .map(|i| Record {
+            broker: ts(i) + 2_000,
+            value: Some(format!("{{\"device\":\"d{}\",\"ts\":{},\"x\":{i},\"n\":{}}}", i % 2, ts(i), n(i))),
+        })
+        .collect();
+    let mut lane = Lane::new(early_plan(), 0, secret());
+    let mut out = Output::default();
+    lane.step(&raw(&records, 0), &mut out).unwrap();
+    assert!(out.dead.is_empty() && out.early_failed.is_empty(), "{:?} {:?}", out.dead, out.early_failed);
+
+    // Model step, size, every, early, which rows it takes and how many there must be.
+    type Step = (&'static str, i64, i64, i64, fn(i64) -> bool, usize);
+    let steps: [Step; 3] = [
+        ("a", 5_000, 2_000, 1_000, |_| true, 2),
+        ("b", 7_000, 7_000, 1_500, |n| n != 3, 1),
+        ("d", 16_500, 1_000, 4_000, |_| true, 1),
+    ];
+    let mut expected = Vec::new();
+    let mut before: Option<i64> = None;
+    for i in 0..200 {
+        let now = before.unwrap_or(i64::MIN).max(ts(i) - 2_000);
+        for (step, size, every, early, takes, least) in steps {
+            if before.is_none_or(|b| b.div_euclid(early) == now.div_euclid(early)) {
+                continue;
+            }
+            let mut start = (now - size).div_euclid(every) * every + every;
+            while start < now {
+                for device in 0..2 {
+                    let rows: Vec<i64> = (0..=i)
+                        .filter(|j| j % 2 == device && takes(n(*j)) && (start..start + size).contains(&ts(*j)))
+                        .collect();
+                    if rows.len() >= least {
+                        let last = rows.iter().max().copied().unwrap();
+                        expected.push((step.to_owned(), now, start, format!("d{device}"), rows.len() as u64, last));
+                    }
+                }
+                start += every;
+            }
+        }
+        before = Some(now);
+    }
+    let seen: Vec<_> = out
+        .early
+        .iter()
+        .map(|e| {
+            let size = e.window_end - e.window_start;
+            assert!(e.window_start < e.as_of && e.as_of < e.window_end, "{e:?}");
+            assert_eq!(size, steps.iter().find(|s| s.0 == e.evidence.step).unwrap().1);
+            let v = &e.evidence;
+            (v.step.clone(), e.as_of, e.window_start, v.device.clone(), v.rows, v.last_offset)
+        })
+        .collect();
+    assert!(expected.len() > 500, "{}", expected.len());
+    assert_eq!(seen, expected);
+
+    // The last look at a window that no row came to after it says what its verdict says.
+    let mut compared = 0;
+    for v in &out.verdicts {
+        let same = |e: &&avouch_engine::lane::EarlyVerdict| {
+            e.evidence.step == v.evidence.step
+                && e.evidence.device == v.evidence.device
+                && e.window_start == v.verdict.window_start as i64
+                && e.evidence.rows == v.evidence.rows
+        };
+        if let Some(early) = out.early.iter().rfind(same) {
+            assert_eq!(format!("{:?}", early.evidence), format!("{:?}", v.evidence), "the same bits");
+            assert_eq!((early.severity.code(), early.class), (v.verdict.severity, v.verdict.class));
+            compared += 1;
+        }
+    }
+    assert!(compared > 20, "{compared}");
+}
+
+#[test]
+fn early_results_are_refused_where_there_can_be_none() {
+    let refused = |step: &str, every_ms: i64| planned().with_early(step, every_ms).unwrap_err().to_string();
+    insta::assert_snapshot!(
+        [refused("visits", 1_000), refused("clean", 1_000), refused("slow", 7_000), refused("slow", 0)].join("\n")
+    );
 }
 
 #[test]

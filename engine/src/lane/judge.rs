@@ -13,7 +13,7 @@ use crate::window::FiredWindow;
 
 impl Lane {
     /// The versions that rows from `first` to `last` were joined with, for the windowed step `step`.
-    fn versions(&self, step: usize, first: i64, last: i64) -> Vec<ReferenceVersion> {
+    pub(super) fn versions(&self, step: usize, first: i64, last: i64) -> Vec<ReferenceVersion> {
         let mut out = Vec::new();
         if self.plan.windows[step].references.is_empty() {
             return out;
@@ -110,7 +110,7 @@ impl Lane {
     }
 }
 
-fn columns(score: &ScoreStep, features: &Selection) -> Result<Vec<Float64Array>, LaneError> {
+pub(super) fn columns(score: &ScoreStep, features: &Selection) -> Result<Vec<Float64Array>, LaneError> {
     let fail = |message: String| LaneError::Step { step: score.name.clone(), message };
     score
         .columns
@@ -125,7 +125,7 @@ fn columns(score: &ScoreStep, features: &Selection) -> Result<Vec<Float64Array>,
         .collect()
 }
 
-fn decide(spec: &DecideSpec, score: f64, p: f64) -> (u16, Severity) {
+pub(super) fn decide(spec: &DecideSpec, score: f64, p: f64) -> (u16, Severity) {
     if score.is_nan() || p.is_nan() {
         return (class::NOT_A_NUMBER, Severity::Normal);
     }
