@@ -6,8 +6,8 @@ use avouch_engine::spec::WindowSpec;
 use super::diagnostics::Diagnostics;
 use super::interpolate::Text;
 use super::pipeline::{Pipeline, SourceKind, SqlStep};
-use super::sink::{DeadLetterKind, EarlyTo, KafkaSink, Sink, SinkKind};
-use super::span::{Span, Spanned};
+use super::sink::{DeadLetterKind, EarlyTo, Sink, SinkKind};
+use super::span::Spanned;
 use super::structure::{Draft, Section, StepBody};
 use super::units::format_duration;
 

@@ -32,7 +32,7 @@ mod tail;
 mod webhook;
 mod writer;
 
-pub(super) use early::{EarlyOutputs, EarlyTail};
+pub(super) use early::EarlyOutputs;
 pub(super) use tail::{Tail, TailStop};
 
 use std::sync::Arc;
