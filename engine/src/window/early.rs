@@ -1,9 +1,9 @@
 //! Windows looked at before they close.
 //!
-//! Whenever the watermark passes a multiple of `early`, the windows that it stands in (`start < watermark < end`) are folded
-//! as their rows stand at that row, and nothing else happens: panes, hashes and what closes when stay as they are. A row
-//! that passes several multiples at once is one occasion, not several, since nothing came in between. The next instant
-//! follows from the watermark, so a snapshot need not hold it.
+//! Whenever the watermark passes a multiple of `early`, an instant, the windows that began before it and are open
+//! (`start < instant`, `watermark < end`) are folded as their rows stand at that row, and nothing else happens: panes, hashes
+//! and what closes when stay as they are. A row that passes several instants at once is one occasion, at the last of them,
+//! since nothing came in between. The next instant follows from the watermark, so a snapshot need not hold it.
 
 use super::operator::{Closing, FiredWindow, WindowOperator};
 
@@ -54,15 +54,16 @@ impl WindowOperator {
         std::mem::take(&mut self.early.seen)
     }
 
-    /// Looks at the windows that `watermark` stands in; row `at` has taken it there.
+    /// Looks at the open windows that began before the last instant up to `watermark`; row `at` has taken it there.
     pub(super) fn look(&mut self, at: usize, watermark: i64) {
         self.early.stand_at(watermark);
+        let instant = watermark - watermark.rem_euclid(self.early.every.max(1));
         if self.panes.earliest().is_none() {
             return;
         }
         let live = self.panes.take_live();
         let mut end = self.grid.first_end(watermark);
-        while end - self.grid.size() < watermark {
+        while end - self.grid.size() < instant {
             let start = end - self.grid.size();
             let first = self.grid.pane(start);
             let mut closing = Closing::new(&self.definition, at);
