@@ -209,7 +209,7 @@ impl LanePlan {
     }
 
     /// The plan with early results of a windowed step: at every multiple of `every_ms` that the watermark passes, the rows
-    /// so far of each window that it stands in are judged too, beside the verdicts and without a trace in them.
+    /// so far of each open window are judged too, beside the verdicts and without a trace in them.
     ///
     /// # Errors
     /// When there is no such step, or its windows cannot have them.
