@@ -5,7 +5,7 @@
 //!               └───────┴──────┴─────────────────────────────► dead letters
 //! ```
 //!
-//! A lane is a pure state machine. Its verdicts are a function of the records (offset, timestamp, key, value) and the
+//! A lane is a pure state machine. Its verdicts are a function of the records (offset, timestamp, key, value, origin) and the
 //! recorded events between them ([`crate::event`]), the plan, the model files and the secret: byte for byte the same
 //! however the records are cut into calls of [`Lane::step`] and wherever it was [`Lane::snapshot`]ted and [`Lane::restore`]d in between.
 

@@ -8,7 +8,7 @@ mod sum_model;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use avouch_engine::decode::RawRecord;
+use avouch_engine::decode::{RawRecord, RecordOrigin};
 use avouch_engine::event::{LaneEvent, Tick};
 use avouch_engine::lane::{Lane, Output};
 use avouch_engine::plan::LanePlan;
@@ -127,6 +127,7 @@ fn early_plan() -> Arc<LanePlan> {
 struct Record {
     broker: i64,
     value: Option<String>,
+    origin: Option<RecordOrigin>,
 }
 
 fn records() -> impl Strategy<Value = Vec<Record>> {
@@ -154,9 +155,22 @@ fn records() -> impl Strategy<Value = Vec<Record>> {
                         x.map_or("null".to_owned(), |x| x.to_string())
                     )),
                 };
-                Record { broker: now, value }
+                Record { broker: now, value, origin: None }
             })
             .collect()
+    })
+}
+
+/// The same, or copies from three partitions: some copied late, after pauses, or not at all for a while.
+fn copies() -> impl Strategy<Value = Vec<Record>> {
+    let copying = proptest::collection::vec((0i32..3, 0i64..60_000), 160);
+    (records(), any::<bool>(), copying).prop_map(|(mut records, copied, copying)| {
+        let mut now = 1_800_000_000_000i64;
+        for (record, (partition, pause)) in records.iter_mut().zip(copying).filter(|_| copied) {
+            now += if pause < 50_000 { pause / 10 } else { pause };
+            record.origin = Some(RecordOrigin { partition, copied_ms: now });
+        }
+        records
     })
 }
 
@@ -169,6 +183,7 @@ fn raw(records: &[Record], from: usize) -> Vec<RawRecord<'_>> {
             timestamp: r.broker,
             key: None,
             value: r.value.as_deref().map(str::as_bytes),
+            origin: r.origin,
         })
         .collect()
 }
@@ -229,7 +244,7 @@ proptest! {
 
     #[test]
     fn any_cutting_gives_the_same_bytes(
-        records in records(),
+        records in copies(),
         ticks in ticks(),
         cuts in proptest::collection::vec(0usize..160, 0..40),
     ) {
@@ -314,6 +329,7 @@ fn windows_hold_exactly_the_rows_of_their_time() {
             Record {
                 broker: ts + 2_000,
                 value: Some(format!("{{\"device\":\"d{}\",\"ts\":{ts},\"x\":{},\"n\":{}}}", i % 2, i, 1 + i % 4)),
+                origin: None,
             }
         })
         .collect();
@@ -350,6 +366,7 @@ fn early_results_hold_exactly_the_rows_so_far() {
         .map(|i| Record {
             broker: ts(i) + 2_000,
             value: Some(format!("{{\"device\":\"d{}\",\"ts\":{},\"x\":{i},\"n\":{}}}", i % 2, ts(i), n(i))),
+            origin: None,
         })
         .collect();
     let mut lane = Lane::new(early_plan(), 0, secret());
@@ -418,6 +435,51 @@ fn early_results_hold_exactly_the_rows_so_far() {
         }
     }
     assert!(compared > 20, "{compared}");
+}
+
+/// A process that copies is killed, and its partition stands still while the other goes on by minutes: nothing of it is late,
+/// and every window has the rows of both. One that is silent for too long holds nobody back.
+#[test]
+fn a_lane_waits_for_the_source_partition_that_is_behind() {
+    let t0 = 1_700_000_000_000i64 / 70_000 * 70_000;
+    let copy = |partition: i32, second: i64, copied: i64| Record {
+        broker: t0 + second * 1_000,
+        value: Some(format!("{{\"device\":\"d{partition}\",\"ts\":{},\"x\":1.5,\"n\":1}}", t0 + second * 1_000)),
+        origin: Some(RecordOrigin { partition, copied_ms: t0 + copied }),
+    };
+    // Both at hand; then a minute of copying in which ten minutes of one come; then the other.
+    let mut records: Vec<Record> = (0..20).flat_map(|s| [copy(0, s, s * 10), copy(1, s, s * 10)]).collect();
+    records.extend((20..620).map(|s| copy(0, s, 200 + (s - 20) * 100)));
+    records.extend((20..620).map(|s| copy(1, s, 60_200 + s)));
+    let judged = |records: &[Record]| {
+        let mut lane = Lane::new(plan(), 0, secret());
+        let mut out = Output::default();
+        lane.step(&raw(records, 0), &mut out).unwrap();
+        let rows: BTreeMap<(String, u64, String), u64> = out
+            .verdicts
+            .iter()
+            .filter(|v| v.evidence.step != "c")
+            .map(|v| ((v.evidence.step.clone(), v.verdict.window_end, v.evidence.device.clone()), v.evidence.rows))
+            .collect();
+        (out.dead.len(), rows, lane.watermark().unwrap())
+    };
+    let (dead, apart, watermark) = judged(&records);
+    let mut together = records.clone();
+    together.sort_by_key(|r| (r.broker, r.origin.unwrap().partition));
+    together.iter_mut().for_each(|r| r.origin = None);
+    assert_eq!((dead, watermark), (0, t0 + 617_000));
+    assert_eq!((0, apart, watermark), judged(&together));
+
+    // The same without a word of where they were copied from: all of the other is late.
+    records.iter_mut().for_each(|r| r.origin = None);
+    assert!(judged(&records).0 > 500);
+
+    // Two minutes of copying, and it is not waited for.
+    let mut silent: Vec<Record> = (0..20).flat_map(|s| [copy(0, s, s * 10), copy(1, s, s * 10)]).collect();
+    silent.extend((20..620).map(|s| copy(0, s, 200 + (s - 20) * 250)));
+    assert_eq!(judged(&silent).2, t0 + 617_000);
+    silent.push(copy(1, 20, 150_300));
+    assert_eq!((judged(&silent).0, judged(&silent).2), (1, t0 + 617_000), "late, as any row of that time");
 }
 
 #[test]
