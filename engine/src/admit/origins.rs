@@ -75,19 +75,19 @@ impl Origins {
             None => same = false,
         }
         if !same {
-            self.look(time);
+            self.look();
         }
         self.behind
     }
 
     /// Who is furthest behind, and until when that is so if nothing comes.
     #[cold]
-    fn look(&mut self, time: i64) {
+    fn look(&mut self) {
         let waited_for = self.reached.values().filter(|r| self.now - r.seen <= ORIGIN_WAIT_MS);
         let (behind, oldest) =
             waited_for.fold((i64::MAX, self.now), |(time, seen), r| (time.min(r.time), seen.min(r.seen)));
-        // The row that has just come is among them.
-        self.behind = if behind == i64::MAX { time } else { behind };
+        // That of the row that has just come is among them.
+        self.behind = behind;
         self.until = Some(oldest + ORIGIN_WAIT_MS);
     }
 
