@@ -121,6 +121,7 @@ proptest! {
             verdicts: out.verdicts[..verdicts].to_vec(),
             dead: out.dead[..dead].to_vec(),
             events: out.events[..events].to_vec(),
+            ..Output::default()
         };
         let mut replay = Replay::new(out.events[events..].to_vec());
         let mut restored = Lane::restore(plan, 0, secret(), &snapshot).unwrap();
