@@ -65,7 +65,13 @@ fn main() -> Result<(), Box<dyn Error>> {
     let records: Vec<RawRecord<'_>> = rows
         .iter()
         .enumerate()
-        .map(|(i, r)| RawRecord { offset: i as i64, timestamp: i64::MAX / 2, key: None, value: Some(r.as_bytes()) })
+        .map(|(i, r)| RawRecord {
+            offset: i as i64,
+            timestamp: i64::MAX / 2,
+            key: None,
+            value: Some(r.as_bytes()),
+            origin: None,
+        })
         .collect();
     let sliding =
         |size_s: i64, every_s: i64| WindowSpec::Sliding { size_ms: size_s * 1_000, every_ms: every_s * 1_000 };

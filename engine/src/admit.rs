@@ -8,11 +8,19 @@
 //! timestamp. This rests on the timestamp being the broker's (`message.timestamp.type=LogAppendTime`). Where it is the
 //! producer's (`CreateTime`, Kafka's default), a producer whose own clock is fast vouches for itself: nothing here can
 //! tell its rows from time that really went on.
+//!
+//! Where records were repartitioned, those of several source partitions meet in one lane, copied by processes that go at
+//! paces of their own. Then time is kept by source partition, and the lane's goes no further than the one furthest behind:
+//! see [`Origins`].
+
+mod origins;
 
 use crate::codec::{CodecError, Reader, Writer};
 use crate::dead_letter::DeadReason;
-use crate::decode::{RowError, format_timestamp};
+use crate::decode::{RecordOrigin, RowError, format_timestamp};
 use crate::spec::WindowSpec;
+
+pub use origins::{ORIGIN_WAIT_MS, Origins};
 
 /// Event-time admission of one lane.
 #[derive(Debug, Clone)]
@@ -23,13 +31,21 @@ pub struct Admission {
     /// The highest time that an admitted row reached (its event time, or its broker timestamp if that is earlier), or
     /// the one that the last tick stands for if that is higher.
     max_event_time: Option<i64>,
+    /// The times of the source partitions, where records were repartitioned; `max_event_time` follows them.
+    origins: Origins,
 }
 
 impl Admission {
     /// `windows` are those of all windowed steps: a row is late when in every one of them its last window has closed.
     /// With no windows no row is late.
     pub fn new(max_disorder_ms: i64, max_future_ms: i64, windows: Vec<WindowSpec>) -> Self {
-        Self { max_disorder: max_disorder_ms, max_future: max_future_ms, windows, max_event_time: None }
+        Self {
+            max_disorder: max_disorder_ms,
+            max_future: max_future_ms,
+            windows,
+            max_event_time: None,
+            origins: Origins::default(),
+        }
     }
 
     /// The watermark after the rows so far: no window that ends at or before it will change any more.
@@ -40,11 +56,20 @@ impl Admission {
 
     /// Admits a row or says why not. Only an admitted row advances the watermark.
     #[inline]
-    pub fn admit(&mut self, event_time: i64, broker_time: i64) -> Result<i64, RowError> {
+    pub fn admit(&mut self, event_time: i64, broker_time: i64, origin: Option<RecordOrigin>) -> Result<i64, RowError> {
         if event_time > broker_time.saturating_add(self.max_future) {
             return Err(self.future(event_time, broker_time));
         }
-        let reached = event_time.min(broker_time);
+        let mut reached = event_time.min(broker_time);
+        if let Some(origin) = origin {
+            if let Some(watermark) = self.watermark()
+                && event_time < watermark
+                && self.is_late(event_time, watermark)
+            {
+                return Err(self.late(event_time, watermark));
+            }
+            reached = self.origins.reached(origin, reached);
+        }
         match self.max_event_time {
             Some(max) if reached <= max => {
                 let watermark = max - self.max_disorder;
@@ -105,8 +130,12 @@ impl Admission {
 
     /// Writes the state into a snapshot.
     pub fn snapshot(&self, w: &mut Writer) {
-        w.u8(u8::from(self.max_event_time.is_some()));
+        let origins = !self.origins.is_empty();
+        w.u8(u8::from(self.max_event_time.is_some()) | u8::from(origins) << 1);
         w.i64(self.max_event_time.unwrap_or(0));
+        if origins {
+            self.origins.snapshot(w);
+        }
     }
 
     /// Reads what [`Admission::snapshot`] wrote.
@@ -115,9 +144,10 @@ impl Admission {
         let time = r.i64()?;
         self.max_event_time = match present {
             0 => None,
-            1 => Some(time),
+            1 | 3 => Some(time),
             other => return Err(r.invalid(format!("presence flag {other}"))),
         };
+        self.origins = if present == 3 { Origins::restore(r)? } else { Origins::default() };
         Ok(())
     }
 }

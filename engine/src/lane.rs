@@ -5,10 +5,11 @@
 //!               └───────┴──────┴─────────────────────────────► dead letters
 //! ```
 //!
-//! A lane is a pure state machine. Its verdicts are a function of the records (offset, timestamp, key, value) and the
+//! A lane is a pure state machine. Its verdicts are a function of the records (offset, timestamp, key, value, origin) and the
 //! recorded events between them ([`crate::event`]), the plan, the model files and the secret: byte for byte the same
 //! however the records are cut into calls of [`Lane::step`] and wherever it was [`Lane::snapshot`]ted and [`Lane::restore`]d in between.
 
+mod early;
 mod judge;
 mod state;
 
@@ -27,8 +28,9 @@ use crate::plan::{Input, LanePlan};
 use crate::reference::Reference;
 use crate::sql::{Memory, RowPlaces, Selection, Surroundings};
 use crate::verdict::{Hash32, LogOrigin, Secret, Severity, VerdictRecord};
-use crate::window::{FiredWindow, WindowOperator};
+use crate::window::{EarlyWindow, FiredWindow, WindowOperator};
 
+pub use early::EarlyVerdict;
 pub use state::Snapshot;
 
 /// Why a lane cannot go on. None of these comes from the contents of a record: bad records become dead letters.
@@ -121,6 +123,11 @@ pub struct Output {
     pub dead: Vec<DeadLetter>,
     /// What else happened, in order; to be recorded with the verdicts.
     pub events: Vec<LaneEvent>,
+    /// Results of windows that are still open, where the plan asks for them: no part of the log, and nothing rests on them.
+    pub early: Vec<EarlyVerdict>,
+    /// Windows whose rows so far could not be judged. That is no failure of the lane: the window may still become one that
+    /// can.
+    pub early_failed: Vec<LaneError>,
 }
 
 /// A table of features, as training sees them: one row a device and window.
@@ -148,6 +155,8 @@ pub struct Lane {
     admission: Admission,
     devices: DeviceTable,
     windows: Vec<WindowOperator>,
+    /// Windows that were looked at before they closed and are not judged yet, with their steps.
+    early: Vec<(usize, EarlyWindow)>,
     /// What row steps remember, by step; `None` for those without row functions.
     memories: Vec<Option<Memory>>,
     /// The reference tables in use, by their index in the plan.
@@ -176,7 +185,7 @@ impl Lane {
         let operators = plan
             .windows
             .iter()
-            .map(|w| WindowOperator::new(w.query.definition(w.window), &source.topic, partition))
+            .map(|w| WindowOperator::new(w.query.definition(w.window), &source.topic, partition).with_early(w.early_ms))
             .collect();
         let log_id = LogOrigin::new(&plan.pipeline, partition).log_id();
         Self {
@@ -184,6 +193,7 @@ impl Lane {
             admission,
             devices: DeviceTable::new(secret.clone(), source.device_ttl_ms),
             windows: operators,
+            early: Vec::new(),
             memories: plan.rows.iter().map(|s| s.query.memory()).collect(),
             references: vec![None; plan.references.len()],
             switches: Vec::new(),
@@ -293,8 +303,10 @@ impl Lane {
             let mut closed = Vec::new();
             operator.tick(tick.watermark_ms, &self.devices, &mut closed);
             fired.extend(closed.into_iter().map(|w| (i, w)));
+            self.early.extend(operator.take_early().into_iter().map(|w| (i, w)));
         }
         self.give(&fired, out)?;
+        self.give_early(out);
         self.devices.advance(self.last_offset, tick.watermark_ms);
         self.forget(&mut out.events);
         Ok(())
@@ -375,6 +387,7 @@ impl Lane {
         let dead = out.dead.len();
         let (fired, taken) = self.advance(records, &mut out.dead)?;
         self.give(&fired, out)?;
+        self.give_early(out);
         self.forget(&mut out.events);
         for letter in &out.dead[dead..] {
             self.counters.dead[letter.reason.index()] += 1;
@@ -398,6 +411,7 @@ impl Lane {
             for (_, window) in fired.iter().filter(|(i, _)| *i == step) {
                 out.push(self.feature_rows(step, window)?);
             }
+            self.early.clear();
             self.forget(&mut Vec::new());
             rest = &rest[taken..];
         }
@@ -504,6 +518,7 @@ impl Lane {
                 .map_err(|e| step_error(&step.name, &e))?;
             failed.extend(errors.into_iter().map(|(row, why)| (row, format!("step \"{}\": {why}", step.name))));
             fired.extend(closed.into_iter().map(|w| (i, w)));
+            self.early.extend(operator.take_early().into_iter().map(|w| (i, w)));
         }
         // By the row that closed them, then by step: independent of how the rows were cut into batches.
         fired.sort_by_key(|(step, w)| (w.at, *step));

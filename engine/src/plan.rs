@@ -50,6 +50,8 @@ pub struct WindowStep {
     pub input: Input,
     /// The window.
     pub window: WindowSpec,
+    /// Early results at every multiple of so many milliseconds that the watermark passes; see [`LanePlan::with_early`].
+    pub early_ms: Option<i64>,
     /// The query.
     pub query: WindowedQuery,
     /// The references its rows were joined with on the way, as indices into [`LanePlan::references`], ascending.
@@ -206,6 +208,26 @@ impl LanePlan {
         self
     }
 
+    /// The plan with early results of a windowed step: at every multiple of `every_ms` that the watermark passes, the rows
+    /// so far of each open window are judged too, beside the verdicts and without a trace in them.
+    ///
+    /// # Errors
+    /// When there is no such step, or its windows cannot have them.
+    pub fn with_early(mut self, step: &str, every_ms: i64) -> Result<Self, PlanError> {
+        let fail = |message: &str| Err(PlanError::new(step, message));
+        let Some(found) = self.windows.iter_mut().find(|w| w.name == step) else {
+            return fail("it has no window, so there is nothing to judge early");
+        };
+        if matches!(found.window, WindowSpec::Session { .. }) {
+            return fail("early results are for tumbling and sliding windows; a session's end is not known before");
+        }
+        if every_ms <= 0 || every_ms >= found.window.size_ms() {
+            return fail("early results come at an interval longer than zero and shorter than the window");
+        }
+        found.early_ms = Some(every_ms);
+        Ok(self)
+    }
+
     fn input(&self, step: &SqlStepSpec) -> Option<Input> {
         if step.from == self.source.name {
             return Some(Input::Source);
@@ -281,7 +303,7 @@ impl LanePlan {
         let time = find(self.time, "time column", &self.source.time).unwrap_or(usize::MAX);
         let query = WindowedQuery::plan(&step.sql, &step.from, schema, key, time).map_err(fail)?;
         let references = self.joined(input).to_vec();
-        self.windows.push(WindowStep { name: step.name.clone(), input, window, query, references });
+        self.windows.push(WindowStep { name: step.name.clone(), input, window, early_ms: None, query, references });
         Ok(())
     }
 }

@@ -8,7 +8,7 @@ mod sum_model;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use avouch_engine::decode::RawRecord;
+use avouch_engine::decode::{RawRecord, RecordOrigin};
 use avouch_engine::event::{LaneEvent, Tick};
 use avouch_engine::lane::{Lane, Output};
 use avouch_engine::plan::LanePlan;
@@ -29,7 +29,7 @@ fn field(name: &str, ty: FieldType, required: bool) -> FieldSpec {
 
 /// Windowed steps of every kind over a filtering and computing step: their verdicts interleave in one log. Rows come up to
 /// a second later than the disorder allows, so that some change windows that were partly computed already.
-fn plan() -> Arc<LanePlan> {
+fn planned() -> LanePlan {
     let sql = |name: &str, from: &str, sql: &str, window| SqlStepSpec {
         name: name.into(),
         from: from.into(),
@@ -108,13 +108,26 @@ fn plan() -> Arc<LanePlan> {
             score("d", "long", &["e", "l", "r", "s", "u"]),
         ],
     };
-    Arc::new(LanePlan::new(&spec).unwrap())
+    LanePlan::new(&spec).unwrap()
+}
+
+fn plan() -> Arc<LanePlan> {
+    Arc::new(planned())
+}
+
+/// With early results at instants that fit `every`, that do not, and that are further apart than it.
+fn early_plan() -> Arc<LanePlan> {
+    let plan = [("fast", 1_000), ("slow", 1_500), ("long", 4_000)]
+        .into_iter()
+        .try_fold(planned(), |plan, (step, every_ms)| plan.with_early(step, every_ms));
+    Arc::new(plan.unwrap())
 }
 
 #[derive(Debug, Clone)]
 struct Record {
     broker: i64,
     value: Option<String>,
+    origin: Option<RecordOrigin>,
 }
 
 fn records() -> impl Strategy<Value = Vec<Record>> {
@@ -142,9 +155,22 @@ fn records() -> impl Strategy<Value = Vec<Record>> {
                         x.map_or("null".to_owned(), |x| x.to_string())
                     )),
                 };
-                Record { broker: now, value }
+                Record { broker: now, value, origin: None }
             })
             .collect()
+    })
+}
+
+/// The same, or copies from three partitions: some copied late, after pauses, or not at all for a while.
+fn copies() -> impl Strategy<Value = Vec<Record>> {
+    let copying = proptest::collection::vec((0i32..3, 0i64..60_000), 160);
+    (records(), any::<bool>(), copying).prop_map(|(mut records, copied, copying)| {
+        let mut now = 1_800_000_000_000i64;
+        for (record, (partition, pause)) in records.iter_mut().zip(copying).filter(|_| copied) {
+            now += if pause < 50_000 { pause / 10 } else { pause };
+            record.origin = Some(RecordOrigin { partition, copied_ms: now });
+        }
+        records
     })
 }
 
@@ -157,6 +183,7 @@ fn raw(records: &[Record], from: usize) -> Vec<RawRecord<'_>> {
             timestamp: r.broker,
             key: None,
             value: r.value.as_deref().map(str::as_bytes),
+            origin: r.origin,
         })
         .collect()
 }
@@ -176,6 +203,8 @@ struct Left {
     dead: Vec<Vec<u8>>,
     events: Vec<LaneEvent>,
     snapshot: Vec<u8>,
+    /// In words, which tell all numbers apart and hold NaN to be NaN.
+    early: Vec<String>,
 }
 
 /// Everything a run leaves behind, as bytes.
@@ -206,6 +235,7 @@ fn run(plan: &Arc<LanePlan>, records: &[Record], ticks: &BTreeMap<usize, i64>, c
         dead: out.dead.iter().map(|d| d.to_bytes()).collect(),
         events: out.events,
         snapshot: lane.snapshot().bytes,
+        early: out.early.iter().map(|e| format!("{e:?}")).collect(),
     }
 }
 
@@ -214,11 +244,11 @@ proptest! {
 
     #[test]
     fn any_cutting_gives_the_same_bytes(
-        records in records(),
+        records in copies(),
         ticks in ticks(),
         cuts in proptest::collection::vec(0usize..160, 0..40),
     ) {
-        let plan = plan();
+        let plan = early_plan();
         let whole = run(&plan, &records, &ticks, &[], false);
         let each: Vec<usize> = (0..records.len()).collect();
         prop_assert_eq!(&run(&plan, &records, &ticks, &cuts, false), &whole);
@@ -240,6 +270,20 @@ proptest! {
         lane.step(&raw(&records[from..], from), &mut out).unwrap();
         prop_assert_eq!(out.verdicts.iter().map(|v| v.to_bytes()).collect::<Vec<_>>(), whole.verdicts);
         prop_assert_eq!(out.events, whole.events);
+    }
+
+    #[test]
+    fn early_results_leave_no_trace(
+        records in records(),
+        ticks in ticks(),
+        cuts in proptest::collection::vec(0usize..160, 0..40),
+        restore in any::<bool>(),
+    ) {
+        let without = run(&plan(), &records, &ticks, &[], false);
+        let with = run(&early_plan(), &records, &ticks, &cuts, restore);
+        prop_assert!(without.early.is_empty());
+        // Verdicts, dead letters, events, counters and state, to the byte.
+        prop_assert_eq!(Left { early: Vec::new(), ..with }, without);
     }
 
     #[test]
@@ -285,6 +329,7 @@ fn windows_hold_exactly_the_rows_of_their_time() {
             Record {
                 broker: ts + 2_000,
                 value: Some(format!("{{\"device\":\"d{}\",\"ts\":{ts},\"x\":{},\"n\":{}}}", i % 2, i, 1 + i % 4)),
+                origin: None,
             }
         })
         .collect();
@@ -308,6 +353,141 @@ fn windows_hold_exactly_the_rows_of_their_time() {
         let seen = v.evidence.features.iter().find(|f| &*f.name == "q").unwrap().value;
         assert!((seen - rms).abs() <= 1e-9 * rms, "{seen} {rms}");
     }
+}
+
+/// Early results, computed naively: at each row that takes the watermark over a multiple, all rows so far of each window
+/// that began before that multiple and ends after the watermark.
+#[test]
+fn early_results_hold_exactly_the_rows_so_far() {
+    let t0 = 1_700_000_000_000i64 / 70_000 * 70_000;
+    let ts = |i: i64| t0 + i * 250 - if i % 3 == 0 { 1_900 } else { 0 } + if i > 120 { 9_000 } else { 0 };
+    let n = |i: i64| 1 + i % 4;
+    let records: Vec<Record> = (0..200)
+        .map(|i| Record {
+            broker: ts(i) + 2_000,
+            value: Some(format!("{{\"device\":\"d{}\",\"ts\":{},\"x\":{i},\"n\":{}}}", i % 2, ts(i), n(i))),
+            origin: None,
+        })
+        .collect();
+    let mut lane = Lane::new(early_plan(), 0, secret());
+    let mut out = Output::default();
+    lane.step(&raw(&records, 0), &mut out).unwrap();
+    assert!(out.dead.is_empty() && out.early_failed.is_empty(), "{:?} {:?}", out.dead, out.early_failed);
+
+    // Model step, size, every, early, which rows it takes and how many there must be.
+    type Step = (&'static str, i64, i64, i64, fn(i64) -> bool, usize);
+    let steps: [Step; 3] = [
+        ("a", 5_000, 2_000, 1_000, |_| true, 2),
+        ("b", 7_000, 7_000, 1_500, |n| n != 3, 1),
+        ("d", 16_500, 1_000, 4_000, |_| true, 1),
+    ];
+    let mut expected = Vec::new();
+    let mut before: Option<i64> = None;
+    for i in 0..200 {
+        let now = before.unwrap_or(i64::MIN).max(ts(i) - 2_000);
+        for (step, size, every, early, takes, least) in steps {
+            if before.is_none_or(|b| b.div_euclid(early) == now.div_euclid(early)) {
+                continue;
+            }
+            let mut start = (now - size).div_euclid(every) * every + every;
+            while start < now - now.rem_euclid(early) {
+                for device in 0..2 {
+                    let rows: Vec<i64> = (0..=i)
+                        .filter(|j| j % 2 == device && takes(n(*j)) && (start..start + size).contains(&ts(*j)))
+                        .collect();
+                    if rows.len() >= least {
+                        let last = rows.iter().max().copied().unwrap();
+                        expected.push((step.to_owned(), now, start, format!("d{device}"), rows.len() as u64, last));
+                    }
+                }
+                start += every;
+            }
+        }
+        before = Some(now);
+    }
+    let seen: Vec<_> = out
+        .early
+        .iter()
+        .map(|e| {
+            let size = e.window_end - e.window_start;
+            assert!(e.window_start < e.as_of && e.as_of < e.window_end, "{e:?}");
+            assert_eq!(size, steps.iter().find(|s| *s.0 == *e.evidence.step).unwrap().1);
+            let v = &e.evidence;
+            (v.step.to_string(), e.as_of, e.window_start, v.device.clone(), v.rows, v.last_offset)
+        })
+        .collect();
+    assert!(expected.len() > 500, "{}", expected.len());
+    assert_eq!(seen, expected);
+
+    // The last look at a window that no row came to after it says what its verdict says.
+    let mut compared = 0;
+    for v in &out.verdicts {
+        let same = |e: &&avouch_engine::lane::EarlyVerdict| {
+            e.evidence.step == v.evidence.step
+                && e.evidence.device == v.evidence.device
+                && e.window_start == v.verdict.window_start as i64
+                && e.evidence.rows == v.evidence.rows
+        };
+        if let Some(early) = out.early.iter().rfind(same) {
+            assert_eq!(format!("{:?}", early.evidence), format!("{:?}", v.evidence), "the same bits");
+            assert_eq!((early.severity.code(), early.class), (v.verdict.severity, v.verdict.class));
+            compared += 1;
+        }
+    }
+    assert!(compared > 20, "{compared}");
+}
+
+/// A process that copies is killed, and its partition stands still while the other goes on by minutes: nothing of it is late,
+/// and every window has the rows of both. One that is silent for too long holds nobody back.
+#[test]
+fn a_lane_waits_for_the_source_partition_that_is_behind() {
+    let t0 = 1_700_000_000_000i64 / 70_000 * 70_000;
+    let copy = |partition: i32, second: i64, copied: i64| Record {
+        broker: t0 + second * 1_000,
+        value: Some(format!("{{\"device\":\"d{partition}\",\"ts\":{},\"x\":1.5,\"n\":1}}", t0 + second * 1_000)),
+        origin: Some(RecordOrigin { partition, copied_ms: t0 + copied }),
+    };
+    // Both at hand; then a minute of copying in which ten minutes of one come; then the other.
+    let mut records: Vec<Record> = (0..20).flat_map(|s| [copy(0, s, s * 10), copy(1, s, s * 10)]).collect();
+    records.extend((20..620).map(|s| copy(0, s, 200 + (s - 20) * 100)));
+    records.extend((20..620).map(|s| copy(1, s, 60_200 + s)));
+    let judged = |records: &[Record]| {
+        let mut lane = Lane::new(plan(), 0, secret());
+        let mut out = Output::default();
+        lane.step(&raw(records, 0), &mut out).unwrap();
+        let rows: BTreeMap<(String, u64, String), u64> = out
+            .verdicts
+            .iter()
+            .filter(|v| &*v.evidence.step != "c")
+            .map(|v| ((v.evidence.step.to_string(), v.verdict.window_end, v.evidence.device.clone()), v.evidence.rows))
+            .collect();
+        (out.dead.len(), rows, lane.watermark().unwrap())
+    };
+    let (dead, apart, watermark) = judged(&records);
+    let mut together = records.clone();
+    together.sort_by_key(|r| (r.broker, r.origin.unwrap().partition));
+    together.iter_mut().for_each(|r| r.origin = None);
+    assert_eq!((dead, watermark), (0, t0 + 617_000));
+    assert_eq!((0, apart, watermark), judged(&together));
+
+    // The same without a word of where they were copied from: all of the other is late.
+    records.iter_mut().for_each(|r| r.origin = None);
+    assert!(judged(&records).0 > 500);
+
+    // Two minutes of copying, and it is not waited for.
+    let mut silent: Vec<Record> = (0..20).flat_map(|s| [copy(0, s, s * 10), copy(1, s, s * 10)]).collect();
+    silent.extend((20..620).map(|s| copy(0, s, 200 + (s - 20) * 250)));
+    assert_eq!(judged(&silent).2, t0 + 617_000);
+    silent.push(copy(1, 20, 150_300));
+    assert_eq!((judged(&silent).0, judged(&silent).2), (1, t0 + 617_000), "late, as any row of that time");
+}
+
+#[test]
+fn early_results_are_refused_where_there_can_be_none() {
+    let refused = |step: &str, every_ms: i64| planned().with_early(step, every_ms).unwrap_err().to_string();
+    insta::assert_snapshot!(
+        [refused("visits", 1_000), refused("clean", 1_000), refused("slow", 7_000), refused("slow", 0)].join("\n")
+    );
 }
 
 #[test]

@@ -86,7 +86,13 @@ fn run(plan: &Arc<LanePlan>, inputs: &[Input], cuts: &[usize], restore: bool) ->
     let flush = |lane: &mut Lane, waiting: &mut Vec<(i64, i64, String)>, out: &mut Output| {
         let records: Vec<RawRecord<'_>> = waiting
             .iter()
-            .map(|(offset, at, v)| RawRecord { offset: *offset, timestamp: *at, key: None, value: Some(v.as_bytes()) })
+            .map(|(offset, at, v)| RawRecord {
+                offset: *offset,
+                timestamp: *at,
+                key: None,
+                value: Some(v.as_bytes()),
+                origin: None,
+            })
             .collect();
         lane.step(&records, out).unwrap();
         drop(records);

@@ -195,6 +195,7 @@ fn can_be_computed_from_rows_and_definition() {
                 timestamp: i64::MAX / 2,
                 key: None,
                 value: Some(t.as_bytes()),
+                origin: None,
             })
             .collect();
         for (i, batch) in records.chunks(17).enumerate() {

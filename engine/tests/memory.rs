@@ -123,7 +123,7 @@ fn report(lane: &mut Lane, devices: usize, at: i64, next_offset: &mut i64) {
                 let value = &text.as_bytes()[start..end];
                 start = end;
                 *next_offset += 1;
-                RawRecord { offset: *next_offset - 1, timestamp: at, key: None, value: Some(value) }
+                RawRecord { offset: *next_offset - 1, timestamp: at, key: None, value: Some(value), origin: None }
             })
             .collect();
         let mut out = Output::default();

@@ -200,7 +200,7 @@ fn a_change_is_recorded_where_it_happens_and_shows_in_the_evidence() {
 }
 
 fn record(offset: i64, value: &str) -> RawRecord<'_> {
-    RawRecord { offset, timestamp: T0 + offset * 300, key: None, value: Some(value.as_bytes()) }
+    RawRecord { offset, timestamp: T0 + offset * 300, key: None, value: Some(value.as_bytes()), origin: None }
 }
 
 /// Verdicts, events and snapshot of rows with changes of the table after some of them.

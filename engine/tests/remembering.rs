@@ -302,7 +302,13 @@ fn run(plan: &Arc<LanePlan>, rows: &Made, cuts: &[usize], restore: bool) -> Left
     let records: Vec<RawRecord<'_>> = values
         .iter()
         .enumerate()
-        .map(|(i, (now, v))| RawRecord { offset: i as i64, timestamp: *now, key: None, value: Some(v.as_bytes()) })
+        .map(|(i, (now, v))| RawRecord {
+            offset: i as i64,
+            timestamp: *now,
+            key: None,
+            value: Some(v.as_bytes()),
+            origin: None,
+        })
         .collect();
     let mut lane = Lane::new(plan.clone(), 0, secret());
     let mut out = Output::default();

@@ -100,6 +100,7 @@ proptest! {
                     let value = row(&char::from(b'a' + device).to_string(), now, *dt as f64);
                     let raw = RawRecord {
                         offset: offset(records.len()), timestamp: now, key: None, value: Some(value.as_bytes()),
+                        origin: None,
                     };
                     lane.step(&[raw], &mut out).unwrap();
                     records.push((now, value));
@@ -120,6 +121,7 @@ proptest! {
             verdicts: out.verdicts[..verdicts].to_vec(),
             dead: out.dead[..dead].to_vec(),
             events: out.events[..events].to_vec(),
+            ..Output::default()
         };
         let mut replay = Replay::new(out.events[events..].to_vec());
         let mut restored = Lane::restore(plan, 0, secret(), &snapshot).unwrap();
@@ -131,6 +133,7 @@ proptest! {
         for piece in records[at..].chunks(piece).enumerate().map(|(i, p)| (at + i * piece, p)) {
             let raw: Vec<RawRecord<'_>> = piece.1.iter().enumerate().map(|(i, (timestamp, value))| RawRecord {
                 offset: offset(piece.0 + i), timestamp: *timestamp, key: None, value: Some(value.as_bytes()),
+                origin: None,
             }).collect();
             let mut rest = raw.as_slice();
             while !rest.is_empty() {
@@ -158,6 +161,7 @@ fn an_input_whose_record_is_gone_stops_the_lane() {
         timestamp: T0 + n as i64,
         key: None,
         value: Some(values[n].as_bytes()),
+        origin: None,
     };
     let mut replay = Replay::new([LaneEvent::Tick(Tick { after_offset: 1, watermark_ms: T0 + 5_000 })]);
     assert_eq!(replay.before(&[raw(0), raw(1), raw(2)]).unwrap(), 2);

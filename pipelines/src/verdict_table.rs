@@ -14,16 +14,20 @@
 //! | `model_hash`, `config_hash`, `input_digest`, `evidence_hash`, `salt`, `entry` | text | 64 hexadecimal digits |
 //! | `features` | list of (`name`, `value`, `expected`, `contribution`) | in the archive |
 //! | each feature by its name | double | for `where`; null in verdicts of steps without it |
+//!
+//! Of an early result `where` sees the same columns; what only a verdict has is null: `index`, `seq`, `device_id`,
+//! `input_digest`, `evidence_hash`, `salt`, `entry`, `config_hash`.
 
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, Float64Array, Int32Array, Int64Array, ListArray, RecordBatch, StringArray, StructArray,
-    TimestampMillisecondArray,
+    ArrayRef, Float64Array, Int32Array, Int64Array, ListArray, RecordBatch, RecordBatchOptions, StringArray,
+    StructArray, TimestampMillisecondArray, new_null_array,
 };
 use arrow::buffer::OffsetBuffer;
 use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef, TimeUnit};
 use arrow::error::ArrowError;
+use avouch_engine::lane::EarlyVerdict;
 use avouch_engine::verdict::{FeatureEvidence, Hash32, Severity, VerdictRecord};
 
 use crate::lang::hex;
@@ -124,7 +128,8 @@ pub fn severity_name(r: &VerdictRecord) -> &'static str {
 
 /// The columns that `where` sees: the plain ones, then the features that are not named like one of them.
 pub fn condition_schema(features: &[String]) -> SchemaRef {
-    let mut fields = plain_fields();
+    // Early results lack some.
+    let mut fields: Vec<Field> = plain_fields().into_iter().map(|f| f.with_nullable(true)).collect();
     for name in features {
         if fields.iter().all(|f| f.name() != name) {
             fields.push(Field::new(name, DataType::Float64, true));
@@ -146,6 +151,52 @@ pub fn condition_rows(schema: &SchemaRef, log: &str, records: &[&VerdictRecord])
         columns.push(Arc::new(records.iter().map(value).collect::<Float64Array>()));
     }
     RecordBatch::try_new(schema.clone(), columns)
+}
+
+/// [`condition_rows`] of early results.
+///
+/// # Errors
+/// None for a schema of [`condition_schema`].
+pub fn early_rows(schema: &SchemaRef, log: &str, results: &[&EarlyVerdict]) -> Result<RecordBatch, ArrowError> {
+    let text = |f: &dyn Fn(&EarlyVerdict) -> String| -> ArrayRef {
+        Arc::new(results.iter().map(|r| Some(f(r))).collect::<StringArray>())
+    };
+    let int = |f: &dyn Fn(&EarlyVerdict) -> i64| -> ArrayRef {
+        Arc::new(results.iter().map(|r| Some(f(r))).collect::<Int64Array>())
+    };
+    let number = |f: &dyn Fn(&EarlyVerdict) -> Option<f64>| -> ArrayRef {
+        Arc::new(results.iter().map(|r| f(r).and_then(finite)).collect::<Float64Array>())
+    };
+    let at = |f: &dyn Fn(&EarlyVerdict) -> i64| -> ArrayRef {
+        let values = results.iter().map(|r| Some(f(r)));
+        Arc::new(values.collect::<TimestampMillisecondArray>().with_timezone("+00:00"))
+    };
+    let own = plain_fields().len();
+    let column = |(i, field): (usize, &Arc<Field>)| -> ArrayRef {
+        match field.name().as_str() {
+            // A column of its own goes before a feature of the same name.
+            name if i >= own => number(&|r| r.evidence.features.iter().find(|f| *f.name == *name).map(|f| f.value)),
+            "log" => text(&|_| log.to_owned()),
+            "device" => text(&|r| r.evidence.device.clone()),
+            "step" => text(&|r| r.evidence.step.to_string()),
+            "window_start" => at(&|r| r.window_start),
+            "window_end" => at(&|r| r.window_end),
+            "severity" => text(&|r| r.severity.name().to_owned()),
+            "class" => text(&|r| class_name(r.class).to_owned()),
+            "score" => number(&|r| Some(r.evidence.score)),
+            "p_value" => number(&|r| Some(r.evidence.p_value)),
+            "rows" => int(&|r| r.evidence.rows as i64),
+            "topic" => text(&|r| r.evidence.topic.to_string()),
+            "partition" => Arc::new(results.iter().map(|r| Some(r.evidence.partition)).collect::<Int32Array>()),
+            "first_offset" => int(&|r| r.evidence.first_offset),
+            "last_offset" => int(&|r| r.evidence.last_offset),
+            "model_hash" => text(&|r| hex(&r.model_hash)),
+            _ => new_null_array(field.data_type(), results.len()),
+        }
+    };
+    let columns = schema.fields().iter().enumerate().map(column).collect();
+    let options = RecordBatchOptions::new().with_row_count(Some(results.len()));
+    RecordBatch::try_new_with_options(schema.clone(), columns, &options)
 }
 
 /// The rows of the archive.
@@ -229,6 +280,21 @@ mod tests {
         assert_eq!(holds("severity = 'critical' AND index > 7"), [false, true]);
         assert_eq!(holds("temp_mean BETWEEN 40 AND 41 AND p_value < 0.3"), [true, true]);
         assert_eq!(holds("rms IS NULL AND score IS NULL"), [true, true]);
+        let early = EarlyVerdict {
+            as_of: 30_000,
+            window_start: 0,
+            window_end: 60_000,
+            class: 1,
+            severity: Severity::Critical,
+            model_hash: [2; 32],
+            evidence: a.evidence.clone(),
+        };
+        let early = early_rows(&schema, "avouch/p/3", &[&early]).unwrap();
+        let holds_early = |condition: &str| {
+            avouch_engine::sql::Condition::plan(condition, TABLE, schema.clone()).unwrap().holds(&early).unwrap()
+        };
+        assert_eq!(holds_early("severity = 'critical' AND temp_mean > 40 AND rows = 6 AND index IS NULL"), [true]);
+        assert_eq!(holds_early("seq >= 0"), [false], "what only a verdict has is null");
         assert_eq!(holds("window_end >= '1970-01-01T00:01:00Z' AND device LIKE 'pump-%'"), [true, true]);
     }
 }

@@ -35,6 +35,7 @@ fn feed(readings: impl Iterator<Item = SimulatedReading>, mut step: impl FnMut(&
                 timestamp: r.broker_time_ms,
                 key: Some(r.device.as_bytes()),
                 value: Some(&r.payload),
+                origin: None,
             })
             .collect();
         step(&records);

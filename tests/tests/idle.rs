@@ -298,6 +298,7 @@ fn replayed(kafka: &KafkaBroker, place: &Place, partition: i32) -> Vec<Vec<u8>> 
             timestamp: r.timestamp.unwrap(),
             key: r.key.as_deref(),
             value: r.value.as_deref(),
+            origin: None,
         })
         .collect();
     let mut lane = Lane::new(plan, partition, Secret::new(SECRET.as_bytes()));

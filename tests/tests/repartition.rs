@@ -144,6 +144,10 @@ fn each_once(kafka: &KafkaBroker) -> usize {
         let mut headers = record.headers.clone();
         let origin = format!("{}/{}/{}", TOPICS.readings(), record.partition.unwrap(), record.offset);
         headers.push(("avouch.source".into(), origin.into_bytes()));
+        let copied = copy.headers.iter().rfind(|(name, _)| name == "avouch.copied").unwrap();
+        let at: u64 = std::str::from_utf8(&copied.1).unwrap().parse().unwrap();
+        assert!(at > pumps::START as u64, "it was copied at {at}");
+        headers.push(copied.clone());
         let found = device(record.value.as_deref());
         if let Some(key) = &copy.key {
             assert_eq!(Some(key), found.map(String::into_bytes).as_ref());
@@ -191,6 +195,9 @@ fn killed_in_transactions_and_asleep_it_moves_each_record_once() {
     let hurry = AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| flow(&kafka, &records, &hurry));
+        // Once a lane knows all partitions of the source it waits for them, whatever becomes of who copies them.
+        members[0].up(&place);
+        eventually("one moves records", LIMIT, || (members[0].moved() > 300.0).then_some(()));
         for kill in 1..=KILLS {
             members.iter_mut().for_each(|m| m.up(&place));
             let which = random(&mut seed) % 5;
@@ -256,6 +263,16 @@ fn killed_in_transactions_and_asleep_it_moves_each_record_once() {
         }
     }
     assert_eq!(undecodable, without);
+    // Partitions stood still for whole sessions, and by event time the others went on by minutes. Late is only what its
+    // device sent too late, by more than `max_disorder`.
+    let mut late = 0;
+    for letter in letters.iter().filter(|l| l.header("reason").as_deref() == Some("late")) {
+        let row: serde_json::Value = serde_json::from_str(&letter.text()).unwrap();
+        let arrived: i64 = letter.header("timestamp").unwrap().parse().unwrap();
+        assert!(arrived - row["ts"].as_i64().unwrap() > 5_000, "{letter:?} is late because of the copying");
+        late += 1;
+    }
+    println!("{:6.1?}  {late} rows were sent too late, none was copied too late", began.elapsed());
     let written = kafka.read(THROUGH, Isolation::Uncommitted).len();
     assert!(written > records.len(), "no kill has hit a transaction");
     println!(

@@ -12,12 +12,12 @@
 //!
 //! A batch is offered until it is answered with 2xx, so it may arrive twice: a receiver that remembers the key drops the
 //! repeat of a whole batch, and `log` with `index` in each verdict tells verdicts apart for good, however they were cut
-//! into batches.
+//! into batches. Early results come in requests of their own, whose key is made of their contents.
 
 use std::time::Duration;
 
 use hmac::{Hmac, KeyInit, Mac};
-use sha2::Sha256;
+use sha2::{Digest as _, Sha256};
 
 use super::post::Endpoint;
 use crate::delivery::Failure;
@@ -68,7 +68,22 @@ impl Webhook {
     /// # Errors
     /// [`Failure::Refused`] when it refuses at least one of the verdicts, [`Failure::Down`].
     pub async fn post(&self, batch: WebhookBatch<'_>) -> Result<(), Failure> {
-        let (key, body) = (batch.key(), batch.body().into_bytes());
+        self.send(batch.key(), batch.body()).await
+    }
+
+    /// Posts early results of a log: what is in no log has no index to be known by, so its key is
+    /// `<log>/<sink>/early/<SHA-256 of the body>`.
+    ///
+    /// # Errors
+    /// Those of [`Webhook::post`].
+    pub async fn post_early(&self, log: &str, sink: &str, results: &[String]) -> Result<(), Failure> {
+        let body = format!("[{}]", results.join(","));
+        let digest: String = Sha256::digest(&body).iter().map(|b| format!("{b:02x}")).collect();
+        self.send(format!("{log}/{sink}/early/{digest}"), body).await
+    }
+
+    async fn send(&self, key: String, body: String) -> Result<(), Failure> {
+        let body = body.into_bytes();
         let mut headers = Vec::with_capacity(2);
         if let Some(secret) = &self.secret {
             headers.push(("avouch-signature", signature(secret, &key, &body)));

@@ -174,6 +174,7 @@ impl JournalBatch {
             timestamp: arrived_ms.max(0),
             key: Some(&self.bytes[topic..value]),
             value: Some(&self.bytes[value..end]),
+            origin: None,
         }));
     }
 }

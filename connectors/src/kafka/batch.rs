@@ -248,6 +248,7 @@ impl Batch {
             timestamp: timestamp.max(0),
             key: bytes(message.key, message.key_len),
             value: bytes(message.payload, message.len),
+            origin: None,
         })
     }
 

@@ -47,6 +47,17 @@ pub struct RawRecord<'a> {
     pub key: Option<&'a [u8]>,
     /// Value.
     pub value: Option<&'a [u8]>,
+    /// Where it was copied from, and when, if it was repartitioned.
+    pub origin: Option<RecordOrigin>,
+}
+
+/// What a record that was repartitioned says of the copying. Part of the input log, so time judged by it is no clock's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RecordOrigin {
+    /// The partition of the source it is a copy from.
+    pub partition: i32,
+    /// When it was copied, milliseconds since the epoch.
+    pub copied_ms: i64,
 }
 
 /// Decodes records of one row. Reused from row to row; holds no state between rows that affects results.

@@ -76,7 +76,7 @@ impl Gather {
                 None if names.text(at).is_empty() => {
                     Err(RowError { reason: DeadReason::NoDevice, detail: "the device's name is empty".into() })
                 }
-                None => admission.admit(times[at], record.timestamp),
+                None => admission.admit(times[at], record.timestamp, record.origin),
             };
             match judged {
                 Ok(watermark) => {

@@ -65,7 +65,7 @@ impl Gather {
         let Slot::Timestamp(time) = decoder.slots()[self.time] else {
             return Err(RowError::schema("the time column holds no time"));
         };
-        let watermark = admission.admit(time, record.timestamp)?;
+        let watermark = admission.admit(time, record.timestamp, record.origin)?;
         rows.offsets.push(record.offset);
         rows.times.push(time);
         rows.watermarks.push(watermark);

@@ -12,7 +12,7 @@ use crate::sha256::Messages;
 use crate::spec::DecideSpec;
 use crate::sql::Selection;
 use crate::verdict::{Evidence, FeatureEvidence, ReferenceVersion, Severity, Verdict, VerdictRecord, class, score_e6};
-use crate::window::FiredWindow;
+use crate::window::{Fired, FiredWindow};
 
 /// Devices of a window that are judged at a time: their hashes are made side by side, and what is made on the way stays
 /// in the cache.
@@ -55,45 +55,15 @@ impl Lane {
         }
         let features = self.features(step, window)?;
         for score in plan.scores.iter().filter(|s| s.input == step) {
-            let columns = columns(score, &features)?;
-            let n = columns.len();
-            let (mut x, mut expected, mut parts) = (vec![0.0; n], vec![0.0; n], vec![0.0; n]);
-            let (name, topic): (Arc<str>, Arc<str>) = (score.name.as_str().into(), plan.source.topic.as_str().into());
-            let names: Vec<Arc<str>> = score.model.features().iter().map(|f| f.as_str().into()).collect();
+            let mut judging = Judging::new(self, step, score, &features)?;
             let model_hash = score.model.hash();
             out.reserve(features.rows.len());
             for (first, group) in (0..).step_by(TOGETHER).zip(features.rows.chunks(TOGETHER)) {
                 let (start, index) = (out.len(), self.next_index);
                 let mut messages = Messages::default();
                 for (k, &row) in (first..).zip(group) {
-                    for (x, c) in x.iter_mut().zip(&columns) {
-                        *x = if c.is_null(k) { f64::NAN } else { c.value(k) };
-                    }
                     let fired = &window.devices[row as usize];
-                    let device = self.devices.name(fired.device);
-                    let s = score.model.score(device, &x, &mut expected, &mut parts);
-                    let (class, severity) = decide(&score.decide, s.value, s.p_value);
-                    let features = names.iter().zip(&x).zip(&expected).zip(&parts);
-                    let evidence = Evidence {
-                        device: device.to_owned(),
-                        step: name.clone(),
-                        topic: topic.clone(),
-                        partition: self.partition,
-                        first_offset: fired.first_offset,
-                        last_offset: fired.last_offset,
-                        rows: fired.rows,
-                        references: self.versions(step, fired.first_offset, fired.last_offset),
-                        score: s.value,
-                        p_value: s.p_value,
-                        features: features
-                            .map(|(((name, &value), &expected), &contribution)| FeatureEvidence {
-                                name: name.clone(),
-                                value,
-                                expected,
-                                contribution,
-                            })
-                            .collect(),
-                    };
+                    let Judged { class, severity, evidence } = judging.judge(self, k, fired);
                     evidence.append(&mut messages.bytes);
                     messages.end();
                     out.push(VerdictRecord {
@@ -107,7 +77,7 @@ impl Lane {
                             model_hash,
                             config_hash: plan.config_hash,
                             input_digest: fired.digest,
-                            score_e6: score_e6(s.value),
+                            score_e6: score_e6(evidence.score),
                             severity: severity.code(),
                             class,
                             // Both are made for the whole group, below.
@@ -125,6 +95,78 @@ impl Lane {
             }
         }
         Ok(())
+    }
+}
+
+/// What a step says of one device's rows in a window.
+pub(super) struct Judged {
+    pub class: u16,
+    pub severity: Severity,
+    pub evidence: Evidence,
+}
+
+/// Judges the devices of one window, one by one.
+pub(super) struct Judging<'a> {
+    step: usize,
+    score: &'a ScoreStep,
+    columns: Vec<Float64Array>,
+    x: Vec<f64>,
+    expected: Vec<f64>,
+    parts: Vec<f64>,
+    /// What all evidence has in common.
+    name: Arc<str>,
+    topic: Arc<str>,
+    names: Vec<Arc<str>>,
+}
+
+impl<'a> Judging<'a> {
+    /// By `score`, on the features of the windowed step `step`.
+    pub fn new(lane: &Lane, step: usize, score: &'a ScoreStep, features: &Selection) -> Result<Self, LaneError> {
+        let columns = columns(score, features)?;
+        let none = vec![0.0; columns.len()];
+        Ok(Self {
+            step,
+            score,
+            columns,
+            x: none.clone(),
+            expected: none.clone(),
+            parts: none,
+            name: score.name.as_str().into(),
+            topic: lane.plan.source.topic.as_str().into(),
+            names: score.model.features().iter().map(|f| f.as_str().into()).collect(),
+        })
+    }
+
+    /// The device whose features are the `k`-th and whose rows are `fired`. Changes nothing in the lane.
+    pub fn judge(&mut self, lane: &Lane, k: usize, fired: &Fired) -> Judged {
+        for (x, c) in self.x.iter_mut().zip(&self.columns) {
+            *x = if c.is_null(k) { f64::NAN } else { c.value(k) };
+        }
+        let device = lane.devices.name(fired.device);
+        let s = self.score.model.score(device, &self.x, &mut self.expected, &mut self.parts);
+        let (class, severity) = decide(&self.score.decide, s.value, s.p_value);
+        let features = self.names.iter().zip(&self.x).zip(&self.expected).zip(&self.parts);
+        let evidence = Evidence {
+            device: device.to_owned(),
+            step: self.name.clone(),
+            topic: self.topic.clone(),
+            partition: lane.partition,
+            first_offset: fired.first_offset,
+            last_offset: fired.last_offset,
+            rows: fired.rows,
+            references: lane.versions(self.step, fired.first_offset, fired.last_offset),
+            score: s.value,
+            p_value: s.p_value,
+            features: features
+                .map(|(((name, &value), &expected), &contribution)| FeatureEvidence {
+                    name: name.clone(),
+                    value,
+                    expected,
+                    contribution,
+                })
+                .collect(),
+        };
+        Judged { class, severity, evidence }
     }
 }
 

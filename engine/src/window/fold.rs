@@ -63,8 +63,9 @@ pub(super) struct Folder {
 }
 
 impl Folder {
-    /// The window of a device that begins with `pane`; its slots before `pane` are freed already. `None` if it has no rows
-    /// in it. Where a window is one pane, its digest is left zero.
+    /// The window of a device that begins with `pane`; `None` if it has no rows in it. When a window closes, slots before
+    /// `pane` are freed already; when one is looked at early, they are not. Where a window is one pane, its
+    /// digest is left zero.
     pub(super) fn window(
         &mut self,
         panes: &mut Panes,
@@ -74,7 +75,10 @@ impl Folder {
     ) -> Option<Folding> {
         let list = panes.list(device);
         let after = pane + grid.panes();
-        let (oldest, mut newest) = (list.oldest, list.newest);
+        let (mut oldest, mut newest) = (list.oldest, list.newest);
+        while oldest != NONE && panes.slots[oldest as usize].pane < pane {
+            oldest = panes.slots[oldest as usize].newer;
+        }
         if oldest == NONE || panes.slots[oldest as usize].pane >= after {
             return None;
         }

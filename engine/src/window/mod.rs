@@ -7,6 +7,7 @@
 //!   watermark ─► a window ends ─► fold of its panes ─► one row of aggregates a device    (fold, session, operator)
 //! ```
 
+mod early;
 mod fold;
 mod gather;
 mod grid;
@@ -18,6 +19,7 @@ mod snapshot;
 mod stats;
 mod words;
 
+pub use early::EarlyWindow;
 pub use gather::{CellArray, CellType, GatherSpec, GatheredRows, Keep, Reduce};
 pub use operator::{Aggregate, Column, Fired, FiredWindow, Inputs, WindowDefinition, WindowOperator};
 pub use pairs::PairStatistic;

@@ -3,6 +3,9 @@
 //! A row updates one pane of its device; a window is made of panes (see [`super::fold`], [`super::session`]). A window fires
 //! at the exact row whose watermark reaches its end, so what a window contains does not depend on how rows were batched.
 
+use datafusion::common::ScalarValue;
+
+use super::early::Early;
 use super::fold::{Folder, Folding};
 use super::gather::{CellArray, GatherSpec};
 use super::grid::Grid;
@@ -17,7 +20,6 @@ use crate::ingest::Rows;
 use crate::sha256::Messages;
 use crate::spec::WindowSpec;
 use crate::verdict::Hash32;
-use datafusion::common::ScalarValue;
 
 /// One output of a window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -120,7 +122,8 @@ pub struct WindowOperator {
     pub(super) grid: Grid,
     header: Vec<u8>,
     pub(super) panes: Panes,
-    folder: Folder,
+    pub(super) folder: Folder,
+    pub(super) early: Early,
     pub(super) sessions: Option<Sessions>,
     /// No window ends before; `i64::MAX` while there are no rows. For sessions a bound, for other windows the next end.
     pub(super) next_end: i64,
@@ -147,6 +150,7 @@ impl WindowOperator {
             grid,
             header: header.bytes,
             folder: Folder::default(),
+            early: Early::never(),
             sessions,
             next_end: i64::MAX,
             watermark: i64::MIN,
@@ -164,6 +168,9 @@ impl WindowOperator {
         out: &mut Vec<FiredWindow>,
     ) {
         let Some(&last) = rows.watermarks.last() else { return };
+        if self.watermark == i64::MIN {
+            self.early.stand_at(rows.watermarks[0]);
+        }
         let (mut k, mut from) = (0, 0);
         loop {
             k = match self.sessions {
@@ -172,10 +179,17 @@ impl WindowOperator {
             };
             let seen = selected.get(k).map_or(rows.len(), |&row| row as usize);
             let watermark = if seen == 0 { self.watermark } else { rows.watermarks[seen - 1] };
-            if watermark >= self.next_end {
+            let due = self.next_end.min(self.early.next);
+            if watermark >= due {
                 // The row that closed the window, which need not be one that reached this step.
-                from += rows.watermarks[from..seen].partition_point(|&w| w < self.next_end);
-                self.fire(from, rows.watermarks[from], devices, out);
+                from += rows.watermarks[from..seen].partition_point(|&w| w < due);
+                let reached = rows.watermarks[from];
+                if reached >= self.next_end {
+                    self.fire(from, reached, devices, out);
+                }
+                if reached >= self.early.next {
+                    self.look(from, reached);
+                }
             } else if k == selected.len() {
                 break;
             }
@@ -187,6 +201,9 @@ impl WindowOperator {
     pub fn tick(&mut self, watermark: i64, devices: &DeviceTable, out: &mut Vec<FiredWindow>) {
         while self.next_end <= watermark {
             self.fire(0, watermark, devices, out);
+        }
+        if watermark >= self.early.next {
+            self.look(0, watermark);
         }
         // The partition is idle: its memory is wanted elsewhere, or by nobody.
         self.panes.pack_if_sparse();
@@ -211,7 +228,7 @@ impl WindowOperator {
         while let Some(&row) = selected.get(k) {
             let row = row as usize;
             let before = if row == 0 { self.watermark } else { rows.watermarks[row - 1] };
-            if before >= self.next_end {
+            if before >= self.next_end.min(self.early.next) {
                 return k;
             }
             let time = rows.times[row];
@@ -350,15 +367,15 @@ impl WindowOperator {
 }
 
 /// A [`FiredWindow`] in the making.
-struct Closing<'a> {
+pub(super) struct Closing<'a> {
     definition: &'a WindowDefinition,
-    fired: FiredWindow,
+    pub(super) fired: FiredWindow,
     digests: Vec<[Hash32; 2]>,
     kept: Vec<u8>,
 }
 
 impl<'a> Closing<'a> {
-    fn new(definition: &'a WindowDefinition, at: usize) -> Self {
+    pub(super) fn new(definition: &'a WindowDefinition, at: usize) -> Self {
         let column = |a: &Aggregate| match a {
             Aggregate::Gathered(..) => Column::Scalars(Vec::new()),
             _ => Column::Numbers(Vec::new()),
@@ -368,7 +385,15 @@ impl<'a> Closing<'a> {
         Self { definition, fired, digests: Vec::new(), kept: Vec::new() }
     }
 
-    fn add(&mut self, panes: &Panes, words: &[f64], folding: &Folding, device: DeviceNumber, start: i64, end: i64) {
+    pub(super) fn add(
+        &mut self,
+        panes: &Panes,
+        words: &[f64],
+        folding: &Folding,
+        device: DeviceNumber,
+        start: i64,
+        end: i64,
+    ) {
         let p = &folding.partial;
         let rows = p.rows;
         let fired = Fired {

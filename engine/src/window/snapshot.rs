@@ -59,6 +59,9 @@ impl WindowOperator {
     pub fn restore(&mut self, devices: &DeviceTable, r: &mut Reader<'_>) -> Result<(), CodecError> {
         self.next_end = r.i64()?;
         self.watermark = r.i64()?;
+        if self.watermark != i64::MIN {
+            self.early.stand_at(self.watermark);
+        }
         let (stride, gathers) = (r.u32()? as usize, r.u32()? as usize);
         if (stride, gathers) != (self.panes.shape.stride(), self.panes.gathers) {
             return Err(r.invalid(format!(

@@ -21,6 +21,7 @@ fn cost(size_ms: i64, every_ms: i64) -> (u64, u64) {
             timestamp: i64::MAX / 2,
             key: None,
             value: Some(text.as_bytes()),
+            origin: None,
         };
         let fired = lane.step_features(&[record], 0, &mut Vec::new()).unwrap();
         windows += fired.iter().map(|f| f.devices.len() as u64).sum::<u64>();

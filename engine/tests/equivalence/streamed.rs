@@ -69,7 +69,13 @@ pub fn answer(query: &Query, readings: &[Reading], cut: usize) -> (Answer, usize
     let records: Vec<RawRecord<'_>> = texts
         .iter()
         .enumerate()
-        .map(|(i, t)| RawRecord { offset: i as i64, timestamp: i64::MAX / 2, key: None, value: Some(t.as_bytes()) })
+        .map(|(i, t)| RawRecord {
+            offset: i as i64,
+            timestamp: i64::MAX / 2,
+            key: None,
+            value: Some(t.as_bytes()),
+            origin: None,
+        })
         .collect();
     let mut take = |rows: Vec<avouch_engine::lane::FeatureRows>| {
         for rows in rows {

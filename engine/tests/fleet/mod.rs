@@ -86,8 +86,13 @@ impl Fleet {
 
     /// One record; returns what it gave.
     pub fn send(&mut self, broker: i64, value: &str) -> Output {
-        let record =
-            RawRecord { offset: self.next_offset, timestamp: broker, key: None, value: Some(value.as_bytes()) };
+        let record = RawRecord {
+            offset: self.next_offset,
+            timestamp: broker,
+            key: None,
+            value: Some(value.as_bytes()),
+            origin: None,
+        };
         self.next_offset += 1;
         let mut out = Output::default();
         self.lane.step(&[record], &mut out).unwrap();

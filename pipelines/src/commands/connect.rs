@@ -11,7 +11,8 @@ use avouch_connectors::mqtt::{self, MqttError};
 use tokio::runtime::{Builder, Runtime};
 
 use crate::lang::{
-    DeadLetterKind, Diagnostics, FilesSource, KafkaSink, MqttSource, Pipeline, SinkKind, SourceKind, Span, plural,
+    DeadLetterKind, Diagnostics, EarlyTo, FilesSource, KafkaSink, MqttSource, Pipeline, SinkKind, SourceKind, Span,
+    plural,
 };
 use crate::runtime::{RuntimeError, files_place, kafka_connection, mqtt_options};
 
@@ -137,6 +138,9 @@ fn topics(pipeline: &Pipeline, diags: &mut Diagnostics) -> Option<String> {
     for sink in &pipeline.sinks {
         if let SinkKind::Kafka(k) = &sink.kind {
             let (connection, address) = place(k);
+            if let Some(EarlyTo::Topic(early)) = &sink.early {
+                topics.push((connection.clone(), address, early));
+            }
             topics.push((connection, address, &k.topic));
         }
     }

@@ -84,7 +84,9 @@ pub fn run(args: &RunArgs) -> ExitCode {
 pub(crate) fn load(file: &Path) -> Result<(Pipeline, Arc<avouch_engine::plan::LanePlan>), lang::Diagnostics> {
     let pipeline = Pipeline::load(file)?;
     let (models, warnings) = lang::load_models(&pipeline)?;
-    let plan = lang::plan(&pipeline, &models)?;
+    let plan = lang::with_early(&pipeline, lang::plan(&pipeline, &models)?).map_err(|e| {
+        pipeline.error_at("plan", pipeline.name.span, e.to_string(), "correct `early` in the step's window")
+    })?;
     eprint!("{}", pipeline.warnings.render_text(super::check::colour()));
     eprint!("{}", warnings.render_text(super::check::colour()));
     Ok((pipeline, Arc::new(plan)))

@@ -226,6 +226,7 @@ fn features_of(pipeline: &Pipeline, entry: &Train, step: &str, quiet: bool) -> R
                     timestamp: *time,
                     key: None,
                     value: Some(json),
+                    origin: None,
                 })
                 .collect();
             out.extend(lane.step_features(&records, window, &mut dead).map_err(|e| engine(e.to_string()))?);

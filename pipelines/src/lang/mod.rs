@@ -21,6 +21,7 @@
 
 mod canonical;
 mod diagnostics;
+mod early;
 mod fields;
 mod format;
 mod guarantees;
@@ -40,6 +41,7 @@ use std::sync::Arc;
 pub use canonical::{Canonical, hex};
 pub(crate) use diagnostics::plural;
 pub use diagnostics::{Diagnostic, Diagnostics, Level};
+pub use early::with_early;
 pub use format::{Format, Protobuf, Registry, RegistryLogin};
 pub use interpolate::{Environment, ProcessEnvironment, SecretString, Text};
 pub use pipeline::{
@@ -49,7 +51,7 @@ pub use pipeline::{
 };
 pub use planning::{Models, check, lane_spec, load_models, plan};
 pub use sink::{
-    AlertmanagerSink, DeadLetterFiles, DeadLetterKind, DeadLetterSink, KafkaSink, ParquetSink, Sink, SinkKind,
+    AlertmanagerSink, DeadLetterFiles, DeadLetterKind, DeadLetterSink, EarlyTo, KafkaSink, ParquetSink, Sink, SinkKind,
     WebhookSink,
 };
 pub use span::{SourceFile, Span, Spanned};
@@ -79,7 +81,9 @@ impl Pipeline {
         let mut diags = reading.diags;
         references::check(&draft, &mut diags);
         guarantees::check(&draft, &mut diags);
+        early::check(&draft, &mut diags);
         guarantees::warn(&draft, &mut diags);
+        early::warn(&draft, &mut diags);
         if diags.has_errors() {
             return Err(diags);
         }

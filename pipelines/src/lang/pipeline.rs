@@ -430,6 +430,8 @@ pub struct SqlStep {
     pub sql: Spanned<String>,
     /// The window, if it aggregates.
     pub window: Option<Spanned<WindowSpec>>,
+    /// `window.early`: early results at every multiple of so many milliseconds that the watermark passes.
+    pub early: Option<Spanned<i64>>,
 }
 
 /// A step with a model.

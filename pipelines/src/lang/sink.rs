@@ -18,8 +18,19 @@ pub struct Sink {
     pub condition: Option<Spanned<String>>,
     /// What this sink promises, where that is not what the pipeline promises.
     pub delivery: Option<Delivery>,
+    /// Where early results of its steps go, if it takes them.
+    pub early: Option<EarlyTo>,
     /// What it writes to.
     pub kind: SinkKind,
+}
+
+/// Where a sink's early results go: results of windows that are still open, which are no part of the log.
+#[derive(Debug, Clone)]
+pub enum EarlyTo {
+    /// A Kafka topic of their own, on the sink's brokers.
+    Topic(Text),
+    /// Where its verdicts go; each says what it is.
+    Beside,
 }
 
 impl Sink {

@@ -161,7 +161,11 @@ impl InputBatch {
     /// Appends the records, which borrow the batch.
     pub fn records<'a>(&'a self, out: &mut Vec<RawRecord<'a>>) {
         match self {
-            InputBatch::Kafka(batch) | InputBatch::Repartitioned(batch) => batch.records(out),
+            InputBatch::Kafka(batch) => batch.records(out),
+            InputBatch::Repartitioned(batch) => out.extend((0..batch.len()).filter_map(|i| {
+                let origin = Origin::of(&batch.headers(i)).record();
+                Some(RawRecord { origin, ..batch.record(i)? })
+            })),
             InputBatch::Files(batch) => batch.records(out),
             InputBatch::Journal(batch) => batch.records(out),
         }

@@ -24,6 +24,7 @@ use super::lane_input::{InputBatch, LaneInput};
 use super::metrics::LaneMetrics;
 use super::reference_watch::Tables;
 use super::schemas::Schemas;
+use super::sinks::EarlyOutputs;
 
 /// How long a poll gathers messages: the latency added at low rates.
 const GATHER: Duration = Duration::from_millis(20);
@@ -49,6 +50,8 @@ pub struct LaneWorker {
     /// The object store that checkpoints are copied to, if there is one.
     pub remote: Option<RemoteLane>,
     pub input: LaneInput,
+    /// Where results of windows that are still open go.
+    pub early: EarlyOutputs,
     pub metrics: LaneMetrics,
     pub readiness: Readiness,
     /// For a source that needs a schema registry.
@@ -367,6 +370,11 @@ impl LaneWorker {
         }
         for e in output.events.drain(..) {
             self.store.append_event(&e)?;
+        }
+        // After the log, which does not depend on them.
+        self.early.offer(output.early.drain(..));
+        for e in output.early_failed.drain(..) {
+            tracing::warn!(lane = self.input.lane(), error = %e, "no early results: the rows so far cannot be judged");
         }
         Ok(())
     }

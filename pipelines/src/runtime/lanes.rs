@@ -32,7 +32,7 @@ use super::open::{Opener, ReadyLane, part};
 use super::readers::OwnReaders;
 use super::reference_watch::Tables;
 use super::schemas::Schemas;
-use super::sinks::{self, TailStop};
+use super::sinks::{self, EarlyOutputs, TailStop};
 use crate::lang::Pipeline;
 
 /// How long the sinks of a lane that moves may go on delivering; what is left then, the next owner delivers.
@@ -278,6 +278,10 @@ impl Lanes {
         slot.busy = true;
         slot.running = true;
         let own = open.store.reader();
+        let (early, early_tails) = {
+            let log = &own.committed().origin;
+            EarlyOutputs::new(&setup.pipeline, log, partition, &setup.opener.metrics)?
+        };
         let worker = LaneWorker {
             plan: setup.opener.plan.clone(),
             next_offset: open.next_offset.unwrap_or(0),
@@ -288,6 +292,7 @@ impl Lanes {
             store: open.store,
             remote: open.remote,
             input,
+            early,
             readiness: setup.opener.readiness.clone(),
             schemas: setup.registry.clone().map(|r| Schemas::new(r, tokio::runtime::Handle::current())),
             references: setup.references.clone(),
@@ -310,6 +315,11 @@ impl Lanes {
             let task = self.sinks.spawn(tail.run(slot.stop_sinks.subscribe()));
             self.whose.insert(task.id(), partition);
             slot.sinks.push((task, last));
+        }
+        for tail in early_tails {
+            let task = self.sinks.spawn(tail.run(slot.stop_sinks.subscribe()));
+            self.whose.insert(task.id(), partition);
+            slot.sinks.push((task, false));
         }
         self.count();
         Ok(())

@@ -73,6 +73,8 @@ declarations! {
     SINK_ERRORS: Counter "avouch_sink_errors_total" ["lane", "sink", "kind"] "Failed deliveries, by kind; each is tried again.";
     SINK_REFUSED: Counter "avouch_sink_refused_total" ["lane", "sink"] "Verdicts the sink refused; each is kept and becomes a dead letter with the reason refused.";
     SINK_RETRY: Gauge "avouch_sink_next_retry_timestamp_seconds" ["lane", "sink"] "When a sink that is down is tried again, Unix seconds; 0 while it is not waiting.";
+    EARLY_RESULTS: Counter "avouch_early_results_total" ["lane", "sink"] "Early results that the sink took since the process started.";
+    EARLY_DROPPED: Counter "avouch_early_dropped_total" ["lane", "sink"] "Early results that the sink did not get: it was too slow for them, down, or refused them. None is tried again.";
     ANCHOR_SIZE: Gauge "avouch_anchor_size_entries" ["lane"] "Log size in the contract at the latest block.";
     ANCHOR_FINAL: Gauge "avouch_anchor_finalized_size_entries" ["lane"] "Log size in the contract at the finalized block.";
     ANCHOR_PENDING: Gauge "avouch_anchor_pending_entries" ["lane"] "Verdicts in the log that no anchor covers yet.";
@@ -135,6 +137,8 @@ pub struct Metrics {
     sink_errors: IntCounterVec,
     sink_refused: IntCounterVec,
     sink_retry: GaugeVec,
+    early_results: IntCounterVec,
+    early_dropped: IntCounterVec,
     anchor_size: IntGaugeVec,
     anchor_final: IntGaugeVec,
     anchor_pending: IntGaugeVec,
@@ -223,6 +227,8 @@ impl Metrics {
             sink_errors: counter(SINK_ERRORS)?,
             sink_refused: counter(SINK_REFUSED)?,
             sink_retry: float(SINK_RETRY)?,
+            early_results: counter(EARLY_RESULTS)?,
+            early_dropped: counter(EARLY_DROPPED)?,
             anchor_size: int(ANCHOR_SIZE)?,
             anchor_final: int(ANCHOR_FINAL)?,
             anchor_pending: int(ANCHOR_PENDING)?,
@@ -296,6 +302,8 @@ impl Metrics {
             &self.sink_records,
             &self.sink_errors,
             &self.sink_refused,
+            &self.early_results,
+            &self.early_dropped,
         ];
         for vec in counters {
             forget(vec, &lane);
@@ -329,6 +337,16 @@ impl Metrics {
             next_retry: self.sink_retry.with_label_values(&l),
             errors: DownKind::ALL.map(|k| self.sink_errors.with_label_values(&[l[0], l[1], k.name()])),
             refused: self.sink_refused.with_label_values(&l),
+        }
+    }
+
+    /// Those of the early results of one sink of one lane.
+    pub fn early(&self, lane: i32, sink: &str) -> EarlyMetrics {
+        let lane = lane.to_string();
+        let l = [lane.as_str(), sink];
+        EarlyMetrics {
+            results: self.early_results.with_label_values(&l),
+            dropped: self.early_dropped.with_label_values(&l),
         }
     }
 
@@ -492,6 +510,15 @@ impl SinkMetrics {
     pub fn refused(&self, kept: u64) {
         self.refused.inc_by(kept.saturating_sub(self.refused.get()));
     }
+}
+
+/// Metrics of the early results of a sink of a lane.
+#[derive(Debug, Clone)]
+pub struct EarlyMetrics {
+    /// [`EARLY_RESULTS`].
+    pub results: IntCounter,
+    /// [`EARLY_DROPPED`].
+    pub dropped: IntCounter,
 }
 
 /// Metrics of a reference table.

@@ -125,6 +125,7 @@ fn feed(plan: &Arc<LanePlan>, data: &[u8]) {
             timestamp: BROKER + offset * 400,
             key: None,
             value: Some(value),
+            origin: None,
         })
         .collect();
     let (mut whole, mut each) = (Lane::new(plan.clone(), 0, secret()), Lane::new(plan.clone(), 0, secret()));
@@ -207,7 +208,7 @@ fn decoding(format: FormatSpec) -> (SourceSpec, Decoding) {
 
 /// Takes one record to its end.
 fn take(ingest: &mut Ingest, value: &[u8]) {
-    let mut records = vec![RawRecord { offset: 0, timestamp: BROKER, key: None, value: Some(value) }];
+    let mut records = vec![RawRecord { offset: 0, timestamp: BROKER, key: None, value: Some(value), origin: None }];
     let (mut admission, mut devices) = (Admission::new(2_000, 60_000, Vec::new()), DeviceTable::new(secret(), None));
     let (mut dead, mut rows, mut rows_in) = (Vec::new(), 0, 0);
     while !records.is_empty() {
@@ -260,7 +261,7 @@ pub fn descriptor_seeds() -> Vec<Vec<u8>> {
 pub fn arrow(data: &[u8]) {
     // One record: the stream's own bytes may hold the cut.
     static PLAN: LazyLock<Arc<LanePlan>> = LazyLock::new(|| plan(FormatSpec::Arrow));
-    let raw = RawRecord { offset: 0, timestamp: BROKER, key: None, value: Some(data) };
+    let raw = RawRecord { offset: 0, timestamp: BROKER, key: None, value: Some(data), origin: None };
     let mut lane = Lane::new(PLAN.clone(), 0, secret());
     let mut out = Output::default();
     step(&mut lane, &[raw], &mut out);
@@ -282,7 +283,7 @@ pub fn state(data: &[u8]) {
         Err(e) => panic!("a state that was accepted, written again: {e}"),
     }
     let value = br#"{"device":"a","ts":1700000000000,"x":1.5,"n":3}"#;
-    let record = |offset| RawRecord { offset, timestamp: BROKER, key: None, value: Some(&value[..]) };
+    let record = |offset| RawRecord { offset, timestamp: BROKER, key: None, value: Some(&value[..]), origin: None };
     let mut out = Output::default();
     // A state may make the lane refuse to go on; it must not make it panic.
     let _ = lane.step(&[record(i64::MAX - 1)], &mut out);
@@ -295,7 +296,7 @@ pub fn state_seeds() -> Vec<Vec<u8>> {
     for (offset, value) in json_seeds().iter().enumerate() {
         step(
             &mut lane,
-            &[RawRecord { offset: offset as i64, timestamp: BROKER, key: None, value: Some(value) }],
+            &[RawRecord { offset: offset as i64, timestamp: BROKER, key: None, value: Some(value), origin: None }],
             &mut out,
         );
         seeds.push(lane.snapshot().bytes[34..].to_vec());

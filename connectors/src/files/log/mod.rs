@@ -307,7 +307,13 @@ impl FileBatch {
             }
             let hidden = row.problem.as_ref().is_some_and(|p| p.1);
             let value: &[u8] = if hidden { &[] } else { self.bytes_of(i) };
-            out.push(RawRecord { offset: self.first + i as i64, timestamp, key: None, value: Some(value) });
+            out.push(RawRecord {
+                offset: self.first + i as i64,
+                timestamp,
+                key: None,
+                value: Some(value),
+                origin: None,
+            });
         }
     }
 

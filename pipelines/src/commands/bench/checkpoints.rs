@@ -43,7 +43,13 @@ pub(super) fn measure(plan: &Arc<LanePlan>, first: &[u8], devices: usize, state:
                 .collect();
             let records: Vec<RawRecord<'_>> = (offset..)
                 .zip(&rows)
-                .map(|(offset, row)| RawRecord { offset, timestamp: i64::MAX / 2, key: None, value: Some(row) })
+                .map(|(offset, row)| RawRecord {
+                    offset,
+                    timestamp: i64::MAX / 2,
+                    key: None,
+                    value: Some(row),
+                    origin: None,
+                })
                 .collect();
             lane.step(&records, &mut out)?;
             offset += rows.len() as i64;

@@ -43,7 +43,13 @@ fn records<'a>(values: impl Iterator<Item = &'a [u8]>) -> Vec<RawRecord<'a>> {
     values
         .enumerate()
         // As if written now: nothing in the file is from the future.
-        .map(|(i, value)| RawRecord { offset: i as i64, timestamp: i64::MAX / 2, key: None, value: Some(value) })
+        .map(|(i, value)| RawRecord {
+            offset: i as i64,
+            timestamp: i64::MAX / 2,
+            key: None,
+            value: Some(value),
+            origin: None,
+        })
         .collect()
 }
 

@@ -4,7 +4,7 @@ use super::super::fields::{Choices, Fields, Keys, Need, Reading, closest, either
 use super::super::interpolate::Text;
 use super::super::pipeline::Delivery;
 use super::super::sink::{
-    AlertmanagerSink, DeadLetterFiles, DeadLetterKind, DeadLetterSink, KafkaSink, ParquetSink, Sink, SinkKind,
+    AlertmanagerSink, DeadLetterFiles, DeadLetterKind, DeadLetterSink, EarlyTo, KafkaSink, ParquetSink, Sink, SinkKind,
     WebhookSink,
 };
 use super::super::span::Spanned;
@@ -50,19 +50,24 @@ const DEAD_KINDS: [&KindFacts; 3] = [&KAFKA, &FILES, &STDOUT];
 /// Keys that Kafka sinks will have.
 const KAFKA_PLANNED: &[(&str, &str)] =
     &[("security", "remove it and connect to a plaintext listener on a network you trust")];
-const KAFKA_SINK: Keys =
-    Keys { known: &["from", "kind", "where", "delivery", "topic", "brokers", "format"], planned: KAFKA_PLANNED };
+const KAFKA_SINK: Keys = Keys {
+    known: &["from", "kind", "where", "delivery", "topic", "brokers", "format", "early_topic"],
+    planned: KAFKA_PLANNED,
+};
+/// Keys of sinks that take verdicts only.
+const EARLY_PLANNED: &[(&str, &str)] =
+    &[("early", "remove it; Kafka (`early_topic`), webhook and stdout sinks take early results")];
 const PARQUET_SINK: Keys =
-    Keys { known: &["from", "kind", "where", "delivery", "path", "every", "rows", "size"], planned: &[] };
+    Keys { known: &["from", "kind", "where", "delivery", "path", "every", "rows", "size"], planned: EARLY_PLANNED };
 const ALERTMANAGER_SINK: Keys = Keys {
     known: &["from", "kind", "where", "delivery", "url", "token", "timeout", "resolve_after", "generator_url"],
-    planned: &[],
+    planned: EARLY_PLANNED,
 };
 const WEBHOOK_SINK: Keys = Keys {
-    known: &["from", "kind", "where", "delivery", "url", "secret", "token", "timeout", "batch", "format"],
+    known: &["from", "kind", "where", "delivery", "url", "secret", "token", "timeout", "batch", "format", "early"],
     planned: &[],
 };
-const STDOUT_SINK: Keys = Keys { known: &["from", "kind", "where", "delivery", "format"], planned: &[] };
+const STDOUT_SINK: Keys = Keys { known: &["from", "kind", "where", "delivery", "format", "early"], planned: &[] };
 /// Keys of all kinds, so that an unknown kind is one error, not several.
 const ANY_SINK: Keys = Keys {
     known: &[
@@ -85,6 +90,8 @@ const ANY_SINK: Keys = Keys {
         "secret",
         "batch",
         "security",
+        "early",
+        "early_topic",
     ],
     planned: &[],
 };
@@ -170,11 +177,16 @@ pub(super) fn read_sink(cx: &mut Reading<'_>, e: &Entry) -> SinkDraft {
         Some("stdout") => Some(SinkKind::Stdout),
         _ => None,
     };
-    if let (Some(from), Some(kind), Some(condition), true, true) =
-        (from, kind, condition, delivery_is_fine, format_is_fine)
+    let early = match draft.kind.as_ref().map(|k| k.value.name) {
+        Some("kafka") => optional(&f, "early_topic", || read_early_topic(cx, &f)),
+        Some("webhook" | "stdout") => read_early(cx, &f),
+        _ => Some(None),
+    };
+    if let (Some(from), Some(kind), Some(condition), Some(early), true, true) =
+        (from, kind, condition, early, delivery_is_fine, format_is_fine)
     {
         let delivery = draft.delivery.as_ref().map(|d| d.value);
-        draft.body = Some(Sink { name: name_of(e), from, condition, delivery, kind });
+        draft.body = Some(Sink { name: name_of(e), from, condition, delivery, early, kind });
     }
     draft
 }
@@ -204,6 +216,22 @@ fn read_kafka(cx: &mut Reading<'_>, f: &Fields<'_>, topic_example: &str) -> Opti
         check_brokers(cx, b);
     }
     Some(KafkaSink { brokers: brokers?, topic: topic? })
+}
+
+fn read_early_topic(cx: &mut Reading<'_>, f: &Fields<'_>) -> Option<EarlyTo> {
+    let topic = f.text(cx, Need::May, "early_topic", "early_topic = \"pumps.early\"")?;
+    check_topic(cx, &topic);
+    Some(EarlyTo::Topic(topic))
+}
+
+/// `None` if it is wrong, `Some(None)` if it is not there or says no.
+fn read_early(cx: &mut Reading<'_>, f: &Fields<'_>) -> Option<Option<EarlyTo>> {
+    let Some(e) = f.get("early") else { return Some(None) };
+    let NodeValue::Bool(wanted) = &e.node.value else {
+        f.wrong_type(cx, e, "true or false", "early = true");
+        return None;
+    };
+    Some(wanted.then_some(EarlyTo::Beside))
 }
 
 fn read_parquet(cx: &mut Reading<'_>, f: &Fields<'_>) -> Option<ParquetSink> {

@@ -14,8 +14,11 @@ use super::{Role, StepBody, StepDraft, name_of};
 const SQL_STEP: Keys = Keys { known: &["from", "sql", "window"], planned: &[] };
 const MODEL_STEP: Keys = Keys { known: &["from", "model", "features", "decide"], planned: &[] };
 const ANY_STEP: Keys = Keys { known: &["from", "sql", "window", "model", "features", "decide"], planned: &[] };
-const WINDOW: Keys = Keys { known: &["kind", "size", "every"], planned: &[] };
-const SESSION: Keys = Keys { known: &["kind", "gap", "max"], planned: &[] };
+const WINDOW: Keys = Keys { known: &["kind", "size", "every", "early"], planned: &[] };
+const SESSION: Keys = Keys {
+    known: &["kind", "gap", "max"],
+    planned: &[("early", "remove it; tumbling and sliding windows have early results")],
+};
 const WINDOW_KIND: Choices = Choices { what: "window kind", known: &["tumbling", "sliding", "session"], planned: &[] };
 const MODEL: Keys = Keys { known: &["file", "sha256"], planned: &[] };
 const DECIDE: Keys = Keys {
@@ -73,14 +76,19 @@ pub(super) fn read(cx: &mut Reading<'_>, e: &Entry) -> StepDraft {
 
 fn read_sql(cx: &mut Reading<'_>, f: &Fields<'_>, e: &Entry, from: Option<Spanned<String>>) -> Option<SqlStep> {
     let sql = f.literal(cx, Need::Must, "sql", "sql = \"SELECT * FROM readings\"");
-    let window = match f.get("window") {
-        None => Some(None),
-        Some(w) => read_window(cx, f, w).map(Some),
+    let (window, early) = match f.get("window") {
+        None => (Some(None), Some(None)),
+        Some(w) => match read_window(cx, f, w) {
+            Some((window, early)) => (Some(Some(window)), Some(early)),
+            None => (None, None),
+        },
     };
-    Some(SqlStep { name: name_of(e), from: from?, sql: sql?, window: window? })
+    Some(SqlStep { name: name_of(e), from: from?, sql: sql?, window: window?, early: early? })
 }
 
-fn read_window(cx: &mut Reading<'_>, f: &Fields<'_>, entry: &Entry) -> Option<Spanned<WindowSpec>> {
+type Window = (Spanned<WindowSpec>, Option<Spanned<i64>>);
+
+fn read_window(cx: &mut Reading<'_>, f: &Fields<'_>, entry: &Entry) -> Option<Window> {
     let is_session = match &entry.node.value {
         NodeValue::Table(t) => t.iter().any(|x| x.key == "kind" && x.node.value == NodeValue::Str("session".into())),
         _ => false,
@@ -93,7 +101,7 @@ fn read_window(cx: &mut Reading<'_>, f: &Fields<'_>, entry: &Entry) -> Option<Sp
     }
     let span = value_span(entry);
     if is_session {
-        return Some(Spanned::new(read_session(cx, &w)?, span));
+        return Some((Spanned::new(read_session(cx, &w)?, span), None));
     }
     let size = w.literal_duration(cx, Need::Must, "size", 1, "size = \"1m\"");
     if kind.as_ref()?.value == "tumbling" {
@@ -106,9 +114,11 @@ fn read_window(cx: &mut Reading<'_>, f: &Fields<'_>, entry: &Entry) -> Option<Sp
             );
             return None;
         }
-        return Some(Spanned::new(WindowSpec::Tumbling { size_ms: size?.value }, span));
+        let early = read_early(cx, &w, size.as_ref());
+        return Some((Spanned::new(WindowSpec::Tumbling { size_ms: size?.value }, span), early?));
     }
     let every = w.literal_duration(cx, Need::Must, "every", 1, "every = \"10s\"");
+    let early = read_early(cx, &w, size.as_ref());
     let (size, every) = (size?, every?);
     if every.value > size.value {
         cx.diags.error(
@@ -132,7 +142,30 @@ fn read_window(cx: &mut Reading<'_>, f: &Fields<'_>, entry: &Entry) -> Option<Sp
         format!("a window of {} every {}", format_duration(size.value), format_duration(every.value)),
         "choose a longer `every`: each device also gets a verdict that often",
     );
-    Some(Spanned::new(WindowSpec::Sliding { size_ms: size.value, every_ms: every.value }, span))
+    Some((Spanned::new(WindowSpec::Sliding { size_ms: size.value, every_ms: every.value }, span), early?))
+}
+
+/// `None` if it is wrong, `Some(None)` if it is not there.
+fn read_early(cx: &mut Reading<'_>, w: &Fields<'_>, size: Option<&Spanned<i64>>) -> Option<Option<Spanned<i64>>> {
+    if w.get("early").is_none() {
+        return Some(None);
+    }
+    let early = w.literal_duration(cx, Need::May, "early", 1, "early = \"1m\"")?;
+    if let Some(size) = size.filter(|s| early.value >= s.value) {
+        cx.diags.error(
+            "early-too-late",
+            early.span,
+            format!(
+                "early results every {} come no earlier than the verdict of a window of {}",
+                format_duration(early.value),
+                format_duration(size.value)
+            ),
+            format!("make `early` shorter than {}, or remove it", format_duration(size.value)),
+        );
+        cx.diags.relate(early.span, size.span, "the size stands");
+        return None;
+    }
+    Some(Some(early))
 }
 
 fn read_session(cx: &mut Reading<'_>, w: &Fields<'_>) -> Option<WindowSpec> {

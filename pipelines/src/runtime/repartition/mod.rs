@@ -8,8 +8,8 @@
 //!                            └────────────────────────────────────────────────┘
 //! ```
 //!
-//! A copy has the record's value, timestamp and headers, the device as its key, and a header that names the record. It is
-//! in the partition that Java's default partitioner gives its key. A record whose device cannot be read is copied without a
+//! A copy has the record's value, timestamp and headers, the device as its key, and headers that name the record and the
+//! time of copying. It is in the partition that Java's default partitioner gives its key. A record whose device cannot be read is copied without a
 //! key, to the lane of its partition's number: that lane makes the dead letter of it, and could never take it for a row,
 //! since a row's device must be its record's key.
 //!
@@ -18,8 +18,8 @@
 //! is copied once whoever dies, sleeps or is told to stop, and whenever.
 //!
 //! **Order**: of one source partition, always kept. Of several, by timestamp as far as records are at hand ([`merge`]),
-//! within one process. Two processes go at paces of their own: where one is behind by more than `max_disorder`, its rows
-//! are late in lanes that the other has brought further.
+//! within one process. Two processes go at paces of their own, so a lane keeps time by source partition, and waits for the
+//! one furthest behind (`avouch_engine::admit`).
 
 mod merge;
 mod name;
@@ -47,12 +47,13 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::watch;
 
 use super::error::RuntimeError;
+use super::inputs::now_ms;
 use super::metrics::Metrics;
 use super::schemas::Schemas;
 use super::{ANSWER, FENCED_OFTEN, FENCED_WITHIN, MOST_MESSAGES};
 use crate::lang::{KafkaSource, Repartition};
 use name::WriterName;
-use origin::{KEY_HEADER, SOURCE_HEADER};
+use origin::{COPIED_HEADER, KEY_HEADER, SOURCE_HEADER};
 use parts::Parts;
 
 /// How long a transaction gathers records: the latency that repartitioning adds.
@@ -318,6 +319,8 @@ impl Flow<'_> {
         }
         let place = format!("{}/{partition}/{}", self.source.topic(), record.offset);
         headers.push((SOURCE_HEADER, Some(place.as_bytes())));
+        let copied = now_ms().to_string();
+        headers.push((COPIED_HEADER, Some(copied.as_bytes())));
         let lanes = all.through.partitions;
         let (to, key) = match all.reader.device(record.value) {
             Ok(device) => (partition_of_key(device, lanes), Some(device)),
@@ -379,7 +382,7 @@ impl Flow<'_> {
         match &e {
             KafkaError::Refused { topic, .. } => {
                 return Err(RuntimeError::Start(format!(
-                    "{e}; it is a record of \"{}\" with a header more, so set \"{topic}\" to take what the source takes \
+                    "{e}; it is a record of \"{}\" with two headers more, so set \"{topic}\" to take what the source takes \
                      (`max.message.bytes`, `message.timestamp.*`)",
                     self.source.topic()
                 )));

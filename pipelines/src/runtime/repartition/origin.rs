@@ -1,9 +1,12 @@
 //! Where a record stood before it was repartitioned, as headers of the copy.
 
 use avouch_engine::dead_letter::DeadLetter;
+use avouch_engine::decode::RecordOrigin;
 
 /// Names the record that this one is a copy of: `topic/partition/offset`. (No topic has a `/` in its name.)
 pub const SOURCE_HEADER: &str = "avouch.source";
+/// When the copy was made, milliseconds since the epoch, by the clock of the process that made it.
+pub const COPIED_HEADER: &str = "avouch.copied";
 /// The key that a record had whose device could not be read, if it had one: its copy has none.
 pub const KEY_HEADER: &str = "avouch.key";
 
@@ -11,6 +14,7 @@ pub const KEY_HEADER: &str = "avouch.key";
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Origin<'a> {
     place: Option<&'a str>,
+    copied_ms: Option<i64>,
     key: Option<&'a [u8]>,
 }
 
@@ -20,8 +24,15 @@ impl<'a> Origin<'a> {
     pub fn of(headers: &[(&'a str, Option<&'a [u8]>)]) -> Self {
         let Some(at) = headers.iter().rposition(|(name, _)| *name == SOURCE_HEADER) else { return Self::default() };
         let place = headers[at].1.and_then(|v| std::str::from_utf8(v).ok());
-        let key = headers[at..].iter().rev().find(|(name, _)| *name == KEY_HEADER).and_then(|(_, v)| *v);
-        Self { place, key }
+        let behind = |header: &str| headers[at..].iter().rev().find(|(name, _)| *name == header).and_then(|(_, v)| *v);
+        let copied_ms = behind(COPIED_HEADER).and_then(|v| std::str::from_utf8(v).ok()?.parse().ok());
+        Self { place, copied_ms, key: behind(KEY_HEADER) }
+    }
+
+    /// What the lane's time is judged by. Copies that do not say when they were made have none.
+    pub fn record(&self) -> Option<RecordOrigin> {
+        let (_, partition, _) = self.place.and_then(parts)?;
+        Some(RecordOrigin { partition, copied_ms: self.copied_ms? })
     }
 
     /// Makes a dead letter of the copy name the record it is a copy of.
@@ -61,20 +72,26 @@ mod tests {
 
     #[test]
     fn a_dead_letter_names_the_record_and_has_its_key() {
-        let headers: [(&str, Option<&[u8]>); 5] = [
+        let headers: [(&str, Option<&[u8]>); 7] = [
             ("trace", Some(b"1")),
             (SOURCE_HEADER, Some(b"first/0/1")),
+            (COPIED_HEADER, Some(b"7")),
             (KEY_HEADER, Some(b"old")),
             (SOURCE_HEADER, Some(b"by.gateway/2/41")),
+            (COPIED_HEADER, Some(b"1767686400000")),
             (KEY_HEADER, Some(b"gw-1")),
         ];
+        let origin = RecordOrigin { partition: 2, copied_ms: 1_767_686_400_000 };
+        assert_eq!(Origin::of(&headers).record(), Some(origin));
+        // The time of another copying is none of this one.
+        assert_eq!(Origin::of(&headers[..5]).record(), None);
         let mut dead = letter();
         Origin::of(&headers).explain(&mut dead);
         assert_eq!(dead.detail, "by.gateway/2 at offset 41: not JSON");
         assert_eq!(dead.key.as_deref(), Some(&b"gw-1"[..]));
         // The key of a copy of a copy is not that of the copy.
         let mut dead = letter();
-        Origin::of(&headers[..4]).explain(&mut dead);
+        Origin::of(&headers[..6]).explain(&mut dead);
         assert_eq!(dead.key, None);
     }
 
@@ -84,6 +101,7 @@ mod tests {
             let mut dead = letter();
             Origin::of(headers).explain(&mut dead);
             assert_eq!(dead, letter());
+            assert_eq!(Origin::of(headers).record(), None);
         }
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use arrow::datatypes::SchemaRef;
 use avouch_connectors::store::{LaneReader, Refusal, Refusals, StoreError};
 use avouch_engine::dead_letter::DeadLetter;
+use avouch_engine::lane::EarlyVerdict;
 use avouch_engine::sql::Condition;
 use avouch_engine::verdict::VerdictRecord;
 use serde_json::{Value, json};
@@ -14,7 +15,7 @@ use super::super::artifacts::hex;
 use super::super::error::RuntimeError;
 use super::super::verdict_json::verdict_json;
 use super::Target;
-use crate::verdict_table::condition_rows;
+use crate::verdict_table::{condition_rows, early_rows};
 
 /// The most that is read at once.
 const PAGE: usize = 2_000;
@@ -153,6 +154,13 @@ fn verdict(reader: &LaneReader, index: u64) -> Result<VerdictRecord, RuntimeErro
 }
 
 impl Where {
+    /// Which early results it holds for.
+    pub fn hold_early(&self, log: &str, results: &[Arc<EarlyVerdict>]) -> Result<Vec<bool>, String> {
+        let results: Vec<&EarlyVerdict> = results.iter().map(Arc::as_ref).collect();
+        let rows = early_rows(&self.schema, log, &results).map_err(|e| e.to_string())?;
+        self.condition.holds(&rows)
+    }
+
     fn hold(&self, log: &str, records: &[VerdictRecord]) -> Result<Vec<bool>, RuntimeError> {
         if records.is_empty() {
             return Ok(Vec::new());

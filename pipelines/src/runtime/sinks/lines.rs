@@ -9,6 +9,17 @@ use avouch_connectors::store::{Cursor, LaneReader};
 use super::Target;
 use super::writer::{Batch, Halt, Position, blocking};
 
+/// Prints whole lines, and flushes.
+pub(super) async fn print(text: String) -> Result<(), Halt> {
+    blocking(move || {
+        let mut out = std::io::stdout().lock();
+        out.write_all(text.as_bytes())
+            .and_then(|()| out.flush())
+            .map_err(|e| Failure::down(DownKind::Failed, format!("standard output takes no more: {e}")).into())
+    })
+    .await
+}
+
 pub(super) struct LineWriter {
     cursor: Cursor,
 }
@@ -27,13 +38,7 @@ impl LineWriter {
             text.push('\n');
         }
         if !text.is_empty() {
-            blocking(move || {
-                let mut out = std::io::stdout().lock();
-                out.write_all(text.as_bytes())
-                    .and_then(|()| out.flush())
-                    .map_err(|e| Failure::down(DownKind::Failed, format!("standard output takes no more: {e}")).into())
-            })
-            .await?;
+            print(text).await?;
         }
         Ok(self.cursor.set(batch.to)?)
     }

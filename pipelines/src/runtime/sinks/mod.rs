@@ -22,6 +22,7 @@
 
 mod alerts;
 mod archive;
+mod early;
 mod feed;
 mod files;
 mod kafka;
@@ -31,6 +32,7 @@ mod tail;
 mod webhook;
 mod writer;
 
+pub(super) use early::EarlyOutputs;
 pub(super) use tail::{Tail, TailStop};
 
 use std::sync::Arc;
@@ -42,7 +44,7 @@ use avouch_engine::sql::Condition;
 
 use super::error::RuntimeError;
 use super::metrics::Metrics;
-use crate::lang::{DeadLetterKind, Delivery, KafkaSink, Pipeline, Sink, SinkKind, SourceKind};
+use crate::lang::{DeadLetterKind, Delivery, EarlyTo, KafkaSink, Pipeline, Sink, SinkKind, SourceKind};
 use crate::verdict_table::{TABLE, condition_schema};
 use feed::{Feed, Where};
 
@@ -127,6 +129,13 @@ pub(super) fn topics(pipeline: &Pipeline) -> Vec<Topic> {
         let same = |t: &Topic| t.topic == topic.topic && t.connection.brokers() == topic.connection.brokers();
         if !out.iter().any(same) {
             out.push(topic);
+        }
+    }
+    for sink in &pipeline.sinks {
+        if let (SinkKind::Kafka(k), Some(EarlyTo::Topic(topic))) = (&sink.kind, &sink.early) {
+            let connection = connection(pipeline, k);
+            let may_be_away = source_brokers(pipeline) != Some(connection.brokers());
+            out.push(Topic { connection, topic: topic.as_str().to_owned(), may_be_away });
         }
     }
     out

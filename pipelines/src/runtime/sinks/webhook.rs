@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use avouch_connectors::delivery::Failure;
 use avouch_connectors::http::{Webhook, WebhookBatch};
 use avouch_connectors::store::{Cursor, LaneReader};
 
@@ -29,6 +30,18 @@ impl Options {
             batch: w.batch,
         }
     }
+
+    /// The most records of a request.
+    pub fn most(&self) -> usize {
+        self.batch
+    }
+
+    /// The endpoint; no connection is opened yet.
+    pub fn connect(&self) -> Result<Webhook, Failure> {
+        let secret = self.secret.as_ref().map(|s| s.expose().as_bytes().to_vec());
+        let token = self.token.as_ref().map(|s| s.expose().to_owned());
+        Webhook::new(&self.url, secret, token, self.timeout)
+    }
 }
 
 pub(super) struct WebhookWriter {
@@ -40,9 +53,7 @@ pub(super) struct WebhookWriter {
 impl WebhookWriter {
     pub fn open(target: &Target, options: &Options, reader: &LaneReader) -> Result<(Self, Position), Halt> {
         let cursor = reader.cursor(&target.name)?;
-        let secret = options.secret.as_ref().map(|s| s.expose().as_bytes().to_vec());
-        let token = options.token.as_ref().map(|s| s.expose().to_owned());
-        let webhook = Webhook::new(&options.url, secret, token, options.timeout)?;
+        let webhook = options.connect()?;
         let position = Position { at: cursor.get(), note: None };
         Ok((Self { webhook, cursor, batch: options.batch }, position))
     }
