@@ -7,15 +7,14 @@
 //!   Waiting ───────────┴─────┘
 //!      │ lock taken (generation g)
 //!      ▼
-//!   Opening ──── restored ────► Running ◄─────────────── durable ──┐
-//!      │                          │ │  └──── checkpoint due ──► Checkpointing
-//!      │                          │ │                              │
-//!      │            revoked, stop │ │ fenced, lost, failed         │ revoked, stop: it becomes the last one
-//!      │                          ▼ │                              ▼
-//!      │                      Draining ─── last checkpoint ────► (durable)
-//!      │                          │ │      made if there is something to cover
-//!      │   nothing is committed   │ └──────────────┐
-//!      └──────────────────────────┴──────► Closing ◄── from everywhere, by revoked, stop, lost, fenced, failed
+//!   Opening ──── restored ────► Running  (checkpoints: [`super::checkpoint`])
+//!      │                          │ │
+//!      │            revoked, stop │ │ fenced, lost, failed
+//!      │                          ▼ │
+//!      │                      Draining ─── what was read is durable ───┐
+//!      │                          │ │                                  │
+//!      │   nothing is committed   │ └──────────────┐                   │
+//!      └──────────────────────────┴──────► Closing ◄───────────────────┘  from everywhere, by lost, fenced, failed
 //!                                             │  first the tails are stopped, then the store and the lock let go
 //!                                             ▼
 //!                                           Closed (ended: why)
@@ -25,6 +24,8 @@
 //!   remembered. So the checkpoint, the sinks' cursors and the chain's head are looked up again at every takeover.
 //! - **Revoked** leaves time: what was read becomes durable first. **Lost** (the session expired) does not: somebody else may
 //!   have the lane already, so no checkpoint is begun. One that is under way is left to the fence.
+//! - While it runs, and while it drains, the lane's [`super::checkpoint::Checkpointer`] says when to make a checkpoint and when
+//!   to wait for one; drained it is when that has nothing left to do.
 //! - The fence decides, not the clock: a commit carries its generation, and the store refuses an older one. A process that slept
 //!   through its session (a zombie) learns it at its next commit, which writes nothing.
 //! - Sinks and anchors of the lane are stopped before the lock is let go, so that a plain sink's cursor has one writer too.
@@ -42,11 +43,9 @@ pub enum LaneState {
     Waiting,
     /// The lock is taken; the store is recovered and the lane restored.
     Opening,
-    /// Reads and steps.
+    /// Reads and steps; checkpoints are made meanwhile.
     Running,
-    /// A checkpoint is being made; reading waits for it.
-    Checkpointing,
-    /// The last checkpoint is being made, or about to be.
+    /// Reads nothing more; the last checkpoint is being made, or about to be.
     Draining,
     /// Tails stop, then the store and its lock are let go.
     Closing,
@@ -88,12 +87,8 @@ pub enum LaneEvent {
     LockBusy,
     /// The store is recovered, the lane restored, the source positioned at the checkpoint's offset.
     Restored,
-    /// Rows were read that no checkpoint covers yet.
-    Progressed,
-    /// A checkpoint is due (see [`super::checkpoint::Checkpointer::due`]).
-    CheckpointDue,
-    /// The checkpoint stands.
-    CheckpointDurable,
+    /// Everything that was read is durable.
+    Drained,
     /// The consumer group takes the partition away and waits for us to be done.
     Revoked,
     /// The consumer group took the partition away while we did not answer.
@@ -122,13 +117,11 @@ pub enum LaneAction {
         /// The writer's generation.
         generation: u64,
     },
-    /// Read, step, append; see whether a checkpoint is due.
+    /// Read, step, append; make checkpoints as [`super::checkpoint::Checkpointer::action`] says.
     Read,
-    /// Make a checkpoint. It is the last one if `last`.
-    Checkpoint {
-        /// No row is read after it.
-        last: bool,
-    },
+    /// Read nothing more, and do what [`super::checkpoint::Checkpointer::action`] says until nothing is `last`. Answer
+    /// [`LaneEvent::Drained`].
+    Drain,
     /// Stop the lane's sinks and anchors; let them deliver what is durable first if `flush`.
     StopTails {
         /// Whether they may finish.
@@ -146,8 +139,6 @@ pub struct LaneControl {
     state: LaneState,
     generation: Option<u64>,
     retry: Option<Timer>,
-    /// Rows were read that no checkpoint covers.
-    dirty: bool,
     ended: Ended,
     tails_stopped: bool,
 }
@@ -159,7 +150,6 @@ impl LaneControl {
             state: LaneState::Waiting,
             generation: None,
             retry: None,
-            dirty: false,
             ended: Ended::Failed,
             tails_stopped: false,
         }
@@ -177,11 +167,11 @@ impl LaneControl {
 
     /// Whether this process may begin to commit. Whether a commit is accepted, the store's fence decides.
     pub fn may_commit(&self) -> bool {
-        matches!(self.state, LaneState::Running | LaneState::Checkpointing | LaneState::Draining)
+        matches!(self.state, LaneState::Running | LaneState::Draining)
     }
 
-    /// What to do now. In [`LaneState::Opening`], [`LaneState::Checkpointing`] and [`LaneState::Draining`] it is the same until its
-    /// outcome is told; a driver does it once.
+    /// What to do now. In [`LaneState::Opening`] and [`LaneState::Draining`] it is the same until its outcome is told; a driver
+    /// does it once.
     pub fn action(&self, now_ms: i64) -> LaneAction {
         match self.state {
             LaneState::Waiting => match self.retry {
@@ -190,8 +180,7 @@ impl LaneControl {
             },
             LaneState::Opening => LaneAction::Open { generation: self.generation.unwrap_or_default() },
             LaneState::Running => LaneAction::Read,
-            LaneState::Checkpointing => LaneAction::Checkpoint { last: false },
-            LaneState::Draining => LaneAction::Checkpoint { last: true },
+            LaneState::Draining => LaneAction::Drain,
             LaneState::Closing if !self.tails_stopped => LaneAction::StopTails { flush: self.ended.tails_may_flush() },
             LaneState::Closing => LaneAction::Release,
             LaneState::Closed => LaneAction::End(self.ended),
@@ -224,24 +213,14 @@ impl LaneControl {
             (S::Opening, E::Restored) => self.state = S::Running,
             (S::Closing, E::Restored) => {}
 
-            (S::Running | S::Checkpointing, E::Progressed) => self.dirty = true,
-            (_, E::Progressed) => return Err(self.unexpected("rows were read")),
-            (S::Running, E::CheckpointDue) => self.state = S::Checkpointing,
-            // A reader that was told to stop may have found one due at the same moment.
-            (S::Draining | S::Checkpointing | S::Closing, E::CheckpointDue) => {}
-            (S::Checkpointing, E::CheckpointDurable) => {
-                self.dirty = false;
-                self.state = S::Running;
-            }
-            (S::Draining, E::CheckpointDurable) => {
-                self.dirty = false;
-                self.state = S::Closing;
-            }
-            // Left to the fence, and it stood: what is durable is durable.
-            (S::Closing, E::CheckpointDurable) => {}
+            (S::Draining, E::Drained) => self.state = S::Closing,
+            // The last checkpoint was left to the fence, and it stood: what is durable is durable.
+            (S::Closing, E::Drained) => {}
 
-            (S::Running, E::Revoked | E::Stop) if self.dirty => self.drain(event),
-            (S::Checkpointing, E::Revoked | E::Stop) => self.drain(event),
+            (S::Running, E::Revoked | E::Stop) => {
+                self.ended = why(event);
+                self.state = S::Draining;
+            }
             (S::Draining, E::Revoked | E::Stop) => {}
             (_, E::Revoked | E::Stop | E::Lost | E::Fenced | E::Failed) => self.end(event),
 
@@ -250,17 +229,11 @@ impl LaneControl {
 
             (_, E::LockTaken { .. } | E::LockBusy) => return Err(self.unexpected("a lock was asked for")),
             (_, E::Restored) => return Err(self.unexpected("a lane is restored")),
-            (_, E::CheckpointDue) => return Err(self.unexpected("a checkpoint is due")),
-            (_, E::CheckpointDurable) => return Err(self.unexpected("a checkpoint is durable")),
+            (_, E::Drained) => return Err(self.unexpected("everything read is durable")),
             (_, E::TailsStopped) => return Err(self.unexpected("sinks and anchors have stopped")),
             (_, E::Released) => return Err(self.unexpected("the store is let go")),
         }
         Ok(())
-    }
-
-    fn drain(&mut self, event: LaneEvent) {
-        self.ended = why(event);
-        self.state = LaneState::Draining;
     }
 
     fn end(&mut self, event: LaneEvent) {
@@ -273,7 +246,6 @@ impl LaneControl {
             LaneState::Waiting => "waiting for its lock",
             LaneState::Opening => "opening",
             LaneState::Running => "running",
-            LaneState::Checkpointing => "making a checkpoint",
             LaneState::Draining => "making its last checkpoint",
             LaneState::Closing => "closing",
             LaneState::Closed => "closed",

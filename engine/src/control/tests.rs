@@ -1,7 +1,7 @@
 //! Each machine by itself. That they hold together under faults, `engine/tests/simulation` shows.
 #![allow(clippy::unwrap_used)]
 
-use super::checkpoint::{Checkpointer, Covered};
+use super::checkpoint::{self, Covered};
 use super::invariants::{self, Fork, Shown, Violation};
 use super::lane::{Ended, LOCK_RETRY_MS, LaneAction, LaneControl, LaneEvent, LaneState};
 use super::sink::{self, Delivery, Guarantee};
@@ -62,46 +62,31 @@ mod lanes {
     }
 
     #[test]
-    fn what_was_read_is_durable_before_a_revoked_lane_is_let_go() {
-        let mut lane = running();
-        lane.on(LaneEvent::Progressed, 0).unwrap();
-        lane.on(LaneEvent::Revoked, 0).unwrap();
-        assert_eq!(lane.action(0), LaneAction::Checkpoint { last: true });
-        lane.on(LaneEvent::CheckpointDurable, 0).unwrap();
-        close(&mut lane, false, Ended::Revoked);
-
-        let mut lane = running();
-        lane.on(LaneEvent::Revoked, 0).unwrap();
-        close(&mut lane, false, Ended::Revoked);
-    }
-
-    #[test]
-    fn a_checkpoint_under_way_becomes_the_last_one() {
-        let mut lane = running();
-        lane.on(LaneEvent::Progressed, 0).unwrap();
-        lane.on(LaneEvent::CheckpointDue, 0).unwrap();
-        assert_eq!(lane.action(0), LaneAction::Checkpoint { last: false });
-        lane.on(LaneEvent::Stop, 0).unwrap();
-        assert_eq!(lane.state(), LaneState::Draining);
-        lane.on(LaneEvent::CheckpointDurable, 0).unwrap();
-        close(&mut lane, true, Ended::Stopped);
+    fn what_was_read_is_durable_before_a_lane_is_let_go() {
+        for (event, flush, ended) in
+            [(LaneEvent::Revoked, false, Ended::Revoked), (LaneEvent::Stop, true, Ended::Stopped)]
+        {
+            let mut lane = running();
+            lane.on(event, 0).unwrap();
+            assert_eq!((lane.action(0), lane.state(), lane.may_commit()), (LaneAction::Drain, LaneState::Draining, true));
+            lane.on(LaneEvent::Drained, 0).unwrap();
+            close(&mut lane, flush, ended);
+        }
     }
 
     #[test]
     fn a_lost_lane_begins_no_checkpoint() {
         for event in [LaneEvent::Lost, LaneEvent::Fenced, LaneEvent::Failed] {
             let mut lane = running();
-            lane.on(LaneEvent::Progressed, 0).unwrap();
             lane.on(event, 0).unwrap();
             assert!(!lane.may_commit());
             assert_eq!(lane.action(0), LaneAction::StopTails { flush: false });
         }
         // One that was under way is left to the fence.
         let mut lane = running();
-        lane.on(LaneEvent::Progressed, 0).unwrap();
-        lane.on(LaneEvent::CheckpointDue, 0).unwrap();
+        lane.on(LaneEvent::Stop, 0).unwrap();
         lane.on(LaneEvent::Lost, 0).unwrap();
-        lane.on(LaneEvent::CheckpointDurable, 0).unwrap();
+        lane.on(LaneEvent::Drained, 0).unwrap();
         close(&mut lane, false, Ended::Lost);
     }
 
@@ -109,6 +94,7 @@ mod lanes {
     fn a_gentle_end_becomes_a_hard_one_but_not_back() {
         let mut lane = running();
         lane.on(LaneEvent::Stop, 0).unwrap();
+        lane.on(LaneEvent::Drained, 0).unwrap();
         assert_eq!(lane.action(0), LaneAction::StopTails { flush: true });
         lane.on(LaneEvent::Lost, 0).unwrap();
         assert_eq!(lane.action(0), LaneAction::StopTails { flush: false });
@@ -119,7 +105,7 @@ mod lanes {
     #[test]
     fn an_outcome_of_nothing_is_refused() {
         let mut lane = running();
-        assert!(matches!(lane.on(LaneEvent::CheckpointDurable, 0), Err(Violation::Unexpected { .. })));
+        assert!(matches!(lane.on(LaneEvent::Drained, 0), Err(Violation::Unexpected { .. })));
         assert!(lane.on(LaneEvent::LockBusy, 0).is_err());
         assert!(lane.on(LaneEvent::TailsStopped, 0).is_err());
     }
@@ -135,6 +121,7 @@ mod lanes {
 
 mod checkpoints {
     use super::*;
+    use checkpoint::{Action, Checkpointer};
 
     fn covered(offset: i64, size: u64, root: u8) -> Covered {
         Covered { next_offset: offset, log: head(size, root), dead: 0 }
@@ -143,47 +130,66 @@ mod checkpoints {
     #[test]
     fn due_by_time_when_something_was_read_and_before_the_end() {
         let mut c = Checkpointer::restored(covered(5, 2, 1), false, 100, 1_000);
-        assert!(!c.due(9_999, true), "nothing was read");
+        assert_eq!(c.action(9_999, true), Action::ReadOn, "nothing was read");
         c.progressed();
-        assert!(!c.due(1_099, false));
-        assert!(c.due(1_099, true) && c.due(1_100, false));
-        assert!(c.due(500, false), "the clock jumped back");
-        c.begin(covered(9, 3, 2), 3, &counters(9)).unwrap();
-        assert!(!c.due(2_000, true), "one at a time");
+        assert_eq!(c.action(1_099, false), Action::ReadOn);
+        assert_eq!((c.action(1_099, true), c.action(1_100, false)), (Action::Begin, Action::Begin));
+        assert_eq!(c.action(500, false), Action::Begin, "the clock jumped back");
+        c.begin(covered(9, 3, 2), 3, &counters(9), 1_200).unwrap();
         assert_eq!(c.shown(), &covered(5, 2, 1), "nothing is shown before it is durable");
+        assert_eq!(c.durable(&covered(9, 3, 2)).unwrap(), &covered(9, 3, 2));
+        assert!(c.durable(&covered(9, 3, 2)).is_err());
+    }
+
+    #[test]
+    fn a_lane_goes_on_while_one_is_made_until_the_next_is_due() {
+        let mut c = Checkpointer::restored(covered(5, 2, 1), false, 100, 1_000);
         c.progressed();
-        assert_eq!(c.durable(2_000).unwrap(), &covered(9, 3, 2));
-        assert!(c.due(2_100, false), "rows that came meanwhile are not forgotten");
-        assert!(c.durable(2_000).is_err());
+        c.begin(covered(9, 3, 2), 3, &counters(9), 1_200).unwrap();
+        assert_eq!((c.action(2_000, false), c.action(2_000, true)), (Action::ReadOn, Action::Settle));
+        c.progressed();
+        assert_eq!((c.action(1_299, false), c.action(1_300, false)), (Action::ReadOn, Action::Settle));
+        assert_eq!(c.durable(&covered(9, 3, 2)).unwrap(), &covered(9, 3, 2));
+        assert_eq!(c.action(1_299, false), Action::ReadOn);
+        assert_eq!(c.action(1_300, false), Action::Begin, "rows that came meanwhile are not forgotten");
+    }
+
+    #[test]
+    fn only_the_one_that_was_begun_can_stand() {
+        let mut c = Checkpointer::restored(covered(5, 2, 1), false, 100, 0);
+        c.progressed();
+        c.begin(covered(9, 3, 2), 3, &counters(9), 0).unwrap();
+        assert!(matches!(c.durable(&covered(9, 4, 3)), Err(Violation::Unexpected { .. })));
+        assert_eq!(c.shown(), &covered(5, 2, 1));
     }
 
     #[test]
     fn a_first_one_is_due_at_once() {
         let c = Checkpointer::restored(Covered::default(), true, 60_000, 7);
-        assert!(c.due(7, false));
+        assert_eq!(c.action(7, false), Action::Begin);
     }
 
     #[test]
     fn after_a_failure_nothing_more_is_made_or_shown() {
         let mut c = Checkpointer::restored(covered(5, 2, 1), false, 100, 0);
         c.progressed();
-        c.begin(covered(9, 3, 2), 3, &counters(9)).unwrap();
+        c.begin(covered(9, 3, 2), 3, &counters(9), 0).unwrap();
         c.failed();
-        assert!(!c.due(1_000, true));
+        assert_eq!(c.action(1_000, true), Action::ReadOn);
         assert_eq!(c.shown(), &covered(5, 2, 1));
-        assert!(c.durable(0).is_err() && c.begin(covered(9, 3, 2), 3, &counters(9)).is_err());
+        assert!(c.durable(&covered(9, 3, 2)).is_err() && c.begin(covered(9, 3, 2), 3, &counters(9), 0).is_err());
     }
 
     #[test]
     fn an_imbalance_is_never_made_durable() {
         let mut c = Checkpointer::restored(covered(5, 2, 1), false, 100, 0);
         let lost = Counters { rows_in: 9, rows_used: 8, ..Counters::default() };
-        assert!(matches!(c.begin(covered(9, 3, 2), 3, &lost), Err(Violation::Rows { .. })));
-        assert!(matches!(c.begin(covered(9, 3, 2), 4, &counters(9)), Err(Violation::Index { .. })));
-        assert!(matches!(c.begin(covered(4, 3, 2), 3, &counters(9)), Err(Violation::GoesBack { .. })));
-        assert!(matches!(c.begin(covered(9, 1, 2), 1, &counters(9)), Err(Violation::GoesBack { .. })));
-        assert!(matches!(c.begin(covered(9, 2, 2), 2, &counters(9)), Err(Violation::Forked(_))));
-        c.begin(covered(9, 2, 1), 2, &counters(9)).unwrap();
+        assert!(matches!(c.begin(covered(9, 3, 2), 3, &lost, 0), Err(Violation::Rows { .. })));
+        assert!(matches!(c.begin(covered(9, 3, 2), 4, &counters(9), 0), Err(Violation::Index { .. })));
+        assert!(matches!(c.begin(covered(4, 3, 2), 3, &counters(9), 0), Err(Violation::GoesBack { .. })));
+        assert!(matches!(c.begin(covered(9, 1, 2), 1, &counters(9), 0), Err(Violation::GoesBack { .. })));
+        assert!(matches!(c.begin(covered(9, 2, 2), 2, &counters(9), 0), Err(Violation::Forked(_))));
+        c.begin(covered(9, 2, 1), 2, &counters(9), 0).unwrap();
     }
 }
 

@@ -19,6 +19,10 @@ pub enum Bug {
     LogNotTruncated,
     /// The checkpoint's offset is where the reader is, not what the state has seen.
     OffsetAheadOfState,
+    /// Rows that are read while a checkpoint is made are taken to be covered by it.
+    RowsReadMeanwhileForgotten,
+    /// … and readers are told so.
+    RowsReadMeanwhileShown,
     /// A counter is missing in the lane's snapshot.
     CounterNotInSnapshot,
     /// A tick is given to the lane but not recorded.
@@ -55,7 +59,7 @@ pub enum Bug {
 
 impl Bug {
     /// All mistakes.
-    pub const ALL: [Bug; 23] = [
+    pub const ALL: [Bug; 25] = [
         Bug::ShownBeforeDurable,
         Bug::CheckpointNotSynced,
         Bug::DirectoryNotSynced,
@@ -63,6 +67,8 @@ impl Bug {
         Bug::DataNotSynced,
         Bug::LogNotTruncated,
         Bug::OffsetAheadOfState,
+        Bug::RowsReadMeanwhileForgotten,
+        Bug::RowsReadMeanwhileShown,
         Bug::CounterNotInSnapshot,
         Bug::TickNotRecorded,
         Bug::TakeoverFromMemory,

@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 use avouch_connectors::kafka::KafkaError;
 use avouch_connectors::schema_registry::SchemaRegistry;
 use avouch_connectors::store::StoreError;
+use avouch_engine::control::checkpoint::Checkpointer;
 use avouch_engine::idle::Idle;
 use avouch_engine::lane::Counters;
 use avouch_engine::replay::Replay;
@@ -26,7 +27,7 @@ use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 use super::error::RuntimeError;
 use super::halt::{Ending, Halt};
 use super::inputs::Inputs;
-use super::lane_worker::{LaneEnd, LaneWorker};
+use super::lane_worker::{LaneEnd, LaneWorker, covered};
 use super::metrics::Metrics;
 use super::open::{Opener, ReadyLane, part};
 use super::readers::OwnReaders;
@@ -278,6 +279,9 @@ impl Lanes {
         slot.busy = true;
         slot.running = true;
         let own = open.store.reader();
+        let committed = open.store.committed();
+        let every = i64::try_from(setup.checkpoint_every.as_millis()).unwrap_or(i64::MAX);
+        let checkpoints = Checkpointer::restored(covered(&committed), committed.seq == 0, every, 0);
         let worker = LaneWorker {
             plan: setup.opener.plan.clone(),
             next_offset: open.next_offset.unwrap_or(0),
@@ -293,7 +297,7 @@ impl Lanes {
             references: setup.references.clone(),
             idle: setup.pipeline.source.time.idle_after_ms.map(Idle::new),
             began: Instant::now(),
-            checkpoint_every: setup.checkpoint_every,
+            checkpoints,
             kept_checkpoints: setup.opener.stores.keep(),
             until,
             halt: slot.halt.clone(),
