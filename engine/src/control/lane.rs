@@ -146,13 +146,7 @@ pub struct LaneControl {
 impl LaneControl {
     /// For a lane that was just assigned.
     pub fn assigned() -> Self {
-        Self {
-            state: LaneState::Waiting,
-            generation: None,
-            retry: None,
-            ended: Ended::Failed,
-            tails_stopped: false,
-        }
+        Self { state: LaneState::Waiting, generation: None, retry: None, ended: Ended::Failed, tails_stopped: false }
     }
 
     /// Where it is.

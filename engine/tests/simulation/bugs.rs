@@ -47,6 +47,14 @@ pub enum Bug {
     CursorReadBeforeFencing,
     /// A plain sink saves its cursor before it delivers.
     PlainCursorFirst,
+    /// Of several records among which some are refused, the first is taken for the refused one.
+    FirstOfRefusedSetAside,
+    /// The cursor passes a refused record before its refusal is kept.
+    RefusalKeptAfterCursor,
+    /// The archive's cursor does not say which range is being written.
+    NotAnnounced,
+    /// … or who opens the archive does not look.
+    AnnouncedRangeForgotten,
     /// A checkpoint is anchored that is not durable yet.
     AnchorNotDurable,
     /// … because it was seen beside its writer, who had not fsynced the directory yet.
@@ -59,7 +67,7 @@ pub enum Bug {
 
 impl Bug {
     /// All mistakes.
-    pub const ALL: [Bug; 25] = [
+    pub const ALL: [Bug; 29] = [
         Bug::ShownBeforeDurable,
         Bug::CheckpointNotSynced,
         Bug::DirectoryNotSynced,
@@ -81,6 +89,10 @@ impl Bug {
         Bug::LostAnswerSentAgain,
         Bug::CursorReadBeforeFencing,
         Bug::PlainCursorFirst,
+        Bug::FirstOfRefusedSetAside,
+        Bug::RefusalKeptAfterCursor,
+        Bug::NotAnnounced,
+        Bug::AnnouncedRangeForgotten,
         Bug::AnchorNotDurable,
         Bug::AnchorOfRenamed,
         Bug::ReorgIgnored,

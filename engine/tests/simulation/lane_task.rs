@@ -4,7 +4,6 @@
 use avouch_engine::control::checkpoint::{Action, Checkpointer, Covered};
 use avouch_engine::control::invariants;
 use avouch_engine::control::lane::{LaneAction, LaneControl, LaneEvent};
-use avouch_engine::control::sink::Guarantee;
 use avouch_engine::control::{Head, Stop};
 
 use super::anchor_task::AnchorTask;
@@ -13,7 +12,7 @@ use super::disk::Checkpoint;
 use super::kafka::Life;
 use super::lanes::{Made, SimLane, Snapshot, Tick, grow_root, head};
 use super::objects::{Manifest, Part};
-use super::sink_task::{LogView, SinkTask};
+use super::sink_task::{LogView, Role, SinkTask};
 use super::world::{Answer, Ask, Call, Heard, Task, World};
 
 /// What a lane leaves in its process's memory.
@@ -50,7 +49,9 @@ pub struct LaneTask {
     phase: u8,
     under_way: Option<Checkpoint>,
     pub call: Option<Call>,
-    sinks: [Option<Box<SinkTask>>; 2],
+    sinks: [Option<Box<SinkTask>>; 4],
+    /// How many refusals of the first sink stand.
+    settled: u64,
 }
 
 impl LaneTask {
@@ -75,7 +76,8 @@ impl LaneTask {
             phase: 0,
             under_way: None,
             call: None,
-            sinks: [None, None],
+            sinks: [const { None }; 4],
+            settled: 0,
         }
     }
 
@@ -172,9 +174,14 @@ impl LaneTask {
                 self.call = None;
                 let how = if flush { Stop::Flush } else { Stop::Now };
                 anchor.machine.forget(self.lane as i32);
-                self.sinks.iter_mut().flatten().for_each(|s| s.delivery.stop(how));
+                let [sinks @ .., last] = &mut self.sinks;
+                sinks.iter_mut().flatten().for_each(|s| s.delivery.stop(how));
+                // What delivers the refusals ends last: then what was refused is all there will be.
+                if !flush || sinks.iter().flatten().all(|s| s.ended(now)) {
+                    last.iter_mut().for_each(|s| s.delivery.stop(how));
+                }
                 if self.sinks.iter().flatten().all(|s| s.ended(now)) {
-                    self.sinks = [None, None];
+                    self.sinks = [const { None }; 4];
                     self.tell(w, LaneEvent::TailsStopped, now);
                 }
             }
@@ -190,7 +197,7 @@ impl LaneTask {
     pub fn act_sink(&mut self, w: &mut World, sink: usize, now: i64) {
         let view = LogView { lane: self.lane, life: self.life, log: &self.log, roots: &self.roots };
         let Some(task) = &mut self.sinks[sink] else { return };
-        if !task.act(w, &view, now) {
+        if !task.act(w, &view, &mut self.settled, now) {
             self.tell(w, LaneEvent::Failed, now);
         }
     }
@@ -380,8 +387,12 @@ impl LaneTask {
         self.checkpointer = Some(Checkpointer::restored(self.covered(), first, w.checkpoint_every_ms, now));
         self.tell(w, LaneEvent::Restored, now);
         let size = self.log.len() as u64;
-        for (sink, guarantee) in self.sinks.iter_mut().zip([Guarantee::Transactional, Guarantee::Plain]) {
-            *sink = Some(Box::new(SinkTask::new(guarantee, size, now)));
+        let kept = &mut w.refusals[self.lane];
+        kept.open(self.log.len());
+        self.settled = kept.below(w.objects, w.dirs[self.lane].cursors[Role::Transactional as usize].get());
+        for (sink, role) in self.sinks.iter_mut().zip(Role::ALL) {
+            let have = if role == Role::Refusals { self.settled } else { size };
+            *sink = Some(Box::new(SinkTask::new(role, have, now)));
         }
         self.show(w, anchor, self.head(), now);
     }
@@ -390,8 +401,9 @@ impl LaneTask {
     fn show(&mut self, w: &mut World, anchor: &mut AnchorTask, shown: Head, now: i64) {
         let size = shown.size as usize;
         w.show(self.lane, shown, &self.log[..size], &self.roots[..=size]);
-        for sink in self.sinks.iter_mut().flatten() {
-            w.hold(sink.delivery.committed(shown.size));
+        // The last one's feed is not the log.
+        for sink in self.sinks[..3].iter_mut().flatten() {
+            w.hold(sink.delivery.committed(shown.size, now));
         }
         w.hold(anchor.machine.committed(self.lane as i32, shown, now));
     }

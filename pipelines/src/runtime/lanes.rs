@@ -14,9 +14,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use avouch_connectors::kafka::KafkaError;
 use avouch_connectors::schema_registry::SchemaRegistry;
-use avouch_connectors::store::StoreError;
 use avouch_engine::control::checkpoint::Checkpointer;
 use avouch_engine::idle::Idle;
 use avouch_engine::lane::Counters;
@@ -338,7 +336,7 @@ impl Lanes {
                 tracing::info!(lane = partition, error = %e, "a lane that was lost ended");
                 Ok(())
             }
-            Err(e) if self.setup.opener.waits && is_fence(&e) => {
+            Err(e) if self.setup.opener.waits && e.is_fence() => {
                 self.fenced(partition, e);
                 Ok(())
             }
@@ -385,7 +383,7 @@ impl Lanes {
                 tracing::info!(lane = partition, error = %e, "a sink of a lane that was lost ended");
                 Ok(())
             }
-            Err(e) if waits && is_fence(&e) && !self.stopping => {
+            Err(e) if waits && e.is_fence() && !self.stopping => {
                 // Kafka also fences a writer whose transaction it had to end while one of us was away. While the lane is ours
                 // we may write again; if it is not, the group says so before the pause is over.
                 let fences = self.fences.entry(partition).or_default();
@@ -452,11 +450,6 @@ impl Lanes {
         self.metrics().lanes_owned.set(running as i64);
         self.metrics().lanes_opening.set((self.slots.len() - running) as i64);
     }
-}
-
-/// Whether an error says that another process writes what we wrote.
-fn is_fence(e: &RuntimeError) -> bool {
-    matches!(e, RuntimeError::Kafka(KafkaError::Fenced { .. }) | RuntimeError::Store(StoreError::Fenced { .. }))
 }
 
 fn joined<T>(ended: Result<T, JoinError>) -> Result<T, RuntimeError> {

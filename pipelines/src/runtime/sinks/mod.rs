@@ -26,7 +26,6 @@ mod feed;
 mod files;
 mod kafka;
 mod lines;
-mod retry;
 mod tail;
 mod webhook;
 mod writer;

@@ -33,7 +33,7 @@ impl Options {
 
 pub(super) struct WebhookWriter {
     webhook: Webhook,
-    cursor: Cursor,
+    pub(super) cursor: Cursor,
     batch: usize,
 }
 
@@ -43,7 +43,7 @@ impl WebhookWriter {
         let secret = options.secret.as_ref().map(|s| s.expose().as_bytes().to_vec());
         let token = options.token.as_ref().map(|s| s.expose().to_owned());
         let webhook = Webhook::new(&options.url, secret, token, options.timeout)?;
-        let position = Position { at: cursor.get(), note: None };
+        let position = Position::of(&cursor);
         Ok((Self { webhook, cursor, batch: options.batch }, position))
     }
 
@@ -57,6 +57,6 @@ impl WebhookWriter {
             let post = WebhookBatch { log: batch.log, sink: &target.name, first: first.number, verdicts: &verdicts };
             self.webhook.post(post).await?;
         }
-        Ok(self.cursor.set(batch.to)?)
+        Ok(())
     }
 }
