@@ -505,7 +505,9 @@ mod sinks {
 
 mod anchors {
     use super::*;
-    use anchor::{Action, AnchorPolicy, Anchoring, Ended, LOOK_MS, Outcome, PAUSES_MS, Place, place, taken_back};
+    use anchor::{
+        Action, AnchorPolicy, Anchoring, Ended, LOOK_MS, Outcome, PAUSES_MS, Place, TICK_MS, place, taken_back,
+    };
 
     const POLICY: AnchorPolicy = AnchorPolicy { verdicts: Some(5), interval_ms: Some(1_000) };
 
@@ -565,6 +567,28 @@ mod anchors {
         a.seen(1, head(20, 20), 10);
         assert!(matches!(a.action(10), Action::WaitUntil(_)));
         assert_eq!(a.backlog(1).unwrap().pending(), 0);
+    }
+
+    #[test]
+    fn a_log_that_fell_back_regrows_before_it_is_anchored() {
+        let mut a = watching();
+        a.seen(0, head(4, 4), 0);
+        assert!(a.committed(1, head(7, 7), 0).is_err(), "not without its store being opened anew");
+        a.fell_back(1, head(2, 2));
+        assert!(matches!(a.action(2_000), Action::WaitUntil(_)), "the chain has as much");
+        a.committed(1, head(8, 8), 0).unwrap();
+        assert_eq!(a.action(2_000), Action::Anchor { lane: 1, from: head(2, 2), to: head(8, 8) });
+    }
+
+    #[test]
+    fn a_lane_that_cannot_be_read_holds_no_other_up() {
+        let mut a = watching();
+        tell(&mut a, Outcome::Unreadable { lane: 1 });
+        a.stop(Stop::Flush);
+        assert_eq!(a.action(1), Action::Anchor { lane: 0, from: head(0, 0), to: head(4, 4) });
+        tell(&mut a, Outcome::Anchored { lane: 0, head: head(4, 4) });
+        assert!(matches!(a.action(1), Action::WaitUntil(_)));
+        assert_eq!(a.action(TICK_MS), Action::Anchor { lane: 1, from: head(2, 2), to: head(9, 9) });
     }
 
     #[test]
