@@ -3,7 +3,7 @@
 
 use super::checkpoint::{self, Covered};
 use super::invariants::{self, Fork, Shown, Violation};
-use super::lane::{Ended, LOCK_RETRY_MS, LaneAction, LaneControl, LaneEvent, LaneState};
+use super::lane::{Ended, LOCK_RETRY_MS, LaneAction, LaneControl, LaneEvent, LaneState, TAILS_FINISH_MS};
 use super::sink::{self, Delivery, Guarantee};
 use super::{Backoff, Failure, Head, Stop, Timer, anchor};
 use crate::lane::Counters;
@@ -53,7 +53,7 @@ mod lanes {
     }
 
     fn close(lane: &mut LaneControl, flush: bool, ended: Ended) {
-        assert_eq!(lane.action(0), LaneAction::StopTails { flush });
+        assert!(matches!(lane.action(0), LaneAction::StopTails { flush: f, .. } if f == flush), "{:?}", lane.action(0));
         assert!(lane.on(LaneEvent::Released, 0).is_err(), "the lock is not let go while a sink may still write");
         lane.on(LaneEvent::TailsStopped, 0).unwrap();
         assert_eq!(lane.action(0), LaneAction::Release);
@@ -64,7 +64,7 @@ mod lanes {
     #[test]
     fn what_was_read_is_durable_before_a_lane_is_let_go() {
         for (event, flush, ended) in
-            [(LaneEvent::Revoked, false, Ended::Revoked), (LaneEvent::Stop, true, Ended::Stopped)]
+            [(LaneEvent::Revoked, true, Ended::Revoked), (LaneEvent::Stop, true, Ended::Stopped)]
         {
             let mut lane = running();
             lane.on(event, 0).unwrap();
@@ -79,11 +79,11 @@ mod lanes {
 
     #[test]
     fn a_lost_lane_begins_no_checkpoint() {
-        for event in [LaneEvent::Lost, LaneEvent::Fenced, LaneEvent::Failed] {
+        for (event, flush) in [(LaneEvent::Lost, false), (LaneEvent::Fenced, false), (LaneEvent::Failed, true)] {
             let mut lane = running();
             lane.on(event, 0).unwrap();
             assert!(!lane.may_commit());
-            assert_eq!(lane.action(0), LaneAction::StopTails { flush: false });
+            assert_eq!(lane.action(0), LaneAction::StopTails { flush, until_ms: None });
         }
         // One that was under way is left to the fence.
         let mut lane = running();
@@ -98,9 +98,9 @@ mod lanes {
         let mut lane = running();
         lane.on(LaneEvent::Stop, 0).unwrap();
         lane.on(LaneEvent::Drained, 0).unwrap();
-        assert_eq!(lane.action(0), LaneAction::StopTails { flush: true });
+        assert_eq!(lane.action(0), LaneAction::StopTails { flush: true, until_ms: None });
         lane.on(LaneEvent::Lost, 0).unwrap();
-        assert_eq!(lane.action(0), LaneAction::StopTails { flush: false });
+        assert_eq!(lane.action(0), LaneAction::StopTails { flush: false, until_ms: None });
         lane.on(LaneEvent::Stop, 0).unwrap();
         close(&mut lane, false, Ended::Lost);
     }
@@ -108,7 +108,8 @@ mod lanes {
     #[test]
     fn an_outcome_of_nothing_is_refused() {
         let mut lane = running();
-        assert!(matches!(lane.on(LaneEvent::Drained, 0), Err(Violation::Unexpected { .. })));
+        assert!(matches!(lane.on(LaneEvent::Released, 0), Err(Violation::Unexpected { .. })));
+        assert!(LaneControl::assigned().on(LaneEvent::Drained, 0).is_err());
         assert!(lane.on(LaneEvent::LockBusy, 0).is_err());
         assert!(lane.on(LaneEvent::TailsStopped, 0).is_err());
     }
@@ -118,7 +119,32 @@ mod lanes {
         let mut lane = LaneControl::assigned();
         lane.on(LaneEvent::Revoked, 0).unwrap();
         lane.on(LaneEvent::LockTaken { generation: 3 }, 0).unwrap();
-        close(&mut lane, false, Ended::Revoked);
+        close(&mut lane, true, Ended::Revoked);
+    }
+
+    #[test]
+    fn the_sinks_of_a_lane_that_moves_go_on_for_so_long() {
+        let mut lane = running();
+        lane.on(LaneEvent::Revoked, 1_000).unwrap();
+        lane.on(LaneEvent::Drained, 3_000).unwrap();
+        let until = 1_000 + TAILS_FINISH_MS;
+        assert_eq!(lane.action(until - 1), LaneAction::StopTails { flush: true, until_ms: Some(until) });
+        assert_eq!(lane.action(until), LaneAction::StopTails { flush: false, until_ms: None });
+    }
+
+    #[test]
+    fn a_lane_whose_input_has_ended_rests_until_it_is_told() {
+        let mut lane = running();
+        lane.on(LaneEvent::Drained, 0).unwrap();
+        assert_eq!((lane.action(0), lane.may_commit()), (LaneAction::Rest, false));
+        lane.on(LaneEvent::Stop, 0).unwrap();
+        close(&mut lane, true, Ended::Stopped);
+    }
+
+    #[test]
+    fn a_lane_may_have_to_wait_before_it_is_opened() {
+        let lane = LaneControl::assigned_after(10, 50);
+        assert_eq!((lane.action(59), lane.action(60)), (LaneAction::WaitUntil(60), LaneAction::TakeLock));
     }
 }
 

@@ -169,7 +169,8 @@ impl LaneTask {
             LaneAction::StopTails { .. } if self.phase > 0 && self.sim.is_some() && !w.random.one_in(4) => {
                 self.checkpoint(w, anchor, now);
             }
-            LaneAction::StopTails { flush } => {
+            LaneAction::Rest => w.violate("a partition has no end"),
+            LaneAction::StopTails { flush, .. } => {
                 self.phase = 0;
                 self.call = None;
                 let how = if flush { Stop::Flush } else { Stop::Now };

@@ -91,7 +91,13 @@ pub struct LaneEnd {
 
 impl LaneWorker {
     /// Runs until told to stop, or until the end if there is one. The last act is a checkpoint, unless the lane is abandoned.
-    pub fn run(mut self) -> Result<LaneEnd, RuntimeError> {
+    /// Gives the store back however it ends: the lane's lock is let go with it.
+    pub fn run(mut self) -> (Result<LaneEnd, RuntimeError>, LaneStore) {
+        let ended = self.run_lane();
+        (ended, self.store)
+    }
+
+    fn run_lane(&mut self) -> Result<LaneEnd, RuntimeError> {
         let partition = self.input.lane();
         let part = format!("lane {partition}");
         self.show();
