@@ -1,23 +1,24 @@
 //! Anchoring: when which checkpoint goes to the chain, and what the chain's answer means.
 //!
 //! ```text
-//!              lease taken, journal settled          heads read             due: anchor(from, to)
+//!           connected, journal settled               heads read             due: anchor(from, to)
 //!   Connecting ───────────────────────────► Looking ───────────► Watching ◄───────────────────────► (one on its way)
 //!      ▲                                       ▲                  │    │                                   │
 //!      │ rung                                  └── every 5 s ─────┘    │                                   │
 //!   Pausing ◄──────────── no answer, head moved ───────────────────────┼───────────────────────────────────┘
 //!                                                                      ▼
-//!                                              Ended ◄── stopped, another log on chain, lease lost
+//!                                              Ended ◄── stopped, another log on chain, fenced
 //! ```
 //!
-//! - One writer a journal, one checkpoint on its way at a time. What is signed is in the journal first, so after a crash
+//! - One writer a journal (whoever drives this machine has its lease), one checkpoint on its way at a time. What is signed is in the journal first, so after a crash
 //!   **Connecting** finds it, looks it up and sends it again if the chain does not have it.
 //! - What is anchored begins at the head that the chain shows and ends at a durable checkpoint. The contract takes a checkpoint
 //!   at its head only; so a repeated, late or lost transaction is harmless, and an unknown outcome means: look.
 //! - A reorganisation takes anchors back: the head is lower than before, what it covered waits again. [`taken_back`] finds
 //!   what the journal has to send again.
-//! - After a store fell back to an earlier checkpoint the chain may be ahead of the log. Nothing is anchored until it has
-//!   regrown; that it regrows to the same bytes, the contract checks by the consistency proof.
+//! - After a store fell back to an earlier checkpoint ([`Anchoring::fell_back`]) the chain may be ahead of the log. Nothing is
+//!   anchored until it has regrown; that it regrows to the same bytes, the contract checks by the consistency proof.
+//! - A lane that another process runs may be unreadable for a moment: the others do not wait for it.
 
 use std::collections::BTreeMap;
 
@@ -103,7 +104,7 @@ pub enum Ended {
 /// What to do now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
-    /// Take the journal's lease, connect, settle what the journal holds. Answer [`Outcome::Done`].
+    /// Connect, register what logs are new, settle what the journal holds. Answer [`Outcome::Done`].
     Connect,
     /// Read the head of every lane's log ([`Anchoring::seen`]). Answer [`Outcome::Done`].
     Look,
@@ -135,6 +136,11 @@ pub enum Outcome {
         /// The chain's head of this lane now.
         head: Head,
     },
+    /// The lane cannot be read at this moment, so nothing was signed. The others go on.
+    Unreadable {
+        /// Which lane.
+        lane: i32,
+    },
     /// It failed. That the head has moved meanwhile is [`Failure::Unknown`]: look again.
     Failed(Failure),
 }
@@ -153,12 +159,15 @@ struct LaneAnchor {
     durable: Head,
     head: Option<Head>,
     backlog: Backlog,
+    /// Not to be tried before this rings.
+    rests: Option<Timer>,
 }
 
 impl LaneAnchor {
     /// What to anchor, if anything can be: from where the chain is to what is durable.
-    fn next(&self) -> Option<(Head, Head)> {
-        self.head.filter(|head| self.durable.size > head.size).map(|head| (head, self.durable))
+    fn next(&self, now_ms: i64) -> Option<(Head, Head)> {
+        let rests = self.rests.is_some_and(|timer| !timer.rung(now_ms));
+        self.head.filter(|head| !rests && self.durable.size > head.size).map(|head| (head, self.durable))
     }
 }
 
@@ -197,7 +206,7 @@ impl Anchoring {
                 self.state = State::Connecting;
                 self.ticket.spend();
             }
-            LaneAnchor { durable, head: None, backlog: Backlog::default() }
+            LaneAnchor { durable, head: None, backlog: Backlog::default(), rests: None }
         });
         if durable.size < known.durable.size {
             return Err(Violation::Truncated { shown: known.durable.size, now: durable.size });
@@ -208,6 +217,14 @@ impl Anchoring {
         known.durable = durable;
         known.backlog.committed(durable.size, now_ms);
         Ok(())
+    }
+
+    /// The lane's store was opened anew, and its durable checkpoint is an earlier one than was known here: nothing of it is
+    /// anchored before it has regrown.
+    pub fn fell_back(&mut self, lane: i32, durable: Head) {
+        if let Some(known) = self.lanes.get_mut(&lane) {
+            known.durable = durable;
+        }
     }
 
     /// The lane is no longer ours. What is on its way for it stays in the journal.
@@ -245,6 +262,14 @@ impl Anchoring {
         self.lanes.get(&lane).and_then(|l| l.head)
     }
 
+    /// When to connect anew after a failure, milliseconds.
+    pub fn retry_at_ms(&self) -> Option<i64> {
+        match self.state {
+            State::Pausing(timer) => Some(timer.at_ms()),
+            _ => None,
+        }
+    }
+
     /// Identifies the present action. Take it with the action, and give it back with its outcome.
     pub fn ticket(&self) -> Ticket {
         self.ticket
@@ -270,7 +295,9 @@ impl Anchoring {
             .lanes
             .iter()
             .filter(|(_, lane)| due(lane))
-            .filter_map(|(id, lane)| lane.next().map(|(from, to)| (lane.backlog.waited_ms(now_ms), *id, from, to)))
+            .filter_map(|(id, lane)| {
+                lane.next(now_ms).map(|(from, to)| (lane.backlog.waited_ms(now_ms), *id, from, to))
+            })
             .max_by_key(|(waited, id, ..)| (*waited, -i64::from(*id)));
         if look.rung(now_ms) {
             return Action::Look;
@@ -314,6 +341,12 @@ impl Anchoring {
                 self.backoff.reset();
                 State::Watching(look)
             }
+            (State::Watching(look), Outcome::Unreadable { lane }) => {
+                if let Some(known) = self.lanes.get_mut(&lane) {
+                    known.rests = Some(Timer::new(now_ms, TICK_MS));
+                }
+                State::Watching(look)
+            }
             (_, outcome) => return Err(self.unexpected(outcome)),
         };
         self.ticket.spend();
@@ -331,6 +364,7 @@ impl Anchoring {
         let event = match outcome {
             Outcome::Done => "it is connected, or has looked",
             Outcome::Anchored { .. } => "a checkpoint is anchored",
+            Outcome::Unreadable { .. } => "a lane cannot be read",
             Outcome::Failed(_) => "it failed",
         };
         Violation::Unexpected { machine: "anchoring", event, state }

@@ -3,15 +3,21 @@
 //! ```text
 //!             progressed                 due, begin(covers)                durable
 //!   Clean ───────────────────► Dirty ───────────────────────► UnderWay ────────────────► Clean  (shown: what it covers)
-//!     ▲                          │                                │
-//!     │                          │ (rows keep coming: Dirty)      │ failed: nobody knows what the disk holds
-//!     └── restored(durable) ◄────┴──────── Broken ◄───────────────┘ (shown: as before; open the store again)
+//!     ▲                          │                             │  │
+//!     │                          │ (rows keep coming: Dirty)   │  │ failed: nobody knows what the disk holds
+//!     └── restored(durable) ◄────┴──────── Broken ◄────────────┼──┘ (shown: as before; open the store again)
+//!                                                              │
+//!                                     the next one is due: Settle, read nothing more before this one is durable
 //! ```
 //!
-//! - Due when something was read since the last one and `every_ms` has passed, or when the lane is about to stop.
-//! - It covers the offset that was read up to and everything that was made of it by then: state, log, dead letters.
+//! - Due when something was read since the last one was begun and `every_ms` has passed, or when the lane is about to stop or
+//!   has to wait for long.
+//! - It covers the offset that was read up to and everything that was made of it by then: state, log, dead letters. Rows that
+//!   are read while it is made belong to the next one.
+//! - One at a time. When the next one is due and this one is not durable yet, the lane stands still: so it is never more
+//!   than one checkpoint ahead of what is durable, however slow the store.
 //! - [`Checkpointer::shown`] is what readers, sinks and anchors may be told. It moves only in [`Checkpointer::durable`], that
-//!   is after the store has said that no crash undoes it.
+//!   is after the store has said that no crash undoes it, and to what was covered then, not to where the lane is by now.
 //! - After a failure the checkpoint may or may not stand. Both are right, since nothing of it was shown: the store is opened
 //!   again, says which, and the lane is restored from there.
 
@@ -28,6 +34,17 @@ pub struct Covered {
     pub log: Head,
     /// Dead letters by then.
     pub dead: u64,
+}
+
+/// What to do now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// Nothing is due: read on.
+    ReadOn,
+    /// Read nothing more, but wait for the checkpoint that is being made ([`Checkpointer::durable`]).
+    Settle,
+    /// Make one ([`Checkpointer::begin`]).
+    Begin,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,21 +77,27 @@ impl Checkpointer {
         self.dirty = true;
     }
 
-    /// Whether there is something that no durable checkpoint covers.
-    pub fn dirty(&self) -> bool {
-        self.dirty
-    }
-
-    /// Whether to make one now. `last` asks for whatever is left, as before a lane is let go.
-    pub fn due(&self, now_ms: i64, last: bool) -> bool {
-        self.state == State::Idle && self.dirty && (last || self.since.rung(now_ms))
+    /// What to do now. `last` asks for whatever is left, as before a lane is let go.
+    pub fn action(&self, now_ms: i64, last: bool) -> Action {
+        let due = self.dirty && (last || self.since.rung(now_ms));
+        match self.state {
+            State::Idle if due => Action::Begin,
+            State::UnderWay(_) if due || last => Action::Settle,
+            _ => Action::ReadOn,
+        }
     }
 
     /// A checkpoint is about to be made. Call it before anything is written.
     ///
     /// # Errors
     /// When rows are not conserved, the lane and its log disagree, or it would take something back: it must not be made.
-    pub fn begin(&mut self, covers: Covered, next_index: u64, counters: &Counters) -> Result<(), Violation> {
+    pub fn begin(
+        &mut self,
+        covers: Covered,
+        next_index: u64,
+        counters: &Counters,
+        now_ms: i64,
+    ) -> Result<(), Violation> {
         if self.state != State::Idle {
             return Err(self.unexpected("a checkpoint begins"));
         }
@@ -83,18 +106,21 @@ impl Checkpointer {
         invariants::checkpoint_extends(&self.shown, &covers)?;
         self.state = State::UnderWay(covers);
         self.dirty = false;
+        self.since = Timer::new(now_ms, self.every_ms);
         Ok(())
     }
 
-    /// The store says that no crash undoes it. Returns what may be shown from now on.
+    /// The store says that no crash undoes it, and what it covers. Returns what may be shown from now on.
     ///
     /// # Errors
-    /// When none was under way.
-    pub fn durable(&mut self, now_ms: i64) -> Result<&Covered, Violation> {
+    /// When none was under way, or another one.
+    pub fn durable(&mut self, stands: &Covered) -> Result<&Covered, Violation> {
         let State::UnderWay(covers) = self.state else { return Err(self.unexpected("a checkpoint is durable")) };
+        if *stands != covers {
+            return Err(self.unexpected("another checkpoint is durable"));
+        }
         self.shown = covers;
         self.state = State::Idle;
-        self.since = Timer::new(now_ms, self.every_ms);
         Ok(&self.shown)
     }
 
@@ -102,11 +128,6 @@ impl Checkpointer {
     pub fn failed(&mut self) {
         self.state = State::Broken;
         self.dirty = true;
-    }
-
-    /// Whether one is being made.
-    pub fn under_way(&self) -> bool {
-        matches!(self.state, State::UnderWay(_))
     }
 
     /// What readers, sinks and anchors may be told.

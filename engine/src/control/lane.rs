@@ -7,15 +7,14 @@
 //!   Waiting ───────────┴─────┘
 //!      │ lock taken (generation g)
 //!      ▼
-//!   Opening ──── restored ────► Running ◄─────────────── durable ──┐
-//!      │                          │ │  └──── checkpoint due ──► Checkpointing
-//!      │                          │ │                              │
-//!      │            revoked, stop │ │ fenced, lost, failed         │ revoked, stop: it becomes the last one
-//!      │                          ▼ │                              ▼
-//!      │                      Draining ─── last checkpoint ────► (durable)
-//!      │                          │ │      made if there is something to cover
-//!      │   nothing is committed   │ └──────────────┐
-//!      └──────────────────────────┴──────► Closing ◄── from everywhere, by revoked, stop, lost, fenced, failed
+//!   Opening ──── restored ────► Running ─── its input has ended, all is durable ──► Resting  (its tails go on)
+//!      │                          │ │                                                │
+//!      │            revoked, stop │ │ fenced, lost, failed                           │ revoked, stop, …
+//!      │                          ▼ │
+//!      │                      Draining ─── what was read is durable ───┐             │
+//!      │                          │ │                                  │             │
+//!      │   nothing is committed   │ └──────────────┐                   │             │
+//!      └──────────────────────────┴──────► Closing ◄───────────────────┴─────────────┘  from everywhere, by lost, fenced, failed
 //!                                             │  first the tails are stopped, then the store and the lock let go
 //!                                             ▼
 //!                                           Closed (ended: why)
@@ -25,15 +24,23 @@
 //!   remembered. So the checkpoint, the sinks' cursors and the chain's head are looked up again at every takeover.
 //! - **Revoked** leaves time: what was read becomes durable first. **Lost** (the session expired) does not: somebody else may
 //!   have the lane already, so no checkpoint is begun. One that is under way is left to the fence.
+//! - How the tails end: of a lane that moves they go on for at most [`TAILS_FINISH_MS`], what is left then the next owner
+//!   delivers; when the process stops, or the lane has failed, they deliver what is durable; of a lane that is somebody else's
+//!   already they stop at once.
+//! - While it runs, and while it drains, the lane's [`super::checkpoint::Checkpointer`] says when to make a checkpoint and when
+//!   to wait for one; drained it is when that has nothing left to do.
 //! - The fence decides, not the clock: a commit carries its generation, and the store refuses an older one. A process that slept
 //!   through its session (a zombie) learns it at its next commit, which writes nothing.
-//! - Sinks and anchors of the lane are stopped before the lock is let go, so that a plain sink's cursor has one writer too.
+//! - The lane's sinks have stopped before the lock is let go, so that a plain sink's cursor has one writer too. (Anchors need
+//!   no such care: the contract refuses what does not extend it.)
 
 use super::Timer;
 use super::invariants::Violation;
 
 /// How long to wait for a lock that another process has before trying again, milliseconds.
-pub const LOCK_RETRY_MS: i64 = 500;
+pub const LOCK_RETRY_MS: i64 = 100;
+/// How long the sinks of a lane that moves may go on delivering, milliseconds.
+pub const TAILS_FINISH_MS: i64 = 5_000;
 
 /// Where a lane is. See the [module](self).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,11 +49,11 @@ pub enum LaneState {
     Waiting,
     /// The lock is taken; the store is recovered and the lane restored.
     Opening,
-    /// Reads and steps.
+    /// Reads and steps; checkpoints are made meanwhile.
     Running,
-    /// A checkpoint is being made; reading waits for it.
-    Checkpointing,
-    /// The last checkpoint is being made, or about to be.
+    /// Its input has ended by itself; everything read is durable, and the tails go on.
+    Resting,
+    /// Reads nothing more; the last checkpoint is being made, or about to be.
     Draining,
     /// Tails stop, then the store and its lock are let go.
     Closing,
@@ -70,9 +77,9 @@ pub enum Ended {
 }
 
 impl Ended {
-    /// Whether the tails may finish what is durable, or must stop at once because another process may serve it already.
-    pub fn tails_may_flush(self) -> bool {
-        matches!(self, Ended::Stopped)
+    /// Whether another process may have the lane already: its tails must stop at once.
+    pub fn is_others(self) -> bool {
+        matches!(self, Ended::Lost | Ended::Fenced)
     }
 }
 
@@ -88,13 +95,9 @@ pub enum LaneEvent {
     LockBusy,
     /// The store is recovered, the lane restored, the source positioned at the checkpoint's offset.
     Restored,
-    /// Rows were read that no checkpoint covers yet.
-    Progressed,
-    /// A checkpoint is due (see [`super::checkpoint::Checkpointer::due`]).
-    CheckpointDue,
-    /// The checkpoint stands.
-    CheckpointDurable,
-    /// The consumer group takes the partition away and waits for us to be done.
+    /// Nothing more is read, and everything that was is durable: as it was told to, or because its input has ended.
+    Drained,
+    /// The consumer group takes the partition away and waits for us to be done; or the lane is to be opened anew.
     Revoked,
     /// The consumer group took the partition away while we did not answer.
     Lost,
@@ -104,7 +107,7 @@ pub enum LaneEvent {
     Fenced,
     /// The lane, its store or its reader failed.
     Failed,
-    /// Sinks and anchors of this lane have stopped.
+    /// The sinks of this lane have stopped.
     TailsStopped,
     /// Store and lock are let go.
     Released,
@@ -122,17 +125,19 @@ pub enum LaneAction {
         /// The writer's generation.
         generation: u64,
     },
-    /// Read, step, append; see whether a checkpoint is due.
+    /// Read, step, append; make checkpoints as [`super::checkpoint::Checkpointer::action`] says.
     Read,
-    /// Make a checkpoint. It is the last one if `last`.
-    Checkpoint {
-        /// No row is read after it.
-        last: bool,
-    },
-    /// Stop the lane's sinks and anchors; let them deliver what is durable first if `flush`.
+    /// Read nothing more, and do what [`super::checkpoint::Checkpointer::action`] says until nothing is `last`. Answer
+    /// [`LaneEvent::Drained`].
+    Drain,
+    /// Do nothing: the lane has read its input to the end.
+    Rest,
+    /// Stop the lane's sinks; let them deliver what is durable first if `flush`.
     StopTails {
         /// Whether they may finish.
         flush: bool,
+        /// Until when, milliseconds.
+        until_ms: Option<i64>,
     },
     /// Let go of the store and its lock.
     Release,
@@ -146,8 +151,8 @@ pub struct LaneControl {
     state: LaneState,
     generation: Option<u64>,
     retry: Option<Timer>,
-    /// Rows were read that no checkpoint covers.
-    dirty: bool,
+    /// Until when the tails of a lane that moves may go on.
+    finish: Option<Timer>,
     ended: Ended,
     tails_stopped: bool,
 }
@@ -159,10 +164,15 @@ impl LaneControl {
             state: LaneState::Waiting,
             generation: None,
             retry: None,
-            dirty: false,
+            finish: None,
             ended: Ended::Failed,
             tails_stopped: false,
         }
+    }
+
+    /// For a lane that is not to be opened before so long.
+    pub fn assigned_after(now_ms: i64, after_ms: i64) -> Self {
+        Self { retry: Some(Timer::new(now_ms, after_ms)), ..Self::assigned() }
     }
 
     /// Where it is.
@@ -177,11 +187,16 @@ impl LaneControl {
 
     /// Whether this process may begin to commit. Whether a commit is accepted, the store's fence decides.
     pub fn may_commit(&self) -> bool {
-        matches!(self.state, LaneState::Running | LaneState::Checkpointing | LaneState::Draining)
+        matches!(self.state, LaneState::Running | LaneState::Draining)
     }
 
-    /// What to do now. In [`LaneState::Opening`], [`LaneState::Checkpointing`] and [`LaneState::Draining`] it is the same until its
-    /// outcome is told; a driver does it once.
+    /// Whether it is still to be opened, or is open: else what is taken or restored for it is only let go.
+    pub fn may_open(&self) -> bool {
+        !matches!(self.state, LaneState::Closing | LaneState::Closed)
+    }
+
+    /// What to do now. In [`LaneState::Opening`] and [`LaneState::Draining`] it is the same until its outcome is told; a driver
+    /// does it once.
     pub fn action(&self, now_ms: i64) -> LaneAction {
         match self.state {
             LaneState::Waiting => match self.retry {
@@ -190,12 +205,17 @@ impl LaneControl {
             },
             LaneState::Opening => LaneAction::Open { generation: self.generation.unwrap_or_default() },
             LaneState::Running => LaneAction::Read,
-            LaneState::Checkpointing => LaneAction::Checkpoint { last: false },
-            LaneState::Draining => LaneAction::Checkpoint { last: true },
-            LaneState::Closing if !self.tails_stopped => LaneAction::StopTails { flush: self.ended.tails_may_flush() },
+            LaneState::Resting => LaneAction::Rest,
+            LaneState::Draining => LaneAction::Drain,
+            LaneState::Closing if !self.tails_stopped => self.stop_tails(now_ms),
             LaneState::Closing => LaneAction::Release,
             LaneState::Closed => LaneAction::End(self.ended),
         }
+    }
+
+    fn stop_tails(&self, now_ms: i64) -> LaneAction {
+        let flush = !self.ended.is_others() && self.finish.is_none_or(|timer| !timer.rung(now_ms));
+        LaneAction::StopTails { flush, until_ms: self.finish.filter(|_| flush).map(|timer| timer.at_ms()) }
     }
 
     /// Takes note of what happened.
@@ -209,7 +229,7 @@ impl LaneControl {
             // Being told to end twice changes nothing, but that a gentle end becomes a hard one.
             (S::Closed, E::Revoked | E::Lost | E::Stop | E::Fenced | E::Failed) => {}
             (S::Closing, E::Revoked | E::Stop) => {}
-            (S::Closing, E::Lost | E::Fenced | E::Failed) if self.ended.tails_may_flush() => self.end(event),
+            (S::Closing, E::Lost | E::Fenced | E::Failed) if !self.ended.is_others() => self.end(event),
             (S::Closing, E::Lost | E::Fenced | E::Failed) => {}
 
             (S::Waiting, E::LockTaken { generation }) => {
@@ -224,24 +244,17 @@ impl LaneControl {
             (S::Opening, E::Restored) => self.state = S::Running,
             (S::Closing, E::Restored) => {}
 
-            (S::Running | S::Checkpointing, E::Progressed) => self.dirty = true,
-            (_, E::Progressed) => return Err(self.unexpected("rows were read")),
-            (S::Running, E::CheckpointDue) => self.state = S::Checkpointing,
-            // A reader that was told to stop may have found one due at the same moment.
-            (S::Draining | S::Checkpointing | S::Closing, E::CheckpointDue) => {}
-            (S::Checkpointing, E::CheckpointDurable) => {
-                self.dirty = false;
-                self.state = S::Running;
-            }
-            (S::Draining, E::CheckpointDurable) => {
-                self.dirty = false;
-                self.state = S::Closing;
-            }
-            // Left to the fence, and it stood: what is durable is durable.
-            (S::Closing, E::CheckpointDurable) => {}
+            (S::Draining, E::Drained) => self.state = S::Closing,
+            // The last checkpoint was left to the fence, and it stood: what is durable is durable.
+            (S::Closing, E::Drained) => {}
 
-            (S::Running, E::Revoked | E::Stop) if self.dirty => self.drain(event),
-            (S::Checkpointing, E::Revoked | E::Stop) => self.drain(event),
+            (S::Running, E::Drained) => self.state = S::Resting,
+
+            (S::Running | S::Resting, E::Revoked | E::Stop) => {
+                self.ended = why(event);
+                self.finish = (event == E::Revoked).then(|| Timer::new(now_ms, TAILS_FINISH_MS));
+                self.state = if self.state == S::Resting { S::Closing } else { S::Draining };
+            }
             (S::Draining, E::Revoked | E::Stop) => {}
             (_, E::Revoked | E::Stop | E::Lost | E::Fenced | E::Failed) => self.end(event),
 
@@ -250,17 +263,11 @@ impl LaneControl {
 
             (_, E::LockTaken { .. } | E::LockBusy) => return Err(self.unexpected("a lock was asked for")),
             (_, E::Restored) => return Err(self.unexpected("a lane is restored")),
-            (_, E::CheckpointDue) => return Err(self.unexpected("a checkpoint is due")),
-            (_, E::CheckpointDurable) => return Err(self.unexpected("a checkpoint is durable")),
-            (_, E::TailsStopped) => return Err(self.unexpected("sinks and anchors have stopped")),
+            (_, E::Drained) => return Err(self.unexpected("everything read is durable")),
+            (_, E::TailsStopped) => return Err(self.unexpected("its sinks have stopped")),
             (_, E::Released) => return Err(self.unexpected("the store is let go")),
         }
         Ok(())
-    }
-
-    fn drain(&mut self, event: LaneEvent) {
-        self.ended = why(event);
-        self.state = LaneState::Draining;
     }
 
     fn end(&mut self, event: LaneEvent) {
@@ -273,7 +280,7 @@ impl LaneControl {
             LaneState::Waiting => "waiting for its lock",
             LaneState::Opening => "opening",
             LaneState::Running => "running",
-            LaneState::Checkpointing => "making a checkpoint",
+            LaneState::Resting => "at its input's end",
             LaneState::Draining => "making its last checkpoint",
             LaneState::Closing => "closing",
             LaneState::Closed => "closed",

@@ -18,10 +18,12 @@
 //! action is given until its outcome is told, and the driver does it once. Where an outcome can come twice or late, it
 //! carries the [`Ticket`] of its action, and does nothing when that is not the present one.
 //!
-//! `engine/tests/simulation` drives these machines among simulated parts that crash, lose answers and lie about time, and holds
-//! them to [`invariants`]. The runtime shares the invariants (a violation stops the lane), the anchors' [`anchor::Backlog`], and
-//! the anchor writer's judgement of the chain ([`anchor::place`], [`anchor::taken_back`]); its loops over lanes, sinks and
-//! anchors follow the same diagrams.
+//! Two drive these machines: `engine/tests/simulation`, among simulated parts that crash, lose answers and lie about time,
+//! which holds them to [`invariants`]; and the runtime (`pipelines/src/runtime`: `lanes.rs`, `lane_worker.rs`, `sinks/tail.rs`,
+//! `anchor_tail.rs`), where a violation stops the lane, or the process. The anchor writer in `connectors` judges the chain by
+//! [`anchor::place`] and [`anchor::taken_back`]. What the runtime decides by itself: that a lane goes back to the group, is
+//! opened again or ends the process once its machine is at its end; who holds the anchors' lease. A sink or an anchor that
+//! must stop at once it drops in the middle of its action, which is for the machine what a crash is.
 //!
 //! Times are milliseconds of any clock that the driver likes. Clocks may jump: a jump ahead makes things due early, a
 //! jump back never makes them due later than a whole period from then on.

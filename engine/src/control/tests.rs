@@ -1,12 +1,14 @@
 //! Each machine by itself. That they hold together under faults, `engine/tests/simulation` shows.
 #![allow(clippy::unwrap_used)]
 
-use super::checkpoint::{Checkpointer, Covered};
+use super::checkpoint::{self, Covered};
 use super::invariants::{self, Fork, Shown, Violation};
-use super::lane::{Ended, LOCK_RETRY_MS, LaneAction, LaneControl, LaneEvent, LaneState};
+use super::lane::{Ended, LOCK_RETRY_MS, LaneAction, LaneControl, LaneEvent, LaneState, TAILS_FINISH_MS};
 use super::sink::{self, Delivery, Guarantee};
 use super::{Backoff, Failure, Head, Stop, Timer, anchor};
 use crate::lane::Counters;
+
+mod sinks;
 
 fn head(size: u64, root: u8) -> Head {
     Head { size, root: [root; 32] }
@@ -53,7 +55,7 @@ mod lanes {
     }
 
     fn close(lane: &mut LaneControl, flush: bool, ended: Ended) {
-        assert_eq!(lane.action(0), LaneAction::StopTails { flush });
+        assert!(matches!(lane.action(0), LaneAction::StopTails { flush: f, .. } if f == flush), "{:?}", lane.action(0));
         assert!(lane.on(LaneEvent::Released, 0).is_err(), "the lock is not let go while a sink may still write");
         lane.on(LaneEvent::TailsStopped, 0).unwrap();
         assert_eq!(lane.action(0), LaneAction::Release);
@@ -62,46 +64,34 @@ mod lanes {
     }
 
     #[test]
-    fn what_was_read_is_durable_before_a_revoked_lane_is_let_go() {
-        let mut lane = running();
-        lane.on(LaneEvent::Progressed, 0).unwrap();
-        lane.on(LaneEvent::Revoked, 0).unwrap();
-        assert_eq!(lane.action(0), LaneAction::Checkpoint { last: true });
-        lane.on(LaneEvent::CheckpointDurable, 0).unwrap();
-        close(&mut lane, false, Ended::Revoked);
-
-        let mut lane = running();
-        lane.on(LaneEvent::Revoked, 0).unwrap();
-        close(&mut lane, false, Ended::Revoked);
-    }
-
-    #[test]
-    fn a_checkpoint_under_way_becomes_the_last_one() {
-        let mut lane = running();
-        lane.on(LaneEvent::Progressed, 0).unwrap();
-        lane.on(LaneEvent::CheckpointDue, 0).unwrap();
-        assert_eq!(lane.action(0), LaneAction::Checkpoint { last: false });
-        lane.on(LaneEvent::Stop, 0).unwrap();
-        assert_eq!(lane.state(), LaneState::Draining);
-        lane.on(LaneEvent::CheckpointDurable, 0).unwrap();
-        close(&mut lane, true, Ended::Stopped);
+    fn what_was_read_is_durable_before_a_lane_is_let_go() {
+        for (event, flush, ended) in
+            [(LaneEvent::Revoked, true, Ended::Revoked), (LaneEvent::Stop, true, Ended::Stopped)]
+        {
+            let mut lane = running();
+            lane.on(event, 0).unwrap();
+            assert_eq!(
+                (lane.action(0), lane.state(), lane.may_commit()),
+                (LaneAction::Drain, LaneState::Draining, true)
+            );
+            lane.on(LaneEvent::Drained, 0).unwrap();
+            close(&mut lane, flush, ended);
+        }
     }
 
     #[test]
     fn a_lost_lane_begins_no_checkpoint() {
-        for event in [LaneEvent::Lost, LaneEvent::Fenced, LaneEvent::Failed] {
+        for (event, flush) in [(LaneEvent::Lost, false), (LaneEvent::Fenced, false), (LaneEvent::Failed, true)] {
             let mut lane = running();
-            lane.on(LaneEvent::Progressed, 0).unwrap();
             lane.on(event, 0).unwrap();
             assert!(!lane.may_commit());
-            assert_eq!(lane.action(0), LaneAction::StopTails { flush: false });
+            assert_eq!(lane.action(0), LaneAction::StopTails { flush, until_ms: None });
         }
         // One that was under way is left to the fence.
         let mut lane = running();
-        lane.on(LaneEvent::Progressed, 0).unwrap();
-        lane.on(LaneEvent::CheckpointDue, 0).unwrap();
+        lane.on(LaneEvent::Stop, 0).unwrap();
         lane.on(LaneEvent::Lost, 0).unwrap();
-        lane.on(LaneEvent::CheckpointDurable, 0).unwrap();
+        lane.on(LaneEvent::Drained, 0).unwrap();
         close(&mut lane, false, Ended::Lost);
     }
 
@@ -109,9 +99,10 @@ mod lanes {
     fn a_gentle_end_becomes_a_hard_one_but_not_back() {
         let mut lane = running();
         lane.on(LaneEvent::Stop, 0).unwrap();
-        assert_eq!(lane.action(0), LaneAction::StopTails { flush: true });
+        lane.on(LaneEvent::Drained, 0).unwrap();
+        assert_eq!(lane.action(0), LaneAction::StopTails { flush: true, until_ms: None });
         lane.on(LaneEvent::Lost, 0).unwrap();
-        assert_eq!(lane.action(0), LaneAction::StopTails { flush: false });
+        assert_eq!(lane.action(0), LaneAction::StopTails { flush: false, until_ms: None });
         lane.on(LaneEvent::Stop, 0).unwrap();
         close(&mut lane, false, Ended::Lost);
     }
@@ -119,7 +110,8 @@ mod lanes {
     #[test]
     fn an_outcome_of_nothing_is_refused() {
         let mut lane = running();
-        assert!(matches!(lane.on(LaneEvent::CheckpointDurable, 0), Err(Violation::Unexpected { .. })));
+        assert!(matches!(lane.on(LaneEvent::Released, 0), Err(Violation::Unexpected { .. })));
+        assert!(LaneControl::assigned().on(LaneEvent::Drained, 0).is_err());
         assert!(lane.on(LaneEvent::LockBusy, 0).is_err());
         assert!(lane.on(LaneEvent::TailsStopped, 0).is_err());
     }
@@ -129,12 +121,38 @@ mod lanes {
         let mut lane = LaneControl::assigned();
         lane.on(LaneEvent::Revoked, 0).unwrap();
         lane.on(LaneEvent::LockTaken { generation: 3 }, 0).unwrap();
-        close(&mut lane, false, Ended::Revoked);
+        close(&mut lane, true, Ended::Revoked);
+    }
+
+    #[test]
+    fn the_sinks_of_a_lane_that_moves_go_on_for_so_long() {
+        let mut lane = running();
+        lane.on(LaneEvent::Revoked, 1_000).unwrap();
+        lane.on(LaneEvent::Drained, 3_000).unwrap();
+        let until = 1_000 + TAILS_FINISH_MS;
+        assert_eq!(lane.action(until - 1), LaneAction::StopTails { flush: true, until_ms: Some(until) });
+        assert_eq!(lane.action(until), LaneAction::StopTails { flush: false, until_ms: None });
+    }
+
+    #[test]
+    fn a_lane_whose_input_has_ended_rests_until_it_is_told() {
+        let mut lane = running();
+        lane.on(LaneEvent::Drained, 0).unwrap();
+        assert_eq!((lane.action(0), lane.may_commit()), (LaneAction::Rest, false));
+        lane.on(LaneEvent::Stop, 0).unwrap();
+        close(&mut lane, true, Ended::Stopped);
+    }
+
+    #[test]
+    fn a_lane_may_have_to_wait_before_it_is_opened() {
+        let lane = LaneControl::assigned_after(10, 50);
+        assert_eq!((lane.action(59), lane.action(60)), (LaneAction::WaitUntil(60), LaneAction::TakeLock));
     }
 }
 
 mod checkpoints {
     use super::*;
+    use checkpoint::{Action, Checkpointer};
 
     fn covered(offset: i64, size: u64, root: u8) -> Covered {
         Covered { next_offset: offset, log: head(size, root), dead: 0 }
@@ -143,201 +161,74 @@ mod checkpoints {
     #[test]
     fn due_by_time_when_something_was_read_and_before_the_end() {
         let mut c = Checkpointer::restored(covered(5, 2, 1), false, 100, 1_000);
-        assert!(!c.due(9_999, true), "nothing was read");
+        assert_eq!(c.action(9_999, true), Action::ReadOn, "nothing was read");
         c.progressed();
-        assert!(!c.due(1_099, false));
-        assert!(c.due(1_099, true) && c.due(1_100, false));
-        assert!(c.due(500, false), "the clock jumped back");
-        c.begin(covered(9, 3, 2), 3, &counters(9)).unwrap();
-        assert!(!c.due(2_000, true), "one at a time");
+        assert_eq!(c.action(1_099, false), Action::ReadOn);
+        assert_eq!((c.action(1_099, true), c.action(1_100, false)), (Action::Begin, Action::Begin));
+        assert_eq!(c.action(500, false), Action::Begin, "the clock jumped back");
+        c.begin(covered(9, 3, 2), 3, &counters(9), 1_200).unwrap();
         assert_eq!(c.shown(), &covered(5, 2, 1), "nothing is shown before it is durable");
+        assert_eq!(c.durable(&covered(9, 3, 2)).unwrap(), &covered(9, 3, 2));
+        assert!(c.durable(&covered(9, 3, 2)).is_err());
+    }
+
+    #[test]
+    fn a_lane_goes_on_while_one_is_made_until_the_next_is_due() {
+        let mut c = Checkpointer::restored(covered(5, 2, 1), false, 100, 1_000);
         c.progressed();
-        assert_eq!(c.durable(2_000).unwrap(), &covered(9, 3, 2));
-        assert!(c.due(2_100, false), "rows that came meanwhile are not forgotten");
-        assert!(c.durable(2_000).is_err());
+        c.begin(covered(9, 3, 2), 3, &counters(9), 1_200).unwrap();
+        assert_eq!((c.action(2_000, false), c.action(2_000, true)), (Action::ReadOn, Action::Settle));
+        c.progressed();
+        assert_eq!((c.action(1_299, false), c.action(1_300, false)), (Action::ReadOn, Action::Settle));
+        assert_eq!(c.durable(&covered(9, 3, 2)).unwrap(), &covered(9, 3, 2));
+        assert_eq!(c.action(1_299, false), Action::ReadOn);
+        assert_eq!(c.action(1_300, false), Action::Begin, "rows that came meanwhile are not forgotten");
+    }
+
+    #[test]
+    fn only_the_one_that_was_begun_can_stand() {
+        let mut c = Checkpointer::restored(covered(5, 2, 1), false, 100, 0);
+        c.progressed();
+        c.begin(covered(9, 3, 2), 3, &counters(9), 0).unwrap();
+        assert!(matches!(c.durable(&covered(9, 4, 3)), Err(Violation::Unexpected { .. })));
+        assert_eq!(c.shown(), &covered(5, 2, 1));
     }
 
     #[test]
     fn a_first_one_is_due_at_once() {
         let c = Checkpointer::restored(Covered::default(), true, 60_000, 7);
-        assert!(c.due(7, false));
+        assert_eq!(c.action(7, false), Action::Begin);
     }
 
     #[test]
     fn after_a_failure_nothing_more_is_made_or_shown() {
         let mut c = Checkpointer::restored(covered(5, 2, 1), false, 100, 0);
         c.progressed();
-        c.begin(covered(9, 3, 2), 3, &counters(9)).unwrap();
+        c.begin(covered(9, 3, 2), 3, &counters(9), 0).unwrap();
         c.failed();
-        assert!(!c.due(1_000, true));
+        assert_eq!(c.action(1_000, true), Action::ReadOn);
         assert_eq!(c.shown(), &covered(5, 2, 1));
-        assert!(c.durable(0).is_err() && c.begin(covered(9, 3, 2), 3, &counters(9)).is_err());
+        assert!(c.durable(&covered(9, 3, 2)).is_err() && c.begin(covered(9, 3, 2), 3, &counters(9), 0).is_err());
     }
 
     #[test]
     fn an_imbalance_is_never_made_durable() {
         let mut c = Checkpointer::restored(covered(5, 2, 1), false, 100, 0);
         let lost = Counters { rows_in: 9, rows_used: 8, ..Counters::default() };
-        assert!(matches!(c.begin(covered(9, 3, 2), 3, &lost), Err(Violation::Rows { .. })));
-        assert!(matches!(c.begin(covered(9, 3, 2), 4, &counters(9)), Err(Violation::Index { .. })));
-        assert!(matches!(c.begin(covered(4, 3, 2), 3, &counters(9)), Err(Violation::GoesBack { .. })));
-        assert!(matches!(c.begin(covered(9, 1, 2), 1, &counters(9)), Err(Violation::GoesBack { .. })));
-        assert!(matches!(c.begin(covered(9, 2, 2), 2, &counters(9)), Err(Violation::Forked(_))));
-        c.begin(covered(9, 2, 1), 2, &counters(9)).unwrap();
-    }
-}
-
-mod sinks {
-    use super::*;
-    use sink::{Action, Ended, Outcome};
-
-    fn tell(d: &mut Delivery, outcome: Outcome) {
-        d.on(d.ticket(), outcome, 0).unwrap();
-    }
-
-    fn opened(cursor: Option<u64>) -> Outcome {
-        Outcome::Opened { cursor, noted: cursor.is_some(), saved: 0 }
-    }
-
-    fn ready(durable: u64, at: u64) -> Delivery {
-        let mut d = Delivery::new(Guarantee::Transactional, durable, 0);
-        tell(&mut d, opened(Some(at)));
-        tell(&mut d, Outcome::Note { same: true });
-        d
-    }
-
-    #[test]
-    fn writes_what_is_durable_from_the_cursor_on() {
-        let mut d = Delivery::new(Guarantee::Transactional, 10, 0);
-        assert_eq!(d.action(0), Action::Open);
-        tell(&mut d, opened(Some(4)));
-        assert_eq!(d.action(0), Action::CheckNote { at: 4 });
-        tell(&mut d, Outcome::Note { same: true });
-        assert_eq!(d.action(0), Action::Write { from: 4, upto: 10 });
-        tell(&mut d, Outcome::Acked { next: 7 });
-        assert_eq!(d.action(0), Action::SaveCursor { next: 7 });
-        tell(&mut d, Outcome::CursorSaved);
-        assert_eq!(d.action(0), Action::Write { from: 7, upto: 10 });
-        tell(&mut d, Outcome::Acked { next: 10 });
-        tell(&mut d, Outcome::CursorSaved);
-        assert_eq!(d.action(0), Action::Wait { until_ms: Some(sink::REFRESH_MS) });
-        assert_eq!(d.action(sink::REFRESH_MS), Action::Refresh { at: 10 });
-        d.committed(12).unwrap();
-        assert_eq!(d.action(0), Action::Write { from: 10, upto: 12 });
-        assert!(d.committed(11).is_err());
-        d.stop(Stop::Flush);
-        assert_eq!(d.action(0), Action::Write { from: 10, upto: 12 });
-        tell(&mut d, Outcome::Acked { next: 12 });
-        assert_eq!(d.action(0), Action::SaveCursor { next: 12 });
-        tell(&mut d, Outcome::CursorSaved);
-        assert_eq!(d.action(0), Action::End(Ended::Stopped { short: false }));
-    }
-
-    #[test]
-    fn after_a_lost_answer_the_cursor_is_read_before_anything_is_written() {
-        let mut d = ready(10, 4);
-        let write = d.ticket();
-        tell(&mut d, Outcome::Failed(Failure::Unknown));
-        assert_eq!(d.action(0), Action::Wait { until_ms: Some(200) });
-        // The answer comes after all: too late to be believed, the cursor will say.
-        d.on(write, Outcome::Acked { next: 10 }, 0).unwrap();
-        assert_eq!(d.action(200), Action::Open);
-        tell(&mut d, opened(Some(10)));
-        tell(&mut d, Outcome::Note { same: true });
-        assert!(matches!(d.action(200), Action::Wait { .. }), "it had been committed");
-    }
-
-    #[test]
-    fn an_answer_that_comes_twice_counts_once() {
-        let mut d = ready(10, 4);
-        let write = d.ticket();
-        d.on(write, Outcome::Acked { next: 6 }, 0).unwrap();
-        d.on(write, Outcome::Acked { next: 6 }, 0).unwrap();
-        tell(&mut d, Outcome::CursorSaved);
-        d.on(write, Outcome::Acked { next: 6 }, 0).unwrap();
-        assert_eq!(d.action(0), Action::Write { from: 6, upto: 10 });
-    }
-
-    #[test]
-    fn a_cursor_never_moves_back_or_ahead_of_what_is_durable() {
-        let mut d = ready(10, 4);
-        assert!(d.on(d.ticket(), Outcome::Acked { next: 3 }, 0).is_err());
-        assert!(d.on(d.ticket(), Outcome::Acked { next: 11 }, 0).is_err());
-    }
-
-    #[test]
-    fn pauses_grow_until_something_is_acknowledged() {
-        let mut d = Delivery::new(Guarantee::Plain, 10, 0);
-        for pause in [200, 400, 800] {
-            tell(&mut d, Outcome::Failed(Failure::Unknown));
-            assert_eq!(d.action(0), Action::Wait { until_ms: Some(pause) });
-        }
-        tell(&mut d, Outcome::Opened { cursor: Some(3), noted: false, saved: 3 });
-        tell(&mut d, Outcome::Acked { next: 10 });
-        tell(&mut d, Outcome::CursorSaved);
-        assert_eq!(d.action(0), Action::Wait { until_ms: None }, "a plain sink has nothing to refresh");
-        tell(&mut d, Outcome::Failed(Failure::Unknown));
-        assert_eq!(d.action(0), Action::Wait { until_ms: Some(200) });
-        d.stop(Stop::Flush);
-        assert_eq!(d.action(0), Action::End(Ended::Stopped { short: true }));
-    }
-
-    #[test]
-    fn another_logs_cursor_and_a_forgotten_one_end_it() {
-        let mut d = Delivery::new(Guarantee::Transactional, 10, 0);
-        tell(&mut d, opened(Some(4)));
-        tell(&mut d, Outcome::Note { same: false });
-        assert_eq!(d.action(0), Action::End(Ended::OtherLog { at: 4 }));
-
-        let mut d = Delivery::new(Guarantee::Transactional, 10, 0);
-        tell(&mut d, Outcome::Opened { cursor: None, noted: false, saved: 6 });
-        assert_eq!(d.action(0), Action::End(Ended::Forgotten { delivered: 6 }));
-
-        let mut d = ready(10, 4);
-        tell(&mut d, Outcome::Failed(Failure::Fenced));
-        assert_eq!(d.action(0), Action::End(Ended::Fenced));
-    }
-
-    #[test]
-    fn a_cursor_ahead_of_the_log_waits_for_it_to_regrow() {
-        let mut d = Delivery::new(Guarantee::Transactional, 3, 0);
-        tell(&mut d, opened(Some(5)));
-        assert_eq!(d.action(0), Action::Wait { until_ms: None });
-        d.committed(5).unwrap();
-        assert_eq!(d.action(0), Action::CheckNote { at: 5 });
-    }
-
-    #[test]
-    fn a_refused_record_is_set_aside_in_its_place() {
-        let mut d = ready(10, 4);
-        tell(&mut d, Outcome::Refused { index: 6 });
-        assert_eq!(d.action(0), Action::Write { from: 4, upto: 6 });
-        tell(&mut d, Outcome::Acked { next: 6 });
-        tell(&mut d, Outcome::CursorSaved);
-        assert_eq!(d.action(0), Action::SetAside { index: 6 });
-        tell(&mut d, Outcome::Acked { next: 7 });
-        tell(&mut d, Outcome::CursorSaved);
-        assert_eq!(d.action(0), Action::Write { from: 7, upto: 10 });
-        assert!(d.on(d.ticket(), Outcome::Refused { index: 5 }, 0).is_err());
-        assert!(d.on(d.ticket(), Outcome::Refused { index: 10 }, 0).is_err());
-    }
-
-    #[test]
-    fn told_to_stop_at_once_it_still_remembers_what_was_acknowledged() {
-        let mut d = ready(10, 4);
-        d.stop(Stop::Now);
-        assert_eq!(d.action(0), Action::End(Ended::Stopped { short: true }));
-        tell(&mut d, Outcome::Acked { next: 6 });
-        assert_eq!(d.action(0), Action::SaveCursor { next: 6 });
-        d.stop(Stop::Flush);
-        tell(&mut d, Outcome::CursorSaved);
-        assert_eq!(d.action(0), Action::End(Ended::Stopped { short: true }));
+        assert!(matches!(c.begin(covered(9, 3, 2), 3, &lost, 0), Err(Violation::Rows { .. })));
+        assert!(matches!(c.begin(covered(9, 3, 2), 4, &counters(9), 0), Err(Violation::Index { .. })));
+        assert!(matches!(c.begin(covered(4, 3, 2), 3, &counters(9), 0), Err(Violation::GoesBack { .. })));
+        assert!(matches!(c.begin(covered(9, 1, 2), 1, &counters(9), 0), Err(Violation::GoesBack { .. })));
+        assert!(matches!(c.begin(covered(9, 2, 2), 2, &counters(9), 0), Err(Violation::Forked(_))));
+        c.begin(covered(9, 2, 1), 2, &counters(9), 0).unwrap();
     }
 }
 
 mod anchors {
     use super::*;
-    use anchor::{Action, AnchorPolicy, Anchoring, Ended, LOOK_MS, Outcome, PAUSES_MS, Place, place, taken_back};
+    use anchor::{
+        Action, AnchorPolicy, Anchoring, Ended, LOOK_MS, Outcome, PAUSES_MS, Place, TICK_MS, place, taken_back,
+    };
 
     const POLICY: AnchorPolicy = AnchorPolicy { verdicts: Some(5), interval_ms: Some(1_000) };
 
@@ -397,6 +288,28 @@ mod anchors {
         a.seen(1, head(20, 20), 10);
         assert!(matches!(a.action(10), Action::WaitUntil(_)));
         assert_eq!(a.backlog(1).unwrap().pending(), 0);
+    }
+
+    #[test]
+    fn a_log_that_fell_back_regrows_before_it_is_anchored() {
+        let mut a = watching();
+        a.seen(0, head(4, 4), 0);
+        assert!(a.committed(1, head(7, 7), 0).is_err(), "not without its store being opened anew");
+        a.fell_back(1, head(2, 2));
+        assert!(matches!(a.action(2_000), Action::WaitUntil(_)), "the chain has as much");
+        a.committed(1, head(8, 8), 0).unwrap();
+        assert_eq!(a.action(2_000), Action::Anchor { lane: 1, from: head(2, 2), to: head(8, 8) });
+    }
+
+    #[test]
+    fn a_lane_that_cannot_be_read_holds_no_other_up() {
+        let mut a = watching();
+        tell(&mut a, Outcome::Unreadable { lane: 1 });
+        a.stop(Stop::Flush);
+        assert_eq!(a.action(1), Action::Anchor { lane: 0, from: head(0, 0), to: head(4, 4) });
+        tell(&mut a, Outcome::Anchored { lane: 0, head: head(4, 4) });
+        assert!(matches!(a.action(1), Action::WaitUntil(_)));
+        assert_eq!(a.action(TICK_MS), Action::Anchor { lane: 1, from: head(2, 2), to: head(9, 9) });
     }
 
     #[test]

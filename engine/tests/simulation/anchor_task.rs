@@ -215,6 +215,7 @@ impl AnchorTask {
         to: Head,
     ) -> Option<Outcome> {
         match self.phase {
+            0 if w.fault(40) => return Some(Outcome::Unreadable { lane }),
             0 => {
                 let durable = w.durable_size(lane as usize) as u64;
                 w.hold(invariants::anchor_extends(&from, &from, &to, durable));

@@ -19,6 +19,10 @@ pub enum Bug {
     LogNotTruncated,
     /// The checkpoint's offset is where the reader is, not what the state has seen.
     OffsetAheadOfState,
+    /// Rows that are read while a checkpoint is made are taken to be covered by it.
+    RowsReadMeanwhileForgotten,
+    /// … and readers are told so.
+    RowsReadMeanwhileShown,
     /// A counter is missing in the lane's snapshot.
     CounterNotInSnapshot,
     /// A tick is given to the lane but not recorded.
@@ -43,6 +47,14 @@ pub enum Bug {
     CursorReadBeforeFencing,
     /// A plain sink saves its cursor before it delivers.
     PlainCursorFirst,
+    /// Of several records among which some are refused, the first is taken for the refused one.
+    FirstOfRefusedSetAside,
+    /// The cursor passes a refused record before its refusal is kept.
+    RefusalKeptAfterCursor,
+    /// The archive's cursor does not say which range is being written.
+    NotAnnounced,
+    /// … or who opens the archive does not look.
+    AnnouncedRangeForgotten,
     /// A checkpoint is anchored that is not durable yet.
     AnchorNotDurable,
     /// … because it was seen beside its writer, who had not fsynced the directory yet.
@@ -55,7 +67,7 @@ pub enum Bug {
 
 impl Bug {
     /// All mistakes.
-    pub const ALL: [Bug; 23] = [
+    pub const ALL: [Bug; 29] = [
         Bug::ShownBeforeDurable,
         Bug::CheckpointNotSynced,
         Bug::DirectoryNotSynced,
@@ -63,6 +75,8 @@ impl Bug {
         Bug::DataNotSynced,
         Bug::LogNotTruncated,
         Bug::OffsetAheadOfState,
+        Bug::RowsReadMeanwhileForgotten,
+        Bug::RowsReadMeanwhileShown,
         Bug::CounterNotInSnapshot,
         Bug::TickNotRecorded,
         Bug::TakeoverFromMemory,
@@ -75,6 +89,10 @@ impl Bug {
         Bug::LostAnswerSentAgain,
         Bug::CursorReadBeforeFencing,
         Bug::PlainCursorFirst,
+        Bug::FirstOfRefusedSetAside,
+        Bug::RefusalKeptAfterCursor,
+        Bug::NotAnnounced,
+        Bug::AnnouncedRangeForgotten,
         Bug::AnchorNotDurable,
         Bug::AnchorOfRenamed,
         Bug::ReorgIgnored,

@@ -29,7 +29,17 @@ impl Stream {
         self.durable.clone_from(&self.cached);
     }
 
-    fn power_cut(&mut self, random: &mut Random) {
+    /// Its directory is fsynced.
+    pub fn sync_dir(&mut self) {
+        self.named = true;
+    }
+
+    /// Whether no power cut takes this word away.
+    pub fn has_durable(&self, word: u64) -> bool {
+        self.named && self.durable.contains(&word)
+    }
+
+    pub fn power_cut(&mut self, random: &mut Random) {
         if !self.named && random.one_in(2) {
             *self = Self::default();
             return;
@@ -106,7 +116,8 @@ pub struct LaneDir {
     pub log: Stream,
     pub dead: Stream,
     pub generation: Small,
-    pub cursors: [Small; 2],
+    /// A copy a sink.
+    pub cursors: [Small; 4],
     checkpoints: Vec<File>,
     temporary: Option<File>,
     /// Who holds the operating system's lock: process and incarnation.

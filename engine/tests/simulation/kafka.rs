@@ -5,14 +5,10 @@ use avouch_engine::control::invariants;
 
 use super::lanes::Truth;
 use super::random::Random;
+use super::refusals::{is_refused, is_taken};
 
 /// A process, in one of its lives.
 pub type Life = (usize, u32);
-
-/// Records that sinks refuse, whatever happens, and that go out as dead letters in their place.
-pub fn refused(word: u64) -> bool {
-    word.is_multiple_of(23)
-}
 
 /// Who owns which lane.
 pub struct Group {
@@ -108,13 +104,13 @@ pub enum Denied {
     Fenced,
     /// No transaction is open, or it was aborted meanwhile.
     NoTransaction,
-    /// It refuses this record.
-    Record(usize),
+    /// It refuses some of these records: those from the first of these numbers up to the second, if it says.
+    Records(Option<(u64, u64)>),
 }
 
 #[derive(Default)]
 struct Open {
-    records: Vec<(usize, u64, bool)>,
+    records: Vec<(usize, u64)>,
     cursor: Option<Cursor>,
 }
 
@@ -145,13 +141,17 @@ impl TransactionalTopic {
         self.cursor = Some(cursor);
     }
 
-    pub fn produce(&mut self, epoch: u32, from: usize, words: &[u64], set_aside: bool) -> Result<(), Denied> {
+    pub fn produce(&mut self, epoch: u32, records: &[(usize, u64)], random: &mut Random) -> Result<(), Denied> {
         self.alone(epoch)?;
-        if !set_aside && let Some(at) = words.iter().position(|w| refused(*w)) {
-            return Err(Denied::Record(from + at));
+        let refused = |(_, word): &(usize, u64)| is_refused(*word);
+        if let Some(first) = records.iter().position(refused) {
+            let last = records.iter().rposition(refused).unwrap_or(first);
+            // What a sink says of it need not even be right.
+            let said =
+                [None, Some((first as u64, last as u64 + 1)), Some((random.below(9) as u64, random.below(9) as u64))];
+            return Err(Denied::Records(said[random.below(3)]));
         }
-        let open = self.open.get_or_insert_default();
-        open.records.extend(words.iter().enumerate().map(|(i, w)| (from + i, *w, set_aside)));
+        self.open.get_or_insert_default().records.extend_from_slice(records);
         Ok(())
     }
 
@@ -161,8 +161,15 @@ impl TransactionalTopic {
         Ok(())
     }
 
-    /// Ends the transaction. What it commits must be what follows what `read_committed` has shown so far.
-    pub fn end(&mut self, epoch: u32, commit: bool, truth: &Truth) -> Result<Result<(), Denied>, String> {
+    /// Ends the transaction. What it commits must be what follows what `read_committed` has shown so far; what it leaves out
+    /// is either none of this sink's or refused, and then no crash may take away that it was (`is_kept`).
+    pub fn end(
+        &mut self,
+        epoch: u32,
+        commit: bool,
+        truth: &Truth,
+        is_kept: impl Fn(u64) -> bool,
+    ) -> Result<Result<(), Denied>, String> {
         if let Err(denied) = self.alone(epoch) {
             return Ok(Err(denied));
         }
@@ -170,19 +177,33 @@ impl TransactionalTopic {
         if !commit {
             return Ok(Ok(()));
         }
-        for (index, word, set_aside) in open.records {
+        for (index, word) in open.records {
+            self.pass(index, truth, &is_kept)?;
             invariants::batch_in_order(self.delivered as u64, index as u64, index as u64 + 1)
                 .map_err(|v| format!("read_committed: {v}"))?;
             check_word(truth, index, word)?;
-            if set_aside != refused(word) {
-                return Err(format!("record {index} went to the wrong topic"));
-            }
             self.delivered += 1;
         }
         if let Some(cursor) = open.cursor {
+            self.pass(cursor.0, truth, &is_kept)?;
             self.cursor = Some(cursor);
         }
         Ok(Ok(()))
+    }
+
+    fn pass(&mut self, to: usize, truth: &Truth, is_kept: impl Fn(u64) -> bool) -> Result<(), String> {
+        for index in self.delivered..to {
+            match truth.verdicts.get(index) {
+                Some(word) if !is_taken(*word) => {}
+                Some(word) if is_refused(*word) && is_kept(index as u64) => {}
+                Some(word) if is_refused(*word) => {
+                    return Err(format!("refusal {index} was passed before it was kept"));
+                }
+                _ => return Err(format!("read_committed: record {index} was left out")),
+            }
+        }
+        self.delivered = self.delivered.max(to);
+        Ok(())
     }
 
     /// The coordinator gives up waiting for the end of a transaction.

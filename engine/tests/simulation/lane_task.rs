@@ -1,10 +1,9 @@
 //! A lane in a process: drives [`LaneControl`] and [`Checkpointer`] against the simulated disk or object store, act by act in
 //! the order of `connectors/src/store`.
 
-use avouch_engine::control::checkpoint::{Checkpointer, Covered};
+use avouch_engine::control::checkpoint::{Action, Checkpointer, Covered};
 use avouch_engine::control::invariants;
 use avouch_engine::control::lane::{LaneAction, LaneControl, LaneEvent};
-use avouch_engine::control::sink::Guarantee;
 use avouch_engine::control::{Head, Stop};
 
 use super::anchor_task::AnchorTask;
@@ -13,7 +12,7 @@ use super::disk::Checkpoint;
 use super::kafka::Life;
 use super::lanes::{Made, SimLane, Snapshot, Tick, grow_root, head};
 use super::objects::{Manifest, Part};
-use super::sink_task::{LogView, SinkTask};
+use super::sink_task::{LogView, Role, SinkTask};
 use super::world::{Answer, Ask, Call, Heard, Task, World};
 
 /// What a lane leaves in its process's memory.
@@ -50,7 +49,9 @@ pub struct LaneTask {
     phase: u8,
     under_way: Option<Checkpoint>,
     pub call: Option<Call>,
-    sinks: [Option<Box<SinkTask>>; 2],
+    sinks: [Option<Box<SinkTask>>; 4],
+    /// How many refusals of the first sink stand.
+    settled: u64,
 }
 
 impl LaneTask {
@@ -75,7 +76,8 @@ impl LaneTask {
             phase: 0,
             under_way: None,
             call: None,
-            sinks: [None, None],
+            sinks: [const { None }; 4],
+            settled: 0,
         }
     }
 
@@ -94,6 +96,18 @@ impl LaneTask {
     pub fn describe(&self) -> String {
         let sinks: Vec<_> = self.sinks.iter().flatten().map(|s| s.describe()).collect();
         format!("{:?} phase {} offset {} sinks {sinks:?}", self.control.state(), self.phase, self.next_offset)
+    }
+
+    fn due(&self, now: i64, last: bool) -> Action {
+        self.checkpointer.as_ref().map_or(Action::ReadOn, |c| c.action(now, last))
+    }
+
+    fn checkpoint(&mut self, w: &mut World, anchor: &mut AnchorTask, now: i64) {
+        if w.objects {
+            self.checkpoint_objects(w, anchor, now);
+        } else {
+            self.checkpoint_disk(w, anchor, now);
+        }
     }
 
     /// What a process's memory would hold of it.
@@ -133,36 +147,42 @@ impl LaneTask {
             LaneAction::TakeLock => self.take_lock(w, now),
             LaneAction::Open { .. } if w.objects => self.open_objects(w, anchor, remembered, now),
             LaneAction::Open { .. } => self.open_disk(w, anchor, remembered, now),
-            LaneAction::Read => self.read(w, anchor, now),
-            LaneAction::Checkpoint { last } => {
-                if self.phase == 0 {
-                    self.begin_checkpoint(w, anchor, now);
-                } else if w.objects {
-                    self.checkpoint_objects(w, anchor, now);
-                } else {
-                    self.checkpoint_disk(w, anchor, now);
-                    if last && w.bug == Bug::ReleasedBeforeLastCheckpoint {
+            LaneAction::Read => match self.due(now, false) {
+                // What a checkpoint leaves behind is cleared away before the next one.
+                Action::Begin if self.phase == 0 => self.begin_checkpoint(w, anchor, now),
+                // Rows are read while a checkpoint is made.
+                Action::ReadOn if self.phase == 0 || w.random.one_in(2) => self.read(w, anchor, now),
+                _ => self.checkpoint(w, anchor, now),
+            },
+            LaneAction::Drain => match self.due(now, true) {
+                Action::Begin if self.phase == 0 => self.begin_checkpoint(w, anchor, now),
+                Action::ReadOn if self.phase == 0 => self.tell(w, LaneEvent::Drained, now),
+                _ => {
+                    self.checkpoint(w, anchor, now);
+                    if !w.objects && w.bug == Bug::ReleasedBeforeLastCheckpoint {
                         w.dirs[self.lane].lock = None;
                         w.group.release(self.life, self.lane);
                     }
                 }
-            }
+            },
             // A checkpoint that was under way when the lane was lost is left to the fence: it may go on, or not.
             LaneAction::StopTails { .. } if self.phase > 0 && self.sim.is_some() && !w.random.one_in(4) => {
-                if w.objects {
-                    self.checkpoint_objects(w, anchor, now);
-                } else {
-                    self.checkpoint_disk(w, anchor, now);
-                }
+                self.checkpoint(w, anchor, now);
             }
-            LaneAction::StopTails { flush } => {
+            LaneAction::Rest => w.violate("a partition has no end"),
+            LaneAction::StopTails { flush, .. } => {
                 self.phase = 0;
                 self.call = None;
                 let how = if flush { Stop::Flush } else { Stop::Now };
                 anchor.machine.forget(self.lane as i32);
-                self.sinks.iter_mut().flatten().for_each(|s| s.delivery.stop(how));
+                let [sinks @ .., last] = &mut self.sinks;
+                sinks.iter_mut().flatten().for_each(|s| s.delivery.stop(how));
+                // What delivers the refusals ends last: then what was refused is all there will be.
+                if !flush || sinks.iter().flatten().all(|s| s.ended(now)) {
+                    last.iter_mut().for_each(|s| s.delivery.stop(how));
+                }
                 if self.sinks.iter().flatten().all(|s| s.ended(now)) {
-                    self.sinks = [None, None];
+                    self.sinks = [const { None }; 4];
                     self.tell(w, LaneEvent::TailsStopped, now);
                 }
             }
@@ -178,7 +198,7 @@ impl LaneTask {
     pub fn act_sink(&mut self, w: &mut World, sink: usize, now: i64) {
         let view = LogView { lane: self.lane, life: self.life, log: &self.log, roots: &self.roots };
         let Some(task) = &mut self.sinks[sink] else { return };
-        if !task.act(w, &view, now) {
+        if !task.act(w, &view, &mut self.settled, now) {
             self.tell(w, LaneEvent::Failed, now);
         }
     }
@@ -368,18 +388,23 @@ impl LaneTask {
         self.checkpointer = Some(Checkpointer::restored(self.covered(), first, w.checkpoint_every_ms, now));
         self.tell(w, LaneEvent::Restored, now);
         let size = self.log.len() as u64;
-        for (sink, guarantee) in self.sinks.iter_mut().zip([Guarantee::Transactional, Guarantee::Plain]) {
-            *sink = Some(Box::new(SinkTask::new(guarantee, size, now)));
+        let kept = &mut w.refusals[self.lane];
+        kept.open(self.log.len());
+        self.settled = kept.below(w.objects, w.dirs[self.lane].cursors[Role::Transactional as usize].get());
+        for (sink, role) in self.sinks.iter_mut().zip(Role::ALL) {
+            let have = if role == Role::Refusals { self.settled } else { size };
+            *sink = Some(Box::new(SinkTask::new(role, have, now)));
         }
-        self.show(w, anchor, now);
+        self.show(w, anchor, self.head(), now);
     }
 
     /// Everybody who tails the log is told what is durable.
-    fn show(&mut self, w: &mut World, anchor: &mut AnchorTask, now: i64) {
-        let shown = self.head();
-        w.show(self.lane, shown, &self.log, &self.roots);
-        for sink in self.sinks.iter_mut().flatten() {
-            w.hold(sink.delivery.committed(shown.size));
+    fn show(&mut self, w: &mut World, anchor: &mut AnchorTask, shown: Head, now: i64) {
+        let size = shown.size as usize;
+        w.show(self.lane, shown, &self.log[..size], &self.roots[..=size]);
+        // The last one's feed is not the log.
+        for sink in self.sinks[..3].iter_mut().flatten() {
+            w.hold(sink.delivery.committed(shown.size, now));
         }
         w.hold(anchor.machine.committed(self.lane as i32, shown, now));
     }
@@ -406,9 +431,6 @@ impl LaneTask {
         if !w.objects && w.random.one_in(3) {
             self.hand_over(w);
         }
-        if self.checkpointer.as_ref().is_some_and(|c| c.due(now, false)) {
-            self.tell(w, LaneEvent::CheckpointDue, now);
-        }
     }
 
     /// What was made of the input up to `until` is appended.
@@ -417,8 +439,8 @@ impl LaneTask {
         self.log.append(&mut self.made.verdicts);
         self.dead.append(&mut self.made.dead);
         self.grow_roots();
-        self.tell(w, LaneEvent::Progressed, now);
-        if let Some(c) = &mut self.checkpointer {
+        let forgotten = self.under_way.is_some() && w.bug == Bug::RowsReadMeanwhileForgotten;
+        if let Some(c) = self.checkpointer.as_mut().filter(|_| !forgotten) {
             c.progressed();
         }
         if w.bug == Bug::AnchorNotDurable {
@@ -441,7 +463,7 @@ impl LaneTask {
     fn begin_checkpoint(&mut self, w: &mut World, anchor: &mut AnchorTask, now: i64) {
         let covers = self.covered();
         let (Some(sim), Some(checkpointer)) = (&self.sim, &mut self.checkpointer) else { return };
-        let begun = checkpointer.begin(covers, sim.next_index(), &sim.counters());
+        let begun = checkpointer.begin(covers, sim.next_index(), &sim.counters(), now);
         if !w.hold(begun) {
             return;
         }
@@ -457,7 +479,7 @@ impl LaneTask {
             state: sim.snapshot(),
         });
         if w.bug == Bug::ShownBeforeDurable {
-            self.show(w, anchor, now);
+            self.show(w, anchor, covers.log, now);
         }
         if w.objects {
             self.writer = w.fresh();
@@ -497,7 +519,7 @@ impl LaneTask {
             10 => {
                 w.dirs[self.lane].prune(w.keep);
                 self.phase = 0;
-                return self.tell(w, LaneEvent::CheckpointDurable, now);
+                return;
             }
             _ => {}
         }
@@ -505,8 +527,9 @@ impl LaneTask {
     }
 
     fn put_part(&mut self, w: &mut World) {
+        let Some(c) = &self.under_way else { return };
         let (log, dead) = self.handed;
-        let (Some(log), Some(dead)) = (self.log.get(log..), self.dead.get(dead..)) else {
+        let (Some(log), Some(dead)) = (self.log.get(log..c.log_size), self.dead.get(dead..c.dead)) else {
             return w.violate(format!("lane {} holds less than it has handed over", self.lane));
         };
         let part = Part { log: log.to_vec(), dead: dead.to_vec() };
@@ -560,7 +583,9 @@ impl LaneTask {
                 Heard::Answer(_) => self.phase = 4,
             },
             4 => {
-                self.handed = (self.log.len(), self.dead.len());
+                if let Some(c) = &self.under_way {
+                    self.handed = (c.log_size, c.dead);
+                }
                 self.durable(w, anchor, now);
                 self.phase = 5;
             }
@@ -569,7 +594,6 @@ impl LaneTask {
                 let mine = if w.bug == Bug::PartsOfOthersDeleted { u64::MAX } else { self.generation };
                 w.buckets[lane].delete_parts_of_nobody(mine);
                 self.phase = 0;
-                self.tell(w, LaneEvent::CheckpointDurable, now);
             }
         }
     }
@@ -578,11 +602,16 @@ impl LaneTask {
         if w.buckets[self.lane].void.contains(&self.writer) {
             w.violate("a checkpoint counts although its lane had gone on without it");
         }
-        let durable = self.checkpointer.as_mut().map(|c| c.durable(now).map(|_| ()));
-        w.hold(durable.unwrap_or(Ok(())));
+        let (Some(c), Some(checkpointer)) = (self.under_way.take(), &mut self.checkpointer) else { return };
+        let log = head(c.log_size, c.root);
+        let stands = Covered { next_offset: c.next_offset as i64, log, dead: c.dead as u64 };
+        let durable = checkpointer.durable(&stands).copied();
         self.seq += 1;
-        self.under_way = None;
-        self.show(w, anchor, now);
+        match durable {
+            Ok(_) if w.bug == Bug::RowsReadMeanwhileShown => self.show(w, anchor, self.head(), now),
+            Ok(shown) => self.show(w, anchor, shown.log, now),
+            Err(v) => w.violate(v.to_string()),
+        }
     }
 
     fn broken(&mut self, w: &mut World, event: LaneEvent, now: i64) {

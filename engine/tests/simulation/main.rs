@@ -6,7 +6,7 @@
 //! | --- | --- |
 //! | `world` | the scheduler, the faults, the services' answers, the end |
 //! | `process`, `lane_task`, `sink_task`, `anchor_task` | the drivers: what the runtime does, act by act |
-//! | `disk`, `objects`, `kafka`, `chain` | the simulated parts |
+//! | `disk`, `objects`, `kafka`, `archive`, `refusals`, `chain` | the simulated parts |
 //! | `lanes`, `real` | the lanes: a stand-in for most seeds, the engine's own for some |
 //! | `bugs` | protocols with a mistake built in, which must be found |
 //!
@@ -14,6 +14,7 @@
 //! runs one again; `AVOUCH_SIM_SEEDS=<n>` sets how many are run.
 
 mod anchor_task;
+mod archive;
 mod bugs;
 mod chain;
 mod disk;
@@ -24,6 +25,7 @@ mod objects;
 mod process;
 mod random;
 mod real;
+mod refusals;
 mod sink_task;
 #[path = "../sum_model/mod.rs"]
 mod sum_model;

@@ -6,7 +6,11 @@ use super::anchor_task::{AnchorTask, Journal};
 use super::bugs::Bug;
 use super::kafka::{Life, Told};
 use super::lane_task::{LaneTask, Remembered};
+use super::sink_task::Role;
 use super::world::{Call, Task, World};
+
+/// A lane and its sinks.
+const PARTS: usize = 1 + Role::ALL.len();
 
 pub struct Process {
     id: usize,
@@ -42,9 +46,9 @@ impl Process {
         }
     }
 
-    /// Tasks of a process: membership, anchors, and three for each lane.
+    /// Tasks of a process: membership, anchors, and for each lane itself and its sinks.
     pub fn slots(lanes: usize) -> usize {
-        2 + 3 * lanes
+        2 + PARTS * lanes
     }
 
     fn life(&self) -> Life {
@@ -118,7 +122,7 @@ impl Process {
                     anchor.act(w, (self.id, self.life), &mut self.journal, now);
                 }
             }
-            _ => self.act_lane(w, (slot - 2) / 3, (slot - 2) % 3, now),
+            _ => self.act_lane(w, (slot - 2) / PARTS, (slot - 2) % PARTS, now),
         }
     }
 

@@ -9,6 +9,7 @@ use avouch_engine::control::Head;
 use avouch_engine::control::anchor::AnchorPolicy;
 use avouch_engine::control::invariants::{self, Shown, Violation};
 
+use super::archive::{Archive, Place};
 use super::bugs::Bug;
 use super::chain::{Chain, Transaction};
 use super::disk::LaneDir;
@@ -17,6 +18,7 @@ use super::lanes::{Kind, Partition, Truth, Unbroken, head};
 use super::objects::{Bucket, Manifest, Part};
 use super::process::Process;
 use super::random::Random;
+use super::refusals::{DeadTopic, Kept, is_refused};
 
 /// How a run is set up.
 #[derive(Clone)]
@@ -38,11 +40,16 @@ pub enum Task {
 pub enum Ask {
     BeginEpoch { lane: usize },
     FetchCursor { lane: usize },
-    Produce { lane: usize, epoch: u32, from: usize, words: Vec<u64>, set_aside: bool },
+    Produce { lane: usize, epoch: u32, records: Vec<(usize, u64)> },
     AddCursor { lane: usize, epoch: u32, cursor: Cursor },
     SetCursor { lane: usize, cursor: Cursor },
     EndTransaction { lane: usize, epoch: u32, commit: bool },
     ProducePlain { lane: usize, from: usize, words: Vec<u64> },
+    ProduceDead { lane: usize, from: usize, indices: Vec<u64> },
+    ReadArchive { lane: usize },
+    SetArchive { lane: usize, place: Place, version: u64 },
+    PutFile { lane: usize, from: usize, words: Vec<u64> },
+    KeepRefusal { lane: usize, index: u64 },
     Newest { lane: usize },
     PutPart { lane: usize, id: u64, part: Part },
     PutManifest { lane: usize, number: u64, manifest: Box<Manifest> },
@@ -60,6 +67,8 @@ pub enum Answer {
     Denied(Denied),
     Epoch(u32),
     Cursor(Option<Cursor>),
+    Archive(Option<Place>, u64),
+    Version(u64),
     Newest(Option<Box<Newest>>),
     /// Whose manifest is there now.
     Writer(u64),
@@ -118,6 +127,7 @@ struct Faults {
 enum Service {
     Transactions,
     Plain,
+    Archive,
     Objects,
     Chain,
 }
@@ -131,10 +141,13 @@ impl Ask {
             | Ask::AddCursor { .. }
             | Ask::SetCursor { .. }
             | Ask::EndTransaction { .. } => Service::Transactions,
-            Ask::ProducePlain { .. } => Service::Plain,
-            Ask::Newest { .. } | Ask::PutPart { .. } | Ask::PutManifest { .. } | Ask::AnyAbove { .. } => {
-                Service::Objects
-            }
+            Ask::ProducePlain { .. } | Ask::ProduceDead { .. } => Service::Plain,
+            Ask::ReadArchive { .. } | Ask::SetArchive { .. } | Ask::PutFile { .. } => Service::Archive,
+            Ask::Newest { .. }
+            | Ask::PutPart { .. }
+            | Ask::PutManifest { .. }
+            | Ask::AnyAbove { .. }
+            | Ask::KeepRefusal { .. } => Service::Objects,
             Ask::Send(_) | Ask::ReadChain { .. } => Service::Chain,
         }
     }
@@ -162,9 +175,10 @@ impl Faults {
                 None,
                 Some(Service::Transactions),
                 Some(Service::Plain),
+                Some(Service::Archive),
                 Some(Service::Objects),
                 Some(Service::Chain),
-            ][random.below(6)],
+            ][random.below(7)],
         }
     }
 }
@@ -190,6 +204,9 @@ pub struct World {
     pub group: Group,
     pub topics: Vec<TransactionalTopic>,
     pub plain: Vec<PlainTopic>,
+    pub archives: Vec<Archive>,
+    pub refusals: Vec<Kept>,
+    pub dead: Vec<DeadTopic>,
     pub chain: Chain,
     /// How many checkpoints are kept: few, so that numbers become free and old ones are missed.
     pub keep: usize,
@@ -233,6 +250,9 @@ impl World {
             group: Group::new(processes, lanes, lasting),
             topics: (0..lanes).map(|_| TransactionalTopic::default()).collect(),
             plain: (0..lanes).map(|_| PlainTopic::default()).collect(),
+            archives: (0..lanes).map(|_| Archive::default()).collect(),
+            refusals: (0..lanes).map(|_| Kept::default()).collect(),
+            dead: (0..lanes).map(|_| DeadTopic::default()).collect(),
             chain: Chain::new(lanes),
             keep: 1 + random.below(2),
             checkpoint_every_ms: 50 + random.below(500) as i64,
@@ -331,16 +351,15 @@ impl World {
         match ask {
             Ask::BeginEpoch { lane } => Answer::Epoch(self.topics[lane].begin_epoch()),
             Ask::FetchCursor { lane } => Answer::Cursor(self.topics[lane].cursor()),
-            Ask::Produce { lane, epoch, from, words, set_aside } => {
-                done(self.topics[lane].produce(epoch, from, &words, set_aside))
-            }
+            Ask::Produce { lane, epoch, records } => done(self.topics[lane].produce(epoch, &records, &mut self.random)),
             Ask::AddCursor { lane, epoch, cursor } => done(self.topics[lane].add_cursor(epoch, cursor)),
             Ask::SetCursor { lane, cursor } => {
                 self.topics[lane].set_cursor(cursor);
                 Answer::Done
             }
             Ask::EndTransaction { lane, epoch, commit } => {
-                match self.topics[lane].end(epoch, commit, &self.truth[lane]) {
+                let is_kept = |index| self.refusals[lane].is_durable(self.objects, index);
+                match self.topics[lane].end(epoch, commit, &self.truth[lane], is_kept) {
                     Ok(ended) => done(ended),
                     Err(why) => {
                         self.violate(why);
@@ -352,6 +371,34 @@ impl World {
                 if let Err(why) = self.plain[lane].produce(from, &words, &self.truth[lane]) {
                     self.violate(why);
                 }
+                Answer::Done
+            }
+            Ask::ProduceDead { lane, from, indices } => {
+                if let Err(why) = self.dead[lane].produce(from, &indices, &self.truth[lane]) {
+                    self.violate(why);
+                }
+                Answer::Done
+            }
+            Ask::ReadArchive { lane } => {
+                let (place, version) = self.archives[lane].read();
+                Answer::Archive(place, version)
+            }
+            Ask::SetArchive { lane, place, version } => match self.archives[lane].set(place, version) {
+                Ok(Some(version)) => Answer::Version(version),
+                Ok(None) => Answer::Denied(Denied::Fenced),
+                Err(why) => {
+                    self.violate(why);
+                    Answer::Done
+                }
+            },
+            Ask::PutFile { lane, from, words } => {
+                if let Err(why) = self.archives[lane].put(from, words, &self.truth[lane]) {
+                    self.violate(why);
+                }
+                Answer::Done
+            }
+            Ask::KeepRefusal { lane, index } => {
+                self.refusals[lane].pieces.insert(index);
                 Answer::Done
             }
             Ask::Newest { lane } => {
@@ -525,6 +572,9 @@ impl Simulation {
                 for dir in &mut w.dirs {
                     dir.power_cut(&mut w.random);
                 }
+                for kept in &mut w.refusals {
+                    kept.file.power_cut(&mut w.random);
+                }
             }
         }
         if pause {
@@ -574,6 +624,12 @@ impl Simulation {
             self.durable_offset(lane) == w.partitions[lane].values.len()
                 && w.topics[lane].delivered == size
                 && w.plain[lane].delivered == size
+                && w.archives[lane].delivered() == size
+                && w.dead[lane].delivered
+                    == w.truth[lane].verdicts[..size.min(w.truth[lane].verdicts.len())]
+                        .iter()
+                        .filter(|v| is_refused(**v))
+                        .count()
                 && w.chain.head(lane).size == size as u64
         })
     }
@@ -593,12 +649,14 @@ impl Simulation {
         let mut said = String::new();
         for lane in 0..w.partitions.len() {
             said.push_str(&format!(
-                "lane {lane}: durable {} up to offset {} of {}, delivered {} and {}, anchored {}; ",
+                "lane {lane}: durable {} up to offset {} of {}, delivered {}, {}, {} and {}, anchored {}; ",
                 w.durable_size(lane),
                 self.durable_offset(lane),
                 w.partitions[lane].values.len(),
                 w.topics[lane].delivered,
                 w.plain[lane].delivered,
+                w.archives[lane].delivered(),
+                w.dead[lane].delivered,
                 w.chain.head(lane).size,
             ));
         }

@@ -3,12 +3,14 @@
 //! Of all processes that share a state directory one anchors, for all lanes in it: its own, and beside the others those that
 //! they run. Which one, the lease says; the others wait for it.
 //!
+//! What to do next, [`Anchoring`] decides; here it is done.
+//!
 //! The chain may be slow or away: lanes do not wait for it, verdicts do, and how long is a metric. What is not retryable
 //! (the wrong chain, no contract there, a head that is not this log's) stops the process: going on would promise anchors
 //! that cannot come.
 
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use avouch_connectors::ethereum::{
     Address, AnchorWriter, ChainReader, Checkpoint, Domain, EthereumError, OperatorKey, RpcOptions, WriterConfig,
@@ -16,8 +18,10 @@ use avouch_connectors::ethereum::{
 };
 use avouch_connectors::store::LaneReader;
 use avouch_engine::bundle::SignedCheckpoint;
-use avouch_engine::control::anchor::{AnchorPolicy, Backlog};
-use avouch_engine::control::{Head, invariants};
+pub use avouch_engine::control::Stop;
+use avouch_engine::control::anchor::{Action, AnchorPolicy, Anchoring, Ended, Outcome, TICK_MS};
+use avouch_engine::control::invariants::{self, Violation};
+use avouch_engine::control::{Failure, Head};
 use avouch_engine::verdict::{Hash32, LogOrigin};
 use tokio::sync::watch;
 
@@ -28,23 +32,10 @@ use super::readers::OwnReaders;
 use super::{blocking, lane_dir, signed};
 use crate::lang::{Anchor, Signer};
 
-const TICK: Duration = Duration::from_millis(200);
+/// How often waiting lanes are looked at.
+const TICK: Duration = Duration::from_millis(TICK_MS as u64);
 /// How often lanes of other processes, and lanes that are new, are looked for.
 const LOOK_BESIDE: Duration = Duration::from_secs(1);
-const LOOK_AT_HEADS: Duration = Duration::from_secs(5);
-const FIRST_PAUSE: Duration = Duration::from_millis(500);
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
-
-/// How anchoring should end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stop {
-    /// Not yet.
-    No,
-    /// At once; the journal and the chain know how to go on.
-    Now,
-    /// After everything committed is anchored.
-    Flush,
-}
 
 /// The key that signs and pays, read from where the pipeline says.
 pub fn operator_key(anchor: &Anchor) -> Result<OperatorKey, EthereumError> {
@@ -66,6 +57,18 @@ pub struct AnchorTail {
     own: OwnReaders,
     metrics: Metrics,
     lanes: Vec<Lane>,
+    machine: Anchoring,
+    /// The origin of the steady clock that the machine is told.
+    began: Instant,
+    /// When new lanes were looked for.
+    discovered: Option<Instant>,
+}
+
+/// A connection to the chain, with the right to write.
+struct Session {
+    key: OperatorKey,
+    domain: Domain,
+    writer: AnchorWriter,
 }
 
 struct Lane {
@@ -74,27 +77,26 @@ struct Lane {
     reader: LaneReader,
     /// Whether this process runs the lane.
     own: bool,
-    looked: tokio::time::Instant,
+    looked: Instant,
     metrics: AnchorMetrics,
     name: Hash32,
     log_id: Hash32,
-    head: (u64, Hash32),
-    backlog: Backlog,
-}
-
-/// Why a session with the chain ended well.
-enum Ended {
-    /// All that was asked for is done.
-    Done,
-    /// There are lanes it did not know.
-    NewLanes,
 }
 
 impl AnchorTail {
     /// For the lanes of a pipeline whose state is in `state`; those this process runs are in `own`.
     pub fn new(anchor: &Anchor, state: &Path, own: OwnReaders, metrics: &Metrics) -> Self {
         metrics.anchor_delay_max(anchor.max_merge_delay_ms as f64 / 1000.0);
-        Self { anchor: anchor.clone(), state: state.to_path_buf(), own, metrics: metrics.clone(), lanes: Vec::new() }
+        Self {
+            anchor: anchor.clone(),
+            state: state.to_path_buf(),
+            own,
+            metrics: metrics.clone(),
+            lanes: Vec::new(),
+            machine: Anchoring::new(AnchorPolicy { verdicts: anchor.every_verdicts, interval_ms: anchor.every_ms }),
+            began: Instant::now(),
+            discovered: None,
+        }
     }
 
     /// Waits for the lease; `None` when told to stop first.
@@ -120,8 +122,8 @@ impl AnchorTail {
         }
     }
 
-    /// Adds lanes that have come into being. Returns whether there were any.
-    fn discover(&mut self) -> Result<bool, RuntimeError> {
+    /// Adds lanes that have come into being.
+    fn discover(&mut self) -> Result<(), RuntimeError> {
         let listed =
             std::fs::read_dir(&self.state).map_err(|source| RuntimeError::File { path: self.state.clone(), source })?;
         let mut partitions: Vec<i32> = listed.flatten().filter_map(|e| e.file_name().to_str()?.parse().ok()).collect();
@@ -129,7 +131,6 @@ impl AnchorTail {
         partitions.sort_unstable();
         partitions.dedup();
         partitions.retain(|p| self.lanes.iter().all(|l| l.partition != *p));
-        let mut found = false;
         for partition in partitions {
             let dir = lane_dir(&self.state, partition);
             let own = self.own.get(partition);
@@ -144,7 +145,6 @@ impl AnchorTail {
                     }
                 },
             };
-            found = true;
             self.lanes.push(Lane {
                 partition,
                 dir,
@@ -153,61 +153,109 @@ impl AnchorTail {
                 metrics: self.metrics.anchor(partition),
                 reader,
                 own,
-                looked: tokio::time::Instant::now(),
-                head: (0, [0; 32]),
-                backlog: Backlog::default(),
+                looked: Instant::now(),
             });
         }
-        Ok(found)
+        self.discovered = Some(Instant::now());
+        Ok(())
+    }
+
+    fn now_ms(&self) -> i64 {
+        i64::try_from(self.began.elapsed().as_millis()).unwrap_or(i64::MAX)
     }
 
     /// Runs until stopped. Errors that may pass are tried again with growing pauses.
     pub async fn run(mut self, mut stop: watch::Receiver<Stop>) -> Result<(), RuntimeError> {
         let Some(_lease) = self.lease(&mut stop).await? else { return Ok(()) };
-        let mut pause = FIRST_PAUSE;
+        let mut session = None;
+        let mut failed = None;
         loop {
+            self.follow(*stop.borrow())?;
+            let (ticket, action) = (self.machine.ticket(), self.machine.action(self.now_ms()));
+            let done = tokio::select! {
+                done = self.act(action, &mut session) => done,
+                _ = stop.wait_for(|s| *s == Stop::Now) => return Ok(()),
+            };
+            let outcome = match (done, action) {
+                (_, Action::End(Ended::Stopped)) | (Ok(None), Action::End(_)) => return failed.map_or(Ok(()), Err),
+                (Ok(None), _) => continue,
+                (Ok(Some(outcome)), _) => outcome,
+                // Another process may be recovering the lane at this moment: read it anew.
+                (Err(RuntimeError::Store(error)), Action::Anchor { lane, .. }) if self.reopen_beside(lane) => {
+                    tracing::warn!(lane, %error, "a lane beside could not be read");
+                    Outcome::Unreadable { lane }
+                }
+                (Err(e), _) => {
+                    let passes = may_pass(&e);
+                    failed = Some(e);
+                    Outcome::Failed(if passes { Failure::Unknown } else { Failure::Fatal })
+                }
+            };
+            let now = self.now_ms();
+            self.machine.on(ticket, outcome, now).map_err(|v| RuntimeError::Start(v.to_string()))?;
+            if let (Some(at), Some(error)) = (self.machine.retry_at_ms(), failed.take_if(|e| may_pass(e))) {
+                for lane in &self.lanes {
+                    lane.metrics.errors.inc();
+                }
+                let pause = Duration::from_millis(u64::try_from(at - now).unwrap_or(0));
+                tracing::warn!(%error, ?pause, "anchoring failed, trying again; verdicts wait, lanes do not");
+            }
+        }
+    }
+
+    /// Tells the machine what is durable of every lane, and whether to stop.
+    fn follow(&mut self, stop: Stop) -> Result<(), RuntimeError> {
+        if stop == Stop::Flush || self.discovered.is_none_or(|at| at.elapsed() >= LOOK_BESIDE) {
             self.discover()?;
-            let began = std::time::Instant::now();
-            let ended = tokio::select! {
-                ended = self.session(stop.clone()) => ended,
-                _ = stop.wait_for(|s| *s == Stop::Now) => return Ok(()),
-            };
-            let error = match ended {
-                Ok(Ended::Done) => return Ok(()),
-                Ok(Ended::NewLanes) => continue,
-                Err(RuntimeError::Chain(e)) if e.retryable() => e,
-                // The chain went on between reading its head and signing: read it again.
-                Err(RuntimeError::Chain(e @ EthereumError::HeadMoved { .. })) => e,
-                Err(e) => return Err(e),
-            };
-            for lane in &self.lanes {
-                lane.metrics.errors.inc();
+        }
+        self.machine.stop(stop);
+        let now = self.now_ms();
+        for lane in &mut self.lanes {
+            lane.look(&self.own);
+            let committed = lane.reader.committed();
+            let durable = Head { size: committed.log_size, root: committed.root };
+            // Less than was known: its store was opened anew, at an earlier checkpoint.
+            if self.machine.durable(lane.partition).is_some_and(|known| durable.size < known.size) {
+                self.machine.fell_back(lane.partition, durable);
+            } else {
+                let told = self.machine.committed(lane.partition, durable, now);
+                told.map_err(|v| violation(lane.partition, v))?;
             }
-            if began.elapsed() > LONGEST_PAUSE {
-                pause = FIRST_PAUSE;
+            lane.count(&self.machine, now);
+        }
+        Ok(())
+    }
+
+    async fn act(&mut self, action: Action, session: &mut Option<Session>) -> Result<Option<Outcome>, RuntimeError> {
+        match (action, session) {
+            (Action::Connect, session) => {
+                *session = None;
+                *session = Some(self.connect().await?);
+                Ok(Some(Outcome::Done))
             }
-            tracing::warn!(error = %error, ?pause, "anchoring failed, trying again; verdicts wait, lanes do not");
-            tokio::select! {
-                () = self.wait(pause) => {}
-                _ = stop.wait_for(|s| *s == Stop::Now) => return Ok(()),
+            (Action::Look, Some(session)) => {
+                self.look(session).await?;
+                Ok(Some(Outcome::Done))
             }
-            pause = (pause * 2).min(LONGEST_PAUSE);
+            (Action::Anchor { lane, from, to }, Some(session)) => {
+                let Some(i) = self.lanes.iter().position(|l| l.partition == lane) else { return Ok(None) };
+                let head = self.lanes[i].anchor(session, from, to).await?;
+                Ok(Some(Outcome::Anchored { lane, head }))
+            }
+            (Action::WaitUntil(until_ms), _) => {
+                let left = u64::try_from(until_ms.saturating_sub(self.now_ms())).unwrap_or(0);
+                tokio::time::sleep(TICK.min(Duration::from_millis(left))).await;
+                Ok(None)
+            }
+            (Action::End(_), _) => Ok(None),
+            (Action::Look | Action::Anchor { .. }, None) => {
+                // Invariant: the machine looks and anchors only once it is connected.
+                Err(RuntimeError::Start("anchoring goes on without a connection; please report this".into()))
+            }
         }
     }
 
-    /// Pauses, but keeps the waiting time visible.
-    async fn wait(&mut self, pause: Duration) {
-        let until = tokio::time::Instant::now() + pause;
-        while tokio::time::Instant::now() < until {
-            let now = now_ms();
-            for lane in &mut self.lanes {
-                lane.look(&self.own, now);
-            }
-            tokio::time::sleep(TICK.min(pause)).await;
-        }
-    }
-
-    async fn session(&mut self, stop: watch::Receiver<Stop>) -> Result<Ended, RuntimeError> {
+    async fn connect(&mut self) -> Result<Session, RuntimeError> {
         let key = operator_key(&self.anchor)?;
         let domain = Domain { chain_id: self.anchor.chain_id, contract: Address::from(self.anchor.contract.value) };
         let url = self.anchor.rpc.as_str().to_owned();
@@ -230,54 +278,47 @@ impl AnchorTail {
         };
         let mut writer = AnchorWriter::open(config).await?;
         writer.recover().await?;
-        let policy = AnchorPolicy { verdicts: self.anchor.every_verdicts, interval_ms: self.anchor.every_ms };
-        let mut looked: Option<tokio::time::Instant> = None;
-        let mut discovered = tokio::time::Instant::now();
-        loop {
-            let ending = *stop.borrow();
-            if ending == Stop::Flush || discovered.elapsed() >= LOOK_BESIDE {
-                if self.discover()? {
-                    return Ok(Ended::NewLanes);
-                }
-                discovered = tokio::time::Instant::now();
-            }
-            if looked.is_none_or(|at| at.elapsed() >= LOOK_AT_HEADS) {
-                for lane in &mut self.lanes {
-                    let heads = writer.head(&lane.log_id).await?;
-                    lane.metrics.finalized.set(heads.finalized.size as i64);
-                    writer.finalized_size(&lane.log_id).await?;
-                    lane.moved(heads.latest.size, heads.latest.root);
-                }
-                looked = Some(tokio::time::Instant::now());
-            }
-            let now = now_ms();
-            for lane in &mut self.lanes {
-                lane.look(&self.own, now);
-                // Only sizes of the durable log this process can prove from are anchored; after a fall-back it regrows first.
-                let can = lane.reader.committed().log_size > lane.head.0;
-                if can && lane.backlog.due(policy, now, ending == Stop::Flush) {
-                    match lane.anchor(&mut writer, &key, domain).await {
-                        // Another process may be recovering the lane at this moment: read it anew.
-                        Err(RuntimeError::Store(error)) if !lane.own => {
-                            tracing::warn!(lane = lane.partition, %error, "a lane beside could not be read");
-                            lane.reopen();
-                        }
-                        other => other?,
-                    }
-                }
-            }
-            let pending: u64 = self.lanes.iter().map(|l| l.backlog.pending()).sum();
-            if ending == Stop::Now || (ending == Stop::Flush && pending == 0) {
-                return Ok(Ended::Done);
-            }
-            tokio::time::sleep(TICK).await;
+        Ok(Session { key, domain, writer })
+    }
+
+    /// Reads the heads of all lanes' logs.
+    async fn look(&mut self, session: &mut Session) -> Result<(), RuntimeError> {
+        for lane in &mut self.lanes {
+            let heads = session.writer.head(&lane.log_id).await?;
+            lane.metrics.finalized.set(heads.finalized.size as i64);
+            session.writer.finalized_size(&lane.log_id).await?;
+            lane.metrics.size.set(heads.latest.size as i64);
+            let head = Head { size: heads.latest.size, root: heads.latest.root };
+            let now = i64::try_from(self.began.elapsed().as_millis()).unwrap_or(i64::MAX);
+            self.machine.seen(lane.partition, head, now);
         }
+        Ok(())
+    }
+
+    /// Reads a lane anew that another process runs. False if this one runs it.
+    fn reopen_beside(&mut self, partition: i32) -> bool {
+        let lane = self.lanes.iter_mut().find(|l| l.partition == partition && !l.own);
+        lane.map(Lane::reopen).is_some()
     }
 }
 
+/// Whether trying again may help.
+fn may_pass(e: &RuntimeError) -> bool {
+    match e {
+        // The chain went on between reading its head and signing: read it again.
+        RuntimeError::Chain(EthereumError::HeadMoved { .. }) => true,
+        RuntimeError::Chain(e) => e.retryable(),
+        _ => false,
+    }
+}
+
+fn violation(lane: i32, source: Violation) -> RuntimeError {
+    RuntimeError::Violation { lane, source }
+}
+
 impl Lane {
-    /// Follows the lane to whoever runs it now, and looks how long its log is.
-    fn look(&mut self, own: &OwnReaders, now: i64) {
+    /// Follows the lane to whoever runs it now.
+    fn look(&mut self, own: &OwnReaders) {
         match own.get(self.partition) {
             Some(reader) => (self.reader, self.own) = (reader, true),
             None if self.own => {
@@ -285,14 +326,13 @@ impl Lane {
                 self.reopen();
             }
             None if self.looked.elapsed() >= LOOK_BESIDE => {
-                self.looked = tokio::time::Instant::now();
+                self.looked = Instant::now();
                 if let Err(error) = self.reader.refresh() {
                     tracing::debug!(lane = self.partition, %error, "a lane beside cannot be read at this moment");
                 }
             }
             None => {}
         }
-        self.count(now);
     }
 
     /// Reads the lane's directory anew; where that fails, the old reader stands.
@@ -301,36 +341,22 @@ impl Lane {
             Ok(reader) => self.reader = reader,
             Err(error) => tracing::debug!(lane = self.partition, %error, "a lane beside cannot be read at this moment"),
         }
-        self.looked = tokio::time::Instant::now();
+        self.looked = Instant::now();
     }
 
-    fn count(&mut self, now: i64) {
-        self.backlog.committed(self.reader.committed().log_size, now);
-        self.metrics.pending.set(self.backlog.pending() as i64);
-        self.metrics.delay.set(self.backlog.waited_ms(now) as f64 / 1000.0);
-    }
-
-    /// The contract's head is here now.
-    fn moved(&mut self, size: u64, root: Hash32) {
-        if (size, root) != self.head {
-            self.backlog.anchored(size, now_ms());
-            self.head = (size, root);
+    fn count(&self, machine: &Anchoring, now: i64) {
+        if let Some(backlog) = machine.backlog(self.partition) {
+            self.metrics.pending.set(backlog.pending() as i64);
+            self.metrics.delay.set(backlog.waited_ms(now) as f64 / 1000.0);
         }
-        self.metrics.size.set(size as i64);
     }
 
-    async fn anchor(
-        &mut self,
-        writer: &mut AnchorWriter,
-        key: &OperatorKey,
-        domain: Domain,
-    ) -> Result<(), RuntimeError> {
-        let committed = self.reader.committed();
-        let (old_size, old_root) = self.head;
-        let new_size = committed.log_size;
-        let (head, end) = (Head { size: old_size, root: old_root }, Head { size: new_size, root: committed.root });
-        invariants::anchor_extends(&head, &head, &end, committed.log_size)
-            .map_err(|source| RuntimeError::Violation { lane: committed.partition, source })?;
+    /// Brings the log onto the chain from its head there up to a durable checkpoint. Returns its head then.
+    async fn anchor(&mut self, session: &mut Session, from: Head, to: Head) -> Result<Head, RuntimeError> {
+        let Session { key, domain, writer } = session;
+        invariants::anchor_extends(&from, &from, &to, self.reader.committed().log_size)
+            .map_err(|v| violation(self.partition, v))?;
+        let (old_size, old_root, new_size) = (from.size, from.root, to.size);
         let proof = if old_size == 0 { Vec::new() } else { self.reader.consistency_proof(old_size, new_size)? };
         let coverage = self.reader.coverage(old_size, new_size)?;
         let checkpoint = Checkpoint {
@@ -338,11 +364,11 @@ impl Lane {
             old_size,
             new_size,
             old_root: if old_size == 0 { [0; 32] } else { old_root },
-            new_root: committed.root,
+            new_root: to.root,
             data_commitment: coverage.commitment(),
             issued_at: now_ms().max(0) as u64,
         };
-        let signature = key.sign_checkpoint(&checkpoint, &domain)?;
+        let signature = key.sign_checkpoint(&checkpoint, domain)?;
         let kept_at = signed::keep(
             &self.dir,
             &SignedCheckpoint {
@@ -365,9 +391,8 @@ impl Lane {
         let anchored = writer.advance_signed(checkpoint, proof, signature).await?;
         self.metrics.anchors.inc();
         self.metrics.gas.inc_by(anchored.gas_used);
-        self.moved(anchored.size, anchored.root);
-        self.count(now_ms());
-        Ok(())
+        self.metrics.size.set(anchored.size as i64);
+        Ok(Head { size: anchored.size, root: anchored.root })
     }
 }
 

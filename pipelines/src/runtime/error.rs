@@ -72,3 +72,10 @@ pub enum RuntimeError {
     #[error("{0}")]
     Start(String),
 }
+
+impl RuntimeError {
+    /// Whether it says that another process writes what we wrote.
+    pub fn is_fence(&self) -> bool {
+        matches!(self, RuntimeError::Kafka(KafkaError::Fenced { .. }) | RuntimeError::Store(StoreError::Fenced { .. }))
+    }
+}

@@ -4,8 +4,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use avouch_connectors::http::Readiness;
-use avouch_connectors::store::{Commit, Committed, LaneStore, RemoteLane};
-use avouch_engine::control::invariants;
+use avouch_connectors::store::{Commit, Committed, LaneStore, RemoteLane, StoreError};
+use avouch_engine::control::Head;
+use avouch_engine::control::checkpoint::{Action, Checkpointer, Covered};
+use avouch_engine::control::invariants::Violation;
 use avouch_engine::dead_letter::DeadReason;
 use avouch_engine::decode::RawRecord;
 use avouch_engine::event::Tick;
@@ -60,12 +62,13 @@ pub struct LaneWorker {
     /// Inputs recorded beyond the checkpoint that the lane was restored from; it makes none before it has taken these.
     pub replay: Replay,
     pub artifacts: Artifacts,
-    pub checkpoint_every: Duration,
+    /// Says when to make a checkpoint, what it covers, and what may be shown.
+    pub checkpoints: Checkpointer,
     /// The reference tables to join with, as they change.
     pub references: watch::Receiver<Tables>,
     /// Watches for idleness, where the source has an `idle_after`.
     pub idle: Option<Idle>,
-    /// The origin of the steady clock that idleness is measured by.
+    /// The origin of the steady clock that idleness and the time between checkpoints are measured by.
     pub began: Instant,
     /// How many checkpoints the store keeps.
     pub kept_checkpoints: usize,
@@ -91,7 +94,13 @@ pub struct LaneEnd {
 
 impl LaneWorker {
     /// Runs until told to stop, or until the end if there is one. The last act is a checkpoint, unless the lane is abandoned.
-    pub fn run(mut self) -> Result<LaneEnd, RuntimeError> {
+    /// Gives the store back however it ends: the lane's lock is let go with it.
+    pub fn run(mut self) -> (Result<LaneEnd, RuntimeError>, LaneStore) {
+        let ended = self.run_lane();
+        (ended, self.store)
+    }
+
+    fn run_lane(&mut self) -> Result<LaneEnd, RuntimeError> {
         let partition = self.input.lane();
         let part = format!("lane {partition}");
         self.show();
@@ -101,22 +110,18 @@ impl LaneWorker {
         self.metrics.checkpoint_offset.set(committed.next_offset);
         self.metrics.checkpoint_damaged.inc_by(self.store.recovery().damaged.len() as u64);
         let mut output = Output::default();
-        let mut dirty = false;
         if self.replay.is_empty() {
             self.take_references(&mut output)?;
         } else {
-            dirty |= self.begin_replay(&mut output)?;
+            self.begin_replay(&mut output)?;
         }
-        if committed.seq == 0 {
-            // Coverage of the first anchor starts at this checkpoint.
-            self.checkpoint()?;
-        }
+        // Coverage of the first anchor starts at the first one.
+        self.checkpoint(false)?;
         self.readiness.ready(&part);
-        let mut last = Instant::now();
         loop {
             let batch = self.input.poll(GATHER)?;
             if self.replay.is_empty() && self.references.has_changed().unwrap_or(false) {
-                dirty |= self.take_references(&mut output)?;
+                self.take_references(&mut output)?;
             }
             if let Some(schemas) = &mut self.schemas {
                 schemas.forget_old(&mut self.lane);
@@ -136,8 +141,7 @@ impl LaneWorker {
                     );
                     records.drain(..again);
                 }
-                taken = self.take(&batch, &records, &mut output, &mut last)?;
-                dirty = true;
+                taken = self.take(&batch, &records, &mut output)?;
                 self.show();
                 if let Some(idle) = &mut self.idle {
                     idle.records(clock_ms(self.began));
@@ -147,11 +151,11 @@ impl LaneWorker {
                 // Past aborted records and transaction markers there is nothing to read again.
                 if end > self.next_offset {
                     self.next_offset = end;
-                    dirty = true;
+                    self.checkpoints.progressed();
                 }
             }
             if taken && self.tick(&mut output)? {
-                dirty = true;
+                self.checkpoints.progressed();
                 self.show();
             }
             let told = self.halt.told();
@@ -169,20 +173,18 @@ impl LaneWorker {
                 Until::Offset(end) => self.next_offset >= end,
                 Until::End => taken && batch.end().is_some(),
             };
-            dirty |= self.input.wants_checkpoint();
+            if self.input.wants_checkpoint() {
+                self.checkpoints.progressed();
+            }
             let stop = ended || told.is_some();
             self.hurry();
-            if dirty && (stop || last.elapsed() >= self.checkpoint_every) {
-                self.checkpoint()?;
-                last = Instant::now();
-                dirty = false;
-            }
-            if let Some(committed) = self.store.poll_commit()? {
+            self.checkpoint(stop)?;
+            let polled = self.store.poll_commit();
+            if let Some(committed) = self.stored(polled)? {
                 self.durable(&committed)?;
                 self.show_remote();
             }
             if stop {
-                self.settle()?;
                 tracing::info!(lane = partition, offset = self.next_offset, log = self.store.size(), "lane stopped");
                 return Ok(self.end(false));
             }
@@ -196,7 +198,6 @@ impl LaneWorker {
         batch: &InputBatch,
         records: &[RawRecord<'_>],
         output: &mut Output,
-        last: &mut Instant,
     ) -> Result<bool, RuntimeError> {
         let mut rest = records;
         while !rest.is_empty() {
@@ -209,6 +210,7 @@ impl LaneWorker {
             match outcome {
                 Ok(n) => {
                     self.next_offset = rest[n - 1].offset + 1;
+                    self.checkpoints.progressed();
                     rest = &rest[n..];
                     for d in &mut output.dead {
                         batch.explain(d);
@@ -217,7 +219,7 @@ impl LaneWorker {
                     self.go_on_replaying(output)?;
                 }
                 Err(LaneError::NeedSchema { id, .. }) => {
-                    if !self.wait_for_schema(id, last)? {
+                    if !self.wait_for_schema(id)? {
                         return Ok(false);
                     }
                 }
@@ -231,9 +233,8 @@ impl LaneWorker {
         RuntimeError::Lane { lane: self.input.lane(), source }
     }
 
-    /// Goes back to the tables that the lane used at its checkpoint, then takes what stands there. Returns whether anything
-    /// did.
-    fn begin_replay(&mut self, output: &mut Output) -> Result<bool, RuntimeError> {
+    /// Goes back to the tables that the lane used at its checkpoint, then takes what stands there.
+    fn begin_replay(&mut self, output: &mut Output) -> Result<(), RuntimeError> {
         tracing::warn!(
             lane = self.input.lane(),
             inputs = self.replay.len(),
@@ -255,7 +256,8 @@ impl LaneWorker {
             }
         }
         self.keep(output)?;
-        Ok(true)
+        self.checkpoints.progressed();
+        Ok(())
     }
 
     /// Takes the recorded inputs that stand behind the last record taken; after the last of all, the tables as they are now.
@@ -280,7 +282,7 @@ impl LaneWorker {
 
     /// Waits until the registry says what schema `id` is, however long that takes: what the lane has taken stays durable
     /// meanwhile, and nothing is skipped. False if told to stop.
-    fn wait_for_schema(&mut self, id: u32, last: &mut Instant) -> Result<bool, RuntimeError> {
+    fn wait_for_schema(&mut self, id: u32) -> Result<bool, RuntimeError> {
         let lane = self.input.lane();
         let Some(mut schemas) = self.schemas.take() else {
             return Err(RuntimeError::Lane { lane, source: LaneError::NeedSchema { id, at: 0 } });
@@ -294,9 +296,7 @@ impl LaneWorker {
             self.readiness.waiting(&format!("lane {lane}"), &format!("waiting for schema {id}: {e}"));
             if !waited {
                 // All that came before is durable and delivered while this lasts.
-                self.checkpoint()?;
-                self.settle()?;
-                *last = Instant::now();
+                self.checkpoint(true)?;
                 self.show();
                 waited = true;
             }
@@ -316,20 +316,21 @@ impl LaneWorker {
     }
 
     fn end(&self, abandoned: bool) -> LaneEnd {
-        let log_size = self.store.committed().log_size;
+        let log_size = self.checkpoints.shown().log.size;
         LaneEnd { counters: *self.lane.counters(), log_size, abandoned }
     }
 
-    /// Joins with the tables as they are now. Returns whether one is new, which is recorded at this place of the input.
-    fn take_references(&mut self, output: &mut Output) -> Result<bool, RuntimeError> {
+    /// Joins with the tables as they are now. One that is new is recorded at this place of the input.
+    fn take_references(&mut self, output: &mut Output) -> Result<(), RuntimeError> {
         let lane = self.input.lane();
         let tables = self.references.borrow_and_update().clone();
         for table in tables {
             self.lane.take_reference(table, output).map_err(|source| RuntimeError::Lane { lane, source })?;
         }
-        let changed = !output.events.is_empty();
-        self.keep(output)?;
-        Ok(changed)
+        if !output.events.is_empty() {
+            self.checkpoints.progressed();
+        }
+        self.keep(output)
     }
 
     /// Lets time go on where no rows come any more. Returns whether it did, which the next checkpoint makes durable
@@ -379,31 +380,54 @@ impl LaneWorker {
         Ok(())
     }
 
-    /// Begins a checkpoint: the lane stands still until the checkpoint before is durable, and while its state is copied.
-    fn checkpoint(&mut self) -> Result<(), RuntimeError> {
-        let lane = self.input.lane();
-        let counters = self.lane.counters();
-        // Checked in production, not only in tests: a checkpoint must never make an imbalance durable.
-        invariants::rows_conserved(counters)
-            .and_then(|()| invariants::lane_follows_log(self.lane.next_index(), self.store.size()))
-            .map_err(|source| RuntimeError::Violation { lane, source })?;
-        let counters = named(counters);
+    /// Makes a checkpoint if one is due. The lane stands still until the checkpoint before is durable, and while its state is
+    /// copied. `last`: until everything that was read is durable.
+    fn checkpoint(&mut self, last: bool) -> Result<(), RuntimeError> {
         let started = Instant::now();
-        self.settle()?;
+        loop {
+            match self.checkpoints.action(clock_ms(self.began), last) {
+                Action::ReadOn => return Ok(()),
+                Action::Settle => self.settle()?,
+                Action::Begin => self.begin_checkpoint(started)?,
+            }
+        }
+    }
+
+    fn begin_checkpoint(&mut self, started: Instant) -> Result<(), RuntimeError> {
+        let counters = *self.lane.counters();
+        let log = Head { size: self.store.size(), root: self.store.root() };
+        let covers = Covered { next_offset: self.next_offset, log, dead: self.store.dead_count() };
+        // Checked in production, not only in tests: a checkpoint must never make an imbalance durable.
+        let begun = self.checkpoints.begin(covers, self.lane.next_index(), &counters, clock_ms(self.began));
+        begun.map_err(|v| self.violation(v))?;
+        let counters = named(&counters);
         let state = self.lane.snapshot();
         self.metrics.checkpoint_bytes.set(state.len() as i64);
-        self.store.begin_commit(Commit {
-            next_offset: self.next_offset,
+        let begun = self.store.begin_commit(Commit {
+            next_offset: covers.next_offset,
             lane_state: state,
             config_hash: self.plan.config_hash,
             topic: &self.plan.source.topic,
-            partition: lane,
+            partition: self.input.lane(),
             watermark: self.lane.watermark(),
             counters: &counters,
-        })?;
+        });
+        self.stored(begun)?;
         self.begun = Some(started);
         self.metrics.checkpoint_duration.observe(started.elapsed().as_secs_f64());
         Ok(())
+    }
+
+    fn violation(&self, source: Violation) -> RuntimeError {
+        RuntimeError::Violation { lane: self.input.lane(), source }
+    }
+
+    /// What the store says of a checkpoint. After a failure none is made any more: the store must be opened again.
+    fn stored<T>(&mut self, outcome: Result<T, StoreError>) -> Result<T, RuntimeError> {
+        outcome.map_err(|e| {
+            self.checkpoints.failed();
+            e.into()
+        })
     }
 
     /// Waits for the checkpoint that was begun, if there is one.
@@ -414,7 +438,8 @@ impl LaneWorker {
             self.show_remote();
             std::thread::sleep(Duration::from_millis(2));
         }
-        if let Some(committed) = self.store.finish_commit()? {
+        let finished = self.store.finish_commit();
+        if let Some(committed) = self.stored(finished)? {
             self.durable(&committed)?;
         }
         self.show_remote();
@@ -424,17 +449,19 @@ impl LaneWorker {
     /// A checkpoint has become durable.
     fn durable(&mut self, committed: &Committed) -> Result<(), RuntimeError> {
         let lane = self.input.lane();
+        let shown = self.checkpoints.durable(&covered(committed)).copied();
+        let shown = shown.map_err(|v| self.violation(v))?;
         let took = self.begun.take().map(|b| b.elapsed()).unwrap_or_default();
         self.metrics.checkpoint_write_duration.observe(took.as_secs_f64());
         self.metrics.checkpoint_new_bytes.set(committed.new_state_bytes as i64);
-        self.metrics.log_size.set(committed.log_size as i64);
-        self.metrics.checkpoint_offset.set(committed.next_offset);
+        self.metrics.log_size.set(shown.log.size as i64);
+        self.metrics.checkpoint_offset.set(shown.next_offset);
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |d| d.as_secs_f64());
         self.metrics.checkpoint_time.set(now);
-        tracing::debug!(lane, offset = committed.next_offset, log = committed.log_size, ?took, "checkpoint");
-        self.input.checkpointed(committed.next_offset, self.kept_checkpoints)?;
+        tracing::debug!(lane, offset = shown.next_offset, log = shown.log.size, ?took, "checkpoint");
+        self.input.checkpointed(shown.next_offset, self.kept_checkpoints)?;
         // Nobody listens any more only when the process is ending.
-        let _ = self.checkpointed.send((lane, committed.next_offset));
+        let _ = self.checkpointed.send((lane, shown.next_offset));
         Ok(())
     }
 
@@ -459,6 +486,12 @@ impl LaneWorker {
             self.metrics.watermark.set(w as f64 / 1000.0);
         }
     }
+}
+
+/// What a checkpoint of the store covers.
+pub fn covered(committed: &Committed) -> Covered {
+    let log = Head { size: committed.log_size, root: committed.root };
+    Covered { next_offset: committed.next_offset, log, dead: committed.dead_count }
 }
 
 fn clock_ms(began: Instant) -> i64 {

@@ -1,10 +1,8 @@
 //! The lanes of this process: opened when the source gives them, closed when it takes them back.
 //!
-//! ```text
-//!   given ──► opening ──► running ──► closing ──► released
-//!             store,       thread,     last checkpoint (or none, when the lane was lost),
-//!             state        sinks       then its sinks, then the partition goes back to the group
-//! ```
+//! What is next for a lane, its [`LaneControl`] decides, with its diagram; here it is done ([`Lanes::drive`]): each thing that
+//! takes long on a thread or a task of its own, whose end is told to the machine. What follows when a lane has ended, whether
+//! it goes back to the group, is opened again, or ends the process, is decided here.
 //!
 //! A lane's store is opened before anything is read and closed before the partition is given back, so whoever gets it next
 //! finds the last checkpoint. A process that was silent for too long loses its lanes without a word: what it still
@@ -14,9 +12,10 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use avouch_connectors::kafka::KafkaError;
 use avouch_connectors::schema_registry::SchemaRegistry;
-use avouch_connectors::store::StoreError;
+use avouch_connectors::store::LaneStore;
+use avouch_engine::control::checkpoint::Checkpointer;
+use avouch_engine::control::lane::{LaneAction, LaneControl, LaneEvent, LaneState};
 use avouch_engine::idle::Idle;
 use avouch_engine::lane::Counters;
 use avouch_engine::replay::Replay;
@@ -26,19 +25,20 @@ use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 use super::error::RuntimeError;
 use super::halt::{Ending, Halt};
 use super::inputs::Inputs;
-use super::lane_worker::{LaneEnd, LaneWorker};
+use super::lane_input::LaneInput;
+use super::lane_worker::{LaneEnd, LaneWorker, Until, covered};
 use super::metrics::Metrics;
-use super::open::{Opener, ReadyLane, part};
+use super::open::{Busy, OpenLane, Opener, part};
 use super::readers::OwnReaders;
 use super::reference_watch::Tables;
 use super::schemas::Schemas;
 use super::sinks::{self, EarlyOutputs, TailStop};
 use crate::lang::Pipeline;
 
-/// How long the sinks of a lane that moves may go on delivering; what is left then, the next owner delivers.
-const SINKS_FINISH: Duration = Duration::from_secs(5);
 /// How long a lane that another process writes is waited for to be taken back by the group.
 const TAKEN_BACK: Duration = Duration::from_secs(30);
+/// How often lanes are looked at when nothing happens to them, milliseconds.
+const LOOK_EVERY: i64 = 1_000;
 /// How long a fenced sink waits: by then a process that has lost its lanes knows it.
 const FENCED_PAUSE: Duration = Duration::from_secs(5);
 /// How often the sinks of a lane may be fenced within [`FENCED_WITHIN`].
@@ -60,17 +60,27 @@ pub struct Setup {
     pub references: watch::Receiver<Tables>,
 }
 
-/// Where one lane stands.
+/// One lane, and what this process holds of it.
 struct Slot {
+    control: LaneControl,
     halt: Arc<Halt>,
-    /// Whether its thread, or its opening, goes on.
+    /// Whether a thread opens it, runs it, or lets go of it.
     busy: bool,
     running: bool,
+    /// When its store was first asked for, and who had it.
+    asked: Option<Instant>,
+    holder: String,
+    /// Its lock is taken.
+    taken: Option<Box<OpenLane>>,
+    /// It is restored.
+    ready: Option<(LaneInput, Until)>,
+    /// Kept, and with it the lane's lock, until its sinks have stopped.
+    store: Option<LaneStore>,
     stop_sinks: watch::Sender<TailStop>,
     /// Its sinks' tasks, as long as they go on, and whether they deliver what the others refuse, and so end last.
     sinks: Vec<(AbortHandle, bool)>,
-    /// When sinks that still deliver are cut short.
-    cut: Option<tokio::time::Instant>,
+    /// Whether its sinks were stopped before they had delivered all.
+    cut: bool,
     /// When this lane was found to be written by another process, and how that showed.
     fenced: Option<(Instant, RuntimeError)>,
     /// Whether it is to be opened again once it is closed, if it is still ours then.
@@ -90,14 +100,46 @@ impl Slot {
         });
     }
 
-    fn abort_sinks(&self) {
+    /// Ends sinks as they are.
+    fn cut_sinks(&mut self, partition: i32) {
+        let moves = self.halt.told() != Some(Ending::Abandon);
+        if moves && !self.sinks.is_empty() && !std::mem::replace(&mut self.cut, true) {
+            tracing::info!(lane = partition, "the lane moves before its sinks have delivered all; the next owner does");
+        }
         self.stop_sinks.send_replace(TailStop::Refusals);
         self.sinks.iter().for_each(|(task, _)| task.abort());
     }
 
-    fn over(&self) -> bool {
-        !self.busy && self.sinks.is_empty() && self.fenced.is_none()
+    /// Another process has written the lane: it is not ours any more, whatever the group has told us so far.
+    fn wait_for_group(&mut self, partition: i32, e: RuntimeError) {
+        tracing::warn!(lane = partition, error = %e, "this process was too slow and another one has taken its lane; stopping the lane");
+        self.halt.tell(Ending::Abandon);
+        self.fenced = Some((Instant::now(), e));
     }
+
+    fn on(&mut self, event: LaneEvent, now_ms: i64, lane: i32) -> Result<(), RuntimeError> {
+        self.control.on(event, now_ms).map_err(|source| RuntimeError::Violation { lane, source })
+    }
+
+    /// When something is due although nothing has happened, milliseconds.
+    fn wakes_at(&self, now_ms: i64) -> Option<i64> {
+        match self.control.action(now_ms) {
+            LaneAction::WaitUntil(at) => Some(at),
+            LaneAction::StopTails { until_ms, .. } => until_ms,
+            _ => None,
+        }
+    }
+
+    fn over(&self, now_ms: i64) -> bool {
+        matches!(self.control.action(now_ms), LaneAction::End(_)) && self.fenced.is_none()
+    }
+}
+
+/// What a thread has done for a lane.
+enum Done {
+    Taken(Result<Result<Box<OpenLane>, Busy>, RuntimeError>),
+    Begun(Result<(LaneInput, Until), RuntimeError>),
+    Released,
 }
 
 /// The lanes of this process.
@@ -105,8 +147,10 @@ pub struct Lanes {
     setup: Arc<Setup>,
     readers: OwnReaders,
     slots: BTreeMap<i32, Slot>,
-    opening: JoinSet<(i32, Result<Option<ReadyLane>, RuntimeError>)>,
-    workers: JoinSet<(i32, Result<LaneEnd, RuntimeError>)>,
+    /// The origin of the steady clock that the machines are told.
+    began: Instant,
+    threads: JoinSet<(i32, Done)>,
+    workers: JoinSet<(i32, Result<LaneEnd, RuntimeError>, LaneStore)>,
     sinks: JoinSet<Result<(), RuntimeError>>,
     /// Whose sink a task is.
     whose: HashMap<Id, i32>,
@@ -128,7 +172,8 @@ impl Lanes {
             setup: Arc::new(setup),
             readers,
             slots: BTreeMap::new(),
-            opening: JoinSet::new(),
+            began: Instant::now(),
+            threads: JoinSet::new(),
             workers: JoinSet::new(),
             sinks: JoinSet::new(),
             whose: HashMap::new(),
@@ -153,47 +198,109 @@ impl Lanes {
         &self.ended
     }
 
-    /// Opens lanes. Those that are here already stay as they are.
-    pub fn given(&mut self, partitions: &[i32]) {
-        for &partition in partitions {
-            self.ours.insert(partition);
-            self.open(partition, Duration::ZERO);
-        }
-        self.count();
+    fn now_ms(&self) -> i64 {
+        millis(self.began.elapsed())
     }
 
-    fn open(&mut self, partition: i32, after: Duration) {
+    /// Opens lanes. Those that are here already stay as they are.
+    pub fn given(&mut self, partitions: &[i32]) -> Result<(), RuntimeError> {
+        for &partition in partitions {
+            self.ours.insert(partition);
+            self.open(partition, Duration::ZERO)?;
+        }
+        self.count();
+        Ok(())
+    }
+
+    fn open(&mut self, partition: i32, after: Duration) -> Result<(), RuntimeError> {
         if self.slots.contains_key(&partition) || self.stopping {
-            return;
+            return Ok(());
         }
         let (stop_sinks, _) = watch::channel(TailStop::No);
-        let halt = Arc::new(Halt::default());
         // At once, not in the task that opens it: this process is not ready between being given a lane and running it.
         self.setup.opener.readiness.waiting(&part(partition), "restoring");
-        self.slots.insert(
-            partition,
-            Slot {
-                halt: halt.clone(),
-                busy: true,
-                running: false,
-                stop_sinks,
-                sinks: Vec::new(),
-                cut: None,
-                fenced: None,
-                reopen: false,
-            },
-        );
-        let setup = self.setup.clone();
-        self.opening.spawn_blocking(move || (partition, setup.opener.open(partition, &halt, after)));
+        let slot = Slot {
+            control: LaneControl::assigned_after(self.now_ms(), millis(after)),
+            halt: Arc::new(Halt::default()),
+            busy: false,
+            running: false,
+            asked: None,
+            holder: String::new(),
+            taken: None,
+            ready: None,
+            store: None,
+            stop_sinks,
+            sinks: Vec::new(),
+            cut: false,
+            fenced: None,
+            reopen: false,
+        };
+        self.slots.insert(partition, slot);
+        self.drive(partition)
+    }
+
+    /// Does what the lane's machine says, until there is something to wait for.
+    fn drive(&mut self, partition: i32) -> Result<(), RuntimeError> {
+        loop {
+            let now = self.now_ms();
+            let Some(slot) = self.slots.get_mut(&partition) else { return Ok(()) };
+            let setup = self.setup.clone();
+            let event = match slot.control.action(now) {
+                LaneAction::TakeLock if !slot.busy => {
+                    slot.busy = true;
+                    slot.asked.get_or_insert_with(Instant::now);
+                    self.threads.spawn_blocking(move || (partition, Done::Taken(setup.opener.take(partition))));
+                    return Ok(());
+                }
+                LaneAction::Open { .. } if !slot.busy => {
+                    slot.busy = true;
+                    let offset = slot.taken.as_ref().and_then(|open| open.next_offset);
+                    let begin = move || (partition, Done::Begun(setup.opener.begin(partition, offset)));
+                    self.threads.spawn_blocking(begin);
+                    return Ok(());
+                }
+                LaneAction::Read if !slot.busy => return self.start(partition),
+                LaneAction::Drain => {
+                    slot.halt.tell(Ending::Checkpoint);
+                    return Ok(());
+                }
+                LaneAction::StopTails { flush, .. } => {
+                    if flush {
+                        slot.end_sinks();
+                    } else {
+                        slot.cut_sinks(partition);
+                    }
+                    if !slot.sinks.is_empty() {
+                        return Ok(());
+                    }
+                    LaneEvent::TailsStopped
+                }
+                LaneAction::Release if !slot.busy => match slot.store.take() {
+                    Some(store) => {
+                        slot.busy = true;
+                        // It waits for what is still being written.
+                        self.threads.spawn_blocking(move || {
+                            drop(store);
+                            (partition, Done::Released)
+                        });
+                        return Ok(());
+                    }
+                    None => LaneEvent::Released,
+                },
+                // There is something to wait for, or a thread that is at it.
+                _ => return Ok(()),
+            };
+            slot.on(event, now, partition)?;
+        }
     }
 
     /// Closes lanes that the group wants back; when all are closed, it gets them ([`Source::release`]). `lost`: it has given
     /// them to others already.
     pub fn taken(&mut self, partitions: Vec<i32>, lost: bool) -> Result<(), RuntimeError> {
-        let ending = if lost { Ending::Abandon } else { Ending::Checkpoint };
-        for partition in &partitions {
-            self.ours.remove(partition);
-            self.close(*partition, ending);
+        let event = if lost { LaneEvent::Lost } else { LaneEvent::Revoked };
+        for &partition in &partitions {
+            self.ours.remove(&partition);
+            self.close(partition, event)?;
         }
         let mut all = self.revoked.take().unwrap_or_default();
         all.extend(partitions);
@@ -201,80 +308,119 @@ impl Lanes {
         self.settle()
     }
 
-    fn close(&mut self, partition: i32, ending: Ending) {
-        let Some(slot) = self.slots.get_mut(&partition) else { return };
-        slot.halt.tell(ending);
+    fn close(&mut self, partition: i32, event: LaneEvent) -> Result<(), RuntimeError> {
+        let now = self.now_ms();
+        let Some(slot) = self.slots.get_mut(&partition) else { return Ok(()) };
         // The group has spoken: what the fence meant is clear now.
         slot.fenced = None;
-        if ending == Ending::Abandon {
-            slot.abort_sinks();
-        } else if !slot.busy {
-            slot.end_sinks();
+        if event == LaneEvent::Lost {
+            slot.halt.tell(Ending::Abandon);
         }
-        slot.cut = Some(tokio::time::Instant::now() + SINKS_FINISH);
+        slot.on(event, now, partition)?;
+        self.drive(partition)
     }
 
     /// Ends all lanes, each with a last checkpoint; then their sinks end after what the checkpoints cover. No lane is opened
     /// any more.
-    pub fn stop(&mut self) {
+    pub fn stop(&mut self) -> Result<(), RuntimeError> {
         self.stopping = true;
-        for slot in self.slots.values_mut() {
-            slot.halt.tell(Ending::Checkpoint);
-            slot.fenced = None;
-            if !slot.busy {
-                slot.end_sinks();
-            }
+        let partitions: Vec<i32> = self.slots.keys().copied().collect();
+        for partition in partitions {
+            self.close(partition, LaneEvent::Stop)?;
         }
+        Ok(())
     }
 
     /// Whether no lane is left, and nothing of one.
     pub fn idle(&self) -> bool {
-        self.slots.is_empty() && self.opening.is_empty() && self.workers.is_empty() && self.sinks.is_empty()
+        self.slots.is_empty() && self.threads.is_empty() && self.workers.is_empty() && self.sinks.is_empty()
     }
 
     /// Whether every lane has ended by itself, having reached its end.
     pub fn finished(&self) -> bool {
-        !self.slots.is_empty() && self.slots.values().all(|s| !s.busy)
+        let ended = |s: &Slot| matches!(s.control.state(), LaneState::Resting | LaneState::Closing | LaneState::Closed);
+        !self.slots.is_empty() && self.slots.values().all(ended)
     }
 
     /// Waits for the next thing to happen to a lane. Errors are those after which the process cannot go on.
     pub async fn next(&mut self) -> Result<(), RuntimeError> {
-        let cut = self.slots.values().filter(|s| !s.sinks.is_empty() && !s.busy).filter_map(|s| s.cut).min();
+        let now = self.now_ms();
+        let wakes_at = self.slots.values().filter_map(|s| s.wakes_at(now)).min();
+        // With nothing under way there is nothing else to wait for.
+        let left = wakes_at.map_or(LOOK_EVERY, |at| at.saturating_sub(now).clamp(0, LOOK_EVERY));
         let outcome = tokio::select! {
-            Some(opened) = self.opening.join_next() => {
-                let (partition, opened) = joined(opened)?;
-                self.opened(partition, opened)
+            Some(done) = self.threads.join_next() => {
+                let (partition, done) = joined(done)?;
+                self.done(partition, done)
             }
             Some(ended) = self.workers.join_next() => {
-                let (partition, ended) = joined(ended)?;
-                self.worker_ended(partition, ended)
+                let (partition, ended, store) = joined(ended)?;
+                self.worker_ended(partition, ended, store)
             }
             Some(ended) = self.sinks.join_next_with_id() => match ended {
                 Ok((task, ended)) => self.sink_ended(task, ended),
                 Err(e) if e.is_cancelled() => self.sink_ended(e.id(), Ok(())),
                 Err(e) => Err(died(&e)),
             },
-            () = sleep_until(cut), if cut.is_some() => {
-                self.cut_short();
-                Ok(())
+            () = tokio::time::sleep(Duration::from_millis(left.unsigned_abs())) => {
+                let partitions: Vec<i32> = self.slots.keys().copied().collect();
+                partitions.into_iter().try_for_each(|partition| self.drive(partition))
             }
-            // With nothing under way there is nothing else to wait for.
-            () = tokio::time::sleep(Duration::from_secs(1)) => Ok(()),
         };
         outcome?;
         self.settle()
     }
 
-    fn opened(&mut self, partition: i32, opened: Result<Option<ReadyLane>, RuntimeError>) -> Result<(), RuntimeError> {
-        let setup = self.setup.clone();
+    /// A thread has done what the lane's machine said.
+    fn done(&mut self, partition: i32, done: Done) -> Result<(), RuntimeError> {
+        let now = self.now_ms();
         let Some(slot) = self.slots.get_mut(&partition) else { return Ok(()) };
         slot.busy = false;
-        let ReadyLane { open, input, until } = match opened {
-            Ok(Some(ready)) if slot.halt.told().is_none() => ready,
-            Ok(_) => return Ok(()),
-            Err(_) if slot.halt.told() == Some(Ending::Abandon) => return Ok(()),
-            Err(e) => return Err(e),
+        let failed = match done {
+            Done::Taken(Ok(Ok(open))) => {
+                slot.on(LaneEvent::LockTaken { generation: open.store.generation() }, now, partition)?;
+                slot.taken = Some(open);
+                None
+            }
+            Done::Taken(Ok(Err(busy))) => {
+                slot.on(LaneEvent::LockBusy, now, partition)?;
+                self.setup.opener.say(partition, busy, &mut slot.holder);
+                None
+            }
+            Done::Begun(Ok(ready)) => {
+                slot.on(LaneEvent::Restored, now, partition)?;
+                slot.ready = Some(ready);
+                let took = slot.asked.map(|at| at.elapsed()).unwrap_or_default();
+                self.setup.opener.metrics.lane_opening.observe(took.as_secs_f64());
+                None
+            }
+            Done::Released => {
+                slot.on(LaneEvent::Released, now, partition)?;
+                None
+            }
+            Done::Taken(Err(e)) | Done::Begun(Err(e)) => {
+                slot.on(LaneEvent::Failed, now, partition)?;
+                // What a lane that is lost could not do does not matter any more.
+                (slot.halt.told() != Some(Ending::Abandon)).then_some(e)
+            }
         };
+        if !slot.control.may_open() {
+            // Told to end meanwhile.
+            slot.ready = None;
+            if let Some(open) = slot.taken.take() {
+                slot.store = Some(open.store);
+            }
+        }
+        self.drive(partition)?;
+        failed.map_or(Ok(()), Err)
+    }
+
+    /// Runs a lane that is restored, and its sinks.
+    fn start(&mut self, partition: i32) -> Result<(), RuntimeError> {
+        let setup = self.setup.clone();
+        let Some(slot) = self.slots.get_mut(&partition) else { return Ok(()) };
+        let (Some(open), Some((input, until))) = (slot.taken.take(), slot.ready.take()) else { return Ok(()) };
+        let open = *open;
         slot.busy = true;
         slot.running = true;
         let own = open.store.reader();
@@ -282,6 +428,9 @@ impl Lanes {
             let log = &own.committed().origin;
             EarlyOutputs::new(&setup.pipeline, log, partition, &setup.opener.metrics)?
         };
+        let committed = open.store.committed();
+        let every = i64::try_from(setup.checkpoint_every.as_millis()).unwrap_or(i64::MAX);
+        let checkpoints = Checkpointer::restored(covered(&committed), committed.seq == 0, every, 0);
         let worker = LaneWorker {
             plan: setup.opener.plan.clone(),
             next_offset: open.next_offset.unwrap_or(0),
@@ -298,14 +447,17 @@ impl Lanes {
             references: setup.references.clone(),
             idle: setup.pipeline.source.time.idle_after_ms.map(Idle::new),
             began: Instant::now(),
-            checkpoint_every: setup.checkpoint_every,
+            checkpoints,
             kept_checkpoints: setup.opener.stores.keep(),
             until,
             halt: slot.halt.clone(),
             checkpointed: setup.checkpointed.clone(),
             begun: None,
         };
-        self.workers.spawn_blocking(move || (partition, worker.run()));
+        self.workers.spawn_blocking(move || {
+            let (ended, store) = worker.run();
+            (partition, ended, store)
+        });
         self.readers.insert(partition, own.clone());
         let source = &setup.opener.plan.source.topic;
         let metrics = &setup.opener.metrics;
@@ -325,44 +477,40 @@ impl Lanes {
         Ok(())
     }
 
-    fn worker_ended(&mut self, partition: i32, ended: Result<LaneEnd, RuntimeError>) -> Result<(), RuntimeError> {
+    fn worker_ended(
+        &mut self,
+        partition: i32,
+        ended: Result<LaneEnd, RuntimeError>,
+        store: LaneStore,
+    ) -> Result<(), RuntimeError> {
+        let now = self.now_ms();
+        let waits = self.setup.opener.waits;
         let Some(slot) = self.slots.get_mut(&partition) else { return Ok(()) };
         slot.busy = false;
-        let told = slot.halt.told();
-        match ended {
+        slot.store = Some(store);
+        let (event, failed) = match ended {
             Ok(end) => {
                 if !end.abandoned {
                     self.ended.insert(partition, (end.counters, end.log_size));
                 }
-                if told.is_some() {
-                    slot.end_sinks();
-                }
-                Ok(())
+                (LaneEvent::Drained, None)
             }
             // What a lane that is lost could not do does not matter any more.
-            Err(e) if told == Some(Ending::Abandon) => {
+            Err(e) if slot.halt.told() == Some(Ending::Abandon) => {
                 tracing::info!(lane = partition, error = %e, "a lane that was lost ended");
-                Ok(())
+                (LaneEvent::Lost, None)
             }
-            Err(e) if self.setup.opener.waits && is_fence(&e) => {
-                self.fenced(partition, e);
-                Ok(())
+            Err(e) if waits && e.is_fence() => {
+                slot.wait_for_group(partition, e);
+                let why = "another process has taken it; waiting for the group to say so";
+                self.setup.opener.readiness.waiting(&part(partition), why);
+                (LaneEvent::Fenced, None)
             }
-            Err(e) => Err(e),
-        }
-    }
-
-    /// Another process has written the lane: it is not ours any more, whatever the group has told us so far.
-    fn fenced(&mut self, partition: i32, e: RuntimeError) {
-        let Some(slot) = self.slots.get_mut(&partition) else { return };
-        tracing::warn!(lane = partition, error = %e, "this process was too slow and another one has taken its lane; stopping the lane");
-        slot.halt.tell(Ending::Abandon);
-        slot.abort_sinks();
-        slot.fenced = Some((Instant::now(), e));
-        self.setup
-            .opener
-            .readiness
-            .waiting(&part(partition), "another process has taken it; waiting for the group to say so");
+            Err(e) => (if e.is_fence() { LaneEvent::Fenced } else { LaneEvent::Failed }, Some(e)),
+        };
+        slot.on(event, now, partition)?;
+        self.drive(partition)?;
+        failed.map_or(Ok(()), Err)
     }
 
     /// Call it every second or so. A lane that another process writes although the group says that it is ours is a mistake of
@@ -377,21 +525,17 @@ impl Lanes {
     }
 
     fn sink_ended(&mut self, task: Id, ended: Result<(), RuntimeError>) -> Result<(), RuntimeError> {
-        let waits = self.setup.opener.waits;
+        let (waits, now) = (self.setup.opener.waits, self.now_ms());
         let Some(partition) = self.whose.remove(&task) else { return Ok(()) };
         let Some(slot) = self.slots.get_mut(&partition) else { return Ok(()) };
         slot.sinks.retain(|(s, _)| s.id() != task);
-        let told = slot.halt.told();
-        if told.is_some() && !slot.busy {
-            slot.end_sinks();
-        }
         match ended {
-            Ok(()) => Ok(()),
-            Err(e) if told == Some(Ending::Abandon) => {
+            Ok(()) => self.drive(partition),
+            Err(e) if slot.halt.told() == Some(Ending::Abandon) => {
                 tracing::info!(lane = partition, error = %e, "a sink of a lane that was lost ended");
-                Ok(())
+                self.drive(partition)
             }
-            Err(e) if waits && is_fence(&e) && !self.stopping => {
+            Err(e) if waits && e.is_fence() && !self.stopping => {
                 // Kafka also fences a writer whose transaction it had to end while one of us was away. While the lane is ours
                 // we may write again; if it is not, the group says so before the pause is over.
                 let fences = self.fences.entry(partition).or_default();
@@ -402,34 +546,20 @@ impl Lanes {
                 }
                 tracing::warn!(lane = partition, error = %e, "a sink's writer was fenced; opening the lane again");
                 slot.reopen = true;
-                slot.halt.tell(Ending::Checkpoint);
-                slot.cut = Some(tokio::time::Instant::now() + SINKS_FINISH);
-                Ok(())
+                slot.on(LaneEvent::Revoked, now, partition)?;
+                self.drive(partition)
             }
-            Err(e) => Err(e),
-        }
-    }
-
-    fn cut_short(&mut self) {
-        let now = tokio::time::Instant::now();
-        for (partition, slot) in &mut self.slots {
-            if slot.cut.is_some_and(|cut| cut <= now) && !slot.busy {
-                if !slot.sinks.is_empty() {
-                    tracing::info!(
-                        lane = partition,
-                        "the lane moves before its sinks have delivered all; the next owner does"
-                    );
-                }
-                slot.abort_sinks();
-                slot.cut = None;
+            Err(e) => {
+                self.drive(partition)?;
+                Err(e)
             }
         }
     }
 
     /// Forgets lanes that are closed, and gives back what the group wants when nothing of it is left.
     fn settle(&mut self) -> Result<(), RuntimeError> {
-        let over: Vec<i32> =
-            self.slots.iter().filter(|(_, s)| s.over() && s.halt.told().is_some()).map(|(p, _)| *p).collect();
+        let now = self.now_ms();
+        let over: Vec<i32> = self.slots.iter().filter(|(_, s)| s.over(now)).map(|(p, _)| *p).collect();
         for partition in over {
             let reopen = self.slots.remove(&partition).is_some_and(|s| s.reopen);
             self.setup.opener.readiness.ready(&part(partition));
@@ -440,7 +570,7 @@ impl Lanes {
                 self.metrics().forget(partition);
             }
             if reopen && self.ours.contains(&partition) {
-                self.open(partition, FENCED_PAUSE);
+                self.open(partition, FENCED_PAUSE)?;
             }
             self.count();
         }
@@ -460,11 +590,6 @@ impl Lanes {
     }
 }
 
-/// Whether an error says that another process writes what we wrote.
-fn is_fence(e: &RuntimeError) -> bool {
-    matches!(e, RuntimeError::Kafka(KafkaError::Fenced { .. }) | RuntimeError::Store(StoreError::Fenced { .. }))
-}
-
 fn joined<T>(ended: Result<T, JoinError>) -> Result<T, RuntimeError> {
     ended.map_err(|e| died(&e))
 }
@@ -473,9 +598,6 @@ fn died(e: &JoinError) -> RuntimeError {
     RuntimeError::Start(format!("a part of the runtime ended: {e}"))
 }
 
-async fn sleep_until(at: Option<tokio::time::Instant>) {
-    match at {
-        Some(at) => tokio::time::sleep_until(at).await,
-        None => std::future::pending().await,
-    }
+fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }

@@ -1,7 +1,7 @@
 //! The runtime: threads for lanes, tasks for sinks and anchors, and the order in which they start and stop.
 //!
-//! What is decided (what a verdict is, when to anchor, what a checkpoint covers) is decided in the engine and the store;
-//! here is only who calls them.
+//! What is decided (what a verdict is, when to anchor, what a checkpoint covers, what a sink writes next, who may commit a lane)
+//! is decided in the engine, `avouch_engine::control`, and the store; here is only who calls them.
 //!
 //! ```text
 //!   run ──► Source ── given, taken ──► Lanes ──► LaneWorker (a thread a lane) ──► store

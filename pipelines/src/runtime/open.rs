@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use avouch_connectors::http::Readiness;
 use avouch_connectors::store::{LaneStore, RemoteLane, StoreError};
@@ -13,15 +12,11 @@ use avouch_engine::verdict::{LogOrigin, Secret};
 use super::artifacts::Artifacts;
 use super::checkpoint_store::CheckpointStore;
 use super::error::RuntimeError;
-use super::halt::Halt;
 use super::inputs::Inputs;
 use super::lane_dir;
 use super::lane_input::LaneInput;
 use super::lane_worker::Until;
 use super::metrics::Metrics;
-
-/// How often a lane's store is tried while another process has it.
-const TRY_EVERY: Duration = Duration::from_millis(100);
 
 /// A lane that is restored, and its store.
 pub struct OpenLane {
@@ -32,12 +27,18 @@ pub struct OpenLane {
     pub next_offset: Option<i64>,
 }
 
-/// A lane that can run.
-pub struct ReadyLane {
-    pub open: OpenLane,
-    pub input: LaneInput,
-    /// When it ends by itself.
-    pub until: Until,
+/// Why a lane's store could not be taken this time.
+pub enum Busy {
+    /// Another process has it.
+    Locked {
+        /// Which.
+        holder: String,
+    },
+    /// Another process took it over at the same moment, with another generation.
+    Raced {
+        /// What the store says of it.
+        found: String,
+    },
 }
 
 /// What opening needs to know.
@@ -56,48 +57,39 @@ pub struct Opener {
 }
 
 impl Opener {
-    /// Opens a lane and begins to read its partition. `None` if it was told to end before that. Blocks.
-    /// `after`: not before so long.
-    pub fn open(&self, partition: i32, halt: &Halt, after: Duration) -> Result<Option<ReadyLane>, RuntimeError> {
-        let asked = Instant::now();
-        while asked.elapsed() < after && halt.told().is_none() {
-            std::thread::sleep(TRY_EVERY);
-        }
-        let began = Instant::now();
-        let mut said = String::new();
-        let open = loop {
-            if halt.told().is_some() {
-                return Ok(None);
+    /// Tries to take a lane's lock, then restores the lane. Blocks.
+    pub fn take(&self, partition: i32) -> Result<Result<Box<OpenLane>, Busy>, RuntimeError> {
+        match open_lane(&self.plan, &self.stores, &self.state, partition, &self.secret) {
+            Ok(open) => Ok(Ok(Box::new(open))),
+            Err(RuntimeError::Store(StoreError::Locked { holder, .. })) if self.waits => {
+                Ok(Err(Busy::Locked { holder }))
             }
-            match open_lane(&self.plan, &self.stores, &self.state, partition, &self.secret) {
-                Err(RuntimeError::Store(StoreError::Locked { holder, .. })) if self.waits => {
-                    if holder != said {
-                        tracing::info!(
-                            lane = partition,
-                            holder,
-                            "waiting for the lane's store: another process still has it"
-                        );
-                        self.readiness.waiting(&part(partition), &format!("waiting for its store, which {holder} has"));
-                        self.metrics.lane_waits.inc();
-                        said = holder;
-                    }
-                    std::thread::sleep(TRY_EVERY);
-                }
-                // Another process took it over at the same moment; the group has given it to us since.
-                Err(RuntimeError::Store(StoreError::Fenced { found, .. })) if self.waits => {
-                    tracing::info!(lane = partition, found, "another process was faster to open the lane's store");
-                    std::thread::sleep(TRY_EVERY);
-                }
-                other => break other?,
-            }
-        };
-        if halt.told().is_some() {
-            return Ok(None);
+            // The group has given it to us since.
+            Err(RuntimeError::Store(StoreError::Fenced { found, .. })) if self.waits => Ok(Err(Busy::Raced { found })),
+            Err(e) => Err(e),
         }
-        let (input, until) = self.inputs.begin(partition, open.next_offset, self.until_end)?;
-        let input = if self.plan.source.keyed { input.repartitioned() } else { input };
-        self.metrics.lane_opening.observe(began.elapsed().as_secs_f64());
-        Ok(Some(ReadyLane { open, input, until }))
+    }
+
+    /// Says why a lane waits, once for each `holder`.
+    pub fn say(&self, partition: i32, busy: Busy, said: &mut String) {
+        match busy {
+            Busy::Locked { holder } if holder != *said => {
+                tracing::info!(lane = partition, holder, "waiting for the lane's store: another process still has it");
+                self.readiness.waiting(&part(partition), &format!("waiting for its store, which {holder} has"));
+                self.metrics.lane_waits.inc();
+                *said = holder;
+            }
+            Busy::Locked { .. } => {}
+            Busy::Raced { found } => {
+                tracing::info!(lane = partition, found, "another process was faster to open the lane's store");
+            }
+        }
+    }
+
+    /// Begins to read a lane's input where it goes on. Blocks.
+    pub fn begin(&self, partition: i32, offset: Option<i64>) -> Result<(LaneInput, Until), RuntimeError> {
+        let (input, until) = self.inputs.begin(partition, offset, self.until_end)?;
+        Ok((if self.plan.source.keyed { input.repartitioned() } else { input }, until))
     }
 }
 

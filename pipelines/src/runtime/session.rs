@@ -106,7 +106,7 @@ impl Membership<'_> {
             note(happened, &mut failure);
             stopping |= failure.is_some() || (options.until_end && lanes.finished());
             if stopping {
-                lanes.stop();
+                note(lanes.stop(), &mut failure);
             }
         }
         // What a bridge has written and no lane has judged waits in the journal.
@@ -169,7 +169,7 @@ impl Membership<'_> {
                 metrics.rebalances.with_label_values(&["given"]).inc();
                 tracing::info!(lanes = ?partitions, "lanes given to this process");
                 source.accept()?;
-                lanes.given(&partitions);
+                lanes.given(&partitions)?;
                 readiness.ready("lanes");
                 Ok(())
             }

@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use avouch_connectors::http::{Alert, Alertmanager};
-use avouch_connectors::store::{Cursor, LaneReader};
+use avouch_connectors::store::{Cursor, LaneReader, StoreError};
 use avouch_engine::decode::format_timestamp;
 use avouch_engine::verdict::VerdictRecord;
 use serde::{Deserialize, Serialize};
@@ -29,7 +29,7 @@ use crate::lang::{AlertmanagerSink, SecretString};
 use crate::verdict_table::severity_name;
 
 /// How often open alerts are posted again.
-const RESEND: Duration = Duration::from_secs(60);
+const RESEND_MS: i64 = 60_000;
 
 #[derive(Debug, Clone)]
 pub(super) struct Options {
@@ -131,11 +131,9 @@ impl Board {
         out
     }
 
-    /// Forgets those that have ended by the clock. Whether there were any.
-    fn expire(&mut self, now: i64) -> bool {
-        let before = self.open.len();
+    /// Forgets those that have ended by the clock.
+    fn expire(&mut self, now: i64) {
         self.open.retain(|_, o| o.ends_at > now);
-        self.open.len() < before
     }
 }
 
@@ -174,7 +172,7 @@ impl AlertWriter {
         };
         let token = options.token.as_ref().map(|t| t.expose().to_owned());
         let alertmanager = Alertmanager::new(&options.url, token, options.timeout)?;
-        let position = Position { at: cursor.get(), note: None };
+        let position = Position::of(&cursor);
         let (options, pipeline) = (options.clone(), target.pipeline.clone());
         Ok((Self { alertmanager, cursor, board, options, pipeline }, position))
     }
@@ -201,22 +199,21 @@ impl AlertWriter {
         let mut board = self.board.clone();
         let changed = board.take(batch.log, batch.items, now_ms(), self.options.resolve_after_ms);
         self.alertmanager.post(&self.alerts(changed)).await?;
-        self.cursor.set_with(batch.to, &board.write())?;
         self.board = board;
         Ok(())
     }
 
-    pub fn refresh_every(&self) -> Option<Duration> {
-        (!self.board.open.is_empty()).then_some(RESEND)
+    pub fn save(&mut self, next: u64) -> Result<(), StoreError> {
+        self.cursor.set_with(next, &self.board.write())
     }
 
-    pub async fn refresh(&mut self, at: u64) -> Result<(), Halt> {
-        let expired = self.board.expire(now_ms());
-        self.alertmanager.post(&self.alerts(self.board.open.values().cloned())).await?;
-        if expired {
-            self.cursor.set_with(at, &self.board.write())?;
-        }
-        Ok(())
+    pub fn refresh_every(&self) -> Option<i64> {
+        (!self.board.open.is_empty()).then_some(RESEND_MS)
+    }
+
+    pub async fn refresh(&mut self) -> Result<(), Halt> {
+        self.board.expire(now_ms());
+        Ok(self.alertmanager.post(&self.alerts(self.board.open.values().cloned())).await?)
     }
 }
 
@@ -302,6 +299,9 @@ mod tests {
         let ended = board.take("l", &[item(1, "a", 0, NOW as u64 + 120_000)], NOW, HOUR);
         assert_eq!(shown(&ended), [("a critical".into(), NOW + 60_000, NOW + 60_000)]);
         board.take("l", &[item(2, "a", 2, 5)], NOW, HOUR);
-        assert!(!board.expire(NOW + HOUR - 1) && board.expire(NOW + HOUR) && board.open.is_empty());
+        board.expire(NOW + HOUR - 1);
+        assert_eq!(board.open.len(), 1);
+        board.expire(NOW + HOUR);
+        assert!(board.open.is_empty());
     }
 }

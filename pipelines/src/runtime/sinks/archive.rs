@@ -9,10 +9,10 @@ use std::time::Duration;
 use avouch_connectors::delivery::Failure;
 use avouch_connectors::files::{Archive, ArchiveCursor};
 use avouch_connectors::store::{Cursor, LaneReader};
+use avouch_engine::control::sink::Gather;
 use avouch_engine::decode::format_timestamp;
 use avouch_engine::verdict::VerdictRecord;
 
-use super::super::error::RuntimeError;
 use super::Target;
 use super::feed::Record;
 use super::writer::{Batch, Halt, Position, blocking};
@@ -42,7 +42,7 @@ pub(super) struct ArchiveWriter {
     archive: Archive,
     at: ArchiveCursor,
     /// A copy in the lane's directory, which tells a first start from an archive that is gone.
-    copy: Cursor,
+    pub(super) copy: Cursor,
     options: Options,
     /// Bytes of a record, as far as known from the last range.
     record_bytes: usize,
@@ -53,21 +53,12 @@ impl ArchiveWriter {
         let copy = reader.cursor(&target.name)?;
         let mut archive = Archive::open(&options.url, &reader.committed().origin, &target.name)?;
         let found = archive.cursor().await?;
-        if found.is_none() && copy.get() > 0 {
-            let why = format!(
-                "sink \"{}\" has archived {} records, but there is no archive of this log at {}: it was moved or deleted. Bring \
-                 it back or correct `path`; to archive everything again, delete the lane's file cursor-{}",
-                target.name,
-                copy.get(),
-                options.url,
-                target.name
-            );
-            return Err(RuntimeError::Inconsistent { lane: target.partition, why }.into());
-        }
         // One that was killed in its first range has announced it and nothing else.
         let note = found.as_ref().filter(|c| c.next > 0).map(|c| c.root.clone());
+        let (cursor, saved) = (found.as_ref().map(|c| c.next), copy.get());
         let at = found.unwrap_or_default();
-        let position = Position { at: at.next, note };
+        let announced = (at.until > at.next).then_some(at.until);
+        let position = Position { cursor, note, saved, announced };
         Ok((Self { archive, at, copy, options: options.clone(), record_bytes: 0 }, position))
     }
 
@@ -75,17 +66,18 @@ impl ArchiveWriter {
         (self.options.rows, self.options.bytes)
     }
 
-    pub fn wait_for_more(&self, pending: u64, waited: Duration) -> Option<Duration> {
-        let full = pending >= self.options.rows as u64
-            || pending.saturating_mul(self.record_bytes as u64) >= self.options.bytes as u64;
-        if full || self.until().is_some() {
-            return None;
-        }
-        self.options.every.checked_sub(waited).filter(|left| !left.is_zero())
+    pub fn gather(&self) -> Gather {
+        let by_size = self.options.bytes.checked_div(self.record_bytes).map_or(u64::MAX, |n| n as u64);
+        let longest_ms = i64::try_from(self.options.every.as_millis()).unwrap_or(i64::MAX);
+        Gather { enough: by_size.min(self.options.rows as u64), longest_ms }
     }
 
-    pub fn until(&self) -> Option<u64> {
-        (self.at.until > self.at.next).then_some(self.at.until)
+    pub fn forgotten(&self, target: &Target, archived: u64) -> String {
+        format!(
+            "sink \"{}\" has archived {archived} records, but there is no archive of this log at {}: it was moved or deleted. \
+             Bring it back or correct `path`; to archive everything again, delete the lane's file cursor-{}",
+            target.name, self.options.url, target.name
+        )
     }
 
     pub async fn announce(&mut self, to: u64) -> Result<(), Halt> {
@@ -124,6 +116,6 @@ impl ArchiveWriter {
             self.record_bytes = each;
         }
         self.at = self.archive.write(&self.at, &days, batch.note).await?;
-        Ok(self.copy.set(batch.to)?)
+        Ok(())
     }
 }

@@ -16,6 +16,8 @@ use std::time::Duration;
 use avouch_connectors::delivery::{DownKind, Failure};
 use avouch_connectors::http::Webhook;
 use avouch_connectors::kafka::{KafkaConnection, OutRecord, PlainSink, record_limit};
+use avouch_engine::control::Backoff;
+use avouch_engine::control::sink::PAUSES_MS;
 use avouch_engine::lane::EarlyVerdict;
 use serde_json::Value;
 use tokio::sync::{mpsc, watch};
@@ -25,7 +27,6 @@ use super::super::metrics::{EarlyMetrics, Metrics};
 use super::super::verdict_json::early_json;
 use super::feed::Where;
 use super::lines::print;
-use super::retry::Backoff;
 use super::tail::TailStop;
 use super::writer::{Halt, blocking};
 use super::{condition, connection, webhook};
@@ -135,7 +136,7 @@ impl EarlyTail {
             To::Webhook { options, .. } => options.most(),
             _ => MOST,
         };
-        let mut backoff = Backoff::default();
+        let mut backoff = Backoff::new(PAUSES_MS.0, PAUSES_MS.1);
         let mut batch = Vec::with_capacity(most);
         while self.queue.recv_many(&mut batch, most).await > 0 {
             let n = self.matching(&mut batch);
@@ -153,7 +154,8 @@ impl EarlyTail {
                 Failure::Down { retry_after, .. } => *retry_after,
                 _ => None,
             };
-            let pause = backoff.pause(asked);
+            let due = Duration::from_millis(backoff.pause_ms().unsigned_abs());
+            let pause = asked.map_or(due, |asked| asked.max(due));
             tracing::warn!(sink = self.sink, lane = self.lane, error = %failure, ?pause, "early results dropped");
             self.metrics.dropped.inc_by(n as u64);
             tokio::time::sleep(pause).await;

@@ -10,7 +10,7 @@ use std::io::{Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 
 use avouch_connectors::delivery::{DownKind, Failure};
-use avouch_connectors::store::{Cursor, LaneReader};
+use avouch_connectors::store::{Cursor, LaneReader, StoreError};
 
 use super::super::error::RuntimeError;
 use super::Target;
@@ -58,7 +58,7 @@ impl FileWriter {
         std::fs::create_dir_all(&options.dir).map_err(failed(&options.dir))?;
         let writer = Self { cursor, options: options.clone(), stem, current };
         writer.cut(target)?;
-        let position = Position { at: writer.cursor.get(), note: None };
+        let position = Position::of(&writer.cursor);
         Ok((writer, position))
     }
 
@@ -102,7 +102,7 @@ impl FileWriter {
             text.push('\n');
         }
         if text.is_empty() {
-            return Ok(self.cursor.set(batch.to)?);
+            return Ok(());
         }
         let whole = |(first, length): &(u64, u64)| {
             *length < self.options.bytes && std::fs::metadata(self.path(*first)).is_ok_and(|m| m.len() == *length)
@@ -124,9 +124,14 @@ impl FileWriter {
             write().map_err(failed(&path))
         })
         .await?;
-        let length = length + bytes;
-        self.cursor.set_with(batch.to, &format!("{first} {length}"))?;
-        self.current = Some((first, length));
+        self.current = Some((first, length + bytes));
         Ok(())
+    }
+
+    pub fn save(&mut self, next: u64) -> Result<(), StoreError> {
+        match self.current {
+            Some((first, length)) => self.cursor.set_with(next, &format!("{first} {length}")),
+            None => self.cursor.set(next),
+        }
     }
 }

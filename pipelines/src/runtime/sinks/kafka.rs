@@ -8,15 +8,12 @@ use std::time::Duration;
 use avouch_connectors::delivery::{DownKind, Failure};
 use avouch_connectors::kafka::{KafkaConnection, OutRecord, PlainSink, TransactionalSink, record_limit};
 use avouch_connectors::store::{Cursor, LaneReader};
+use avouch_engine::control::sink::REFRESH_MS;
 
-use super::super::error::RuntimeError;
 use super::super::verdict_json::verdict_json;
 use super::Target;
 use super::feed::{Item, Record, refusing_sink};
 use super::writer::{Batch, Halt, Position, blocking};
-
-/// How often an idle sink writes its cursor again, so that Kafka does not forget it.
-const REFRESH: Duration = Duration::from_secs(3600);
 
 /// How long a write may take. librdkafka can keep one for ever when its writer is fenced in the middle of it; the sink is then
 /// opened again, which fences that writer for good.
@@ -29,8 +26,9 @@ enum Sink {
 
 pub(super) struct KafkaWriter {
     sink: Arc<Sink>,
+    topic: String,
     /// Of a transactional sink a copy, which tells a first start from a cursor that Kafka has forgotten.
-    cursor: Cursor,
+    pub(super) cursor: Cursor,
 }
 
 /// One writer a pipeline, sink and lane; also the group that carries its cursor.
@@ -46,21 +44,19 @@ impl KafkaWriter {
         reader: &LaneReader,
     ) -> Result<(Self, Position), Halt> {
         let limit = record_limit(connection, topic).await;
+        // Before older writers are fenced: read afterwards, it could be what a still newer one has saved since.
         let cursor = reader.cursor(&target.name)?;
         let (target, connection, topic) = (target.clone(), connection.clone(), topic.to_owned());
         blocking(move || {
             if !target.exactly_once {
                 let sink = Sink::Plain(PlainSink::open(&connection, &topic, limit)?);
-                let position = Position { at: cursor.get(), note: None };
-                return Ok((Self { sink: Arc::new(sink), cursor }, position));
+                let position = Position::of(&cursor);
+                return Ok((Self { sink: Arc::new(sink), topic, cursor }, position));
             }
             let sink = TransactionalSink::open(&connection, &topic, limit, &id(&target, &topic))?;
-            let position = match sink.position() {
-                Some((at, note)) => Position { at, note: Some(note) },
-                None if cursor.get() > 0 => return Err(forgotten(&target, sink.id(), &topic, cursor.get()).into()),
-                None => Position { at: 0, note: None },
-            };
-            Ok((Self { sink: Arc::new(Sink::Transactional(sink)), cursor }, position))
+            let (at, note) = sink.position().unzip();
+            let position = Position { cursor: at, note, saved: cursor.get(), announced: None };
+            Ok((Self { sink: Arc::new(Sink::Transactional(sink)), topic, cursor }, position))
         })
         .await
     }
@@ -84,23 +80,22 @@ impl KafkaWriter {
         tokio::time::timeout(LONGEST_WRITE, write).await.map_err(|_| {
             let why = format!("a write took longer than {LONGEST_WRITE:?}");
             Halt::Failed(Failure::down(DownKind::Timeout, why))
-        })??;
-        Ok(self.cursor.set(next)?)
+        })?
     }
 
-    pub fn refresh_every(&self) -> Option<Duration> {
-        matches!(*self.sink, Sink::Transactional(_)).then_some(REFRESH)
+    pub fn refresh_every(&self) -> Option<i64> {
+        matches!(*self.sink, Sink::Transactional(_)).then_some(REFRESH_MS)
     }
-}
 
-fn forgotten(target: &Target, group: &str, topic: &str, at: u64) -> RuntimeError {
-    let why = format!(
-        "sink \"{}\" has delivered {at} but Kafka holds no cursor in the group \"{group}\": it expired \
-         (offsets.retention.minutes), the topic was deleted, or this is another cluster. To go on there, set the group's offset \
-         of {topic}/0 to {at}; to deliver everything again, delete the lane's file cursor-{}",
-        target.name, target.name
-    );
-    RuntimeError::Inconsistent { lane: target.partition, why }
+    pub fn forgotten(&self, target: &Target, at: u64) -> String {
+        let (group, topic) = (id(target, &self.topic), &self.topic);
+        format!(
+            "sink \"{}\" has delivered {at} but Kafka holds no cursor in the group \"{group}\": it expired \
+             (offsets.retention.minutes), the topic was deleted, or this is another cluster. To go on there, set the group's \
+             offset of {topic}/0 to {at}; to deliver everything again, delete the lane's file cursor-{}",
+            target.name, target.name
+        )
+    }
 }
 
 fn record(log: &str, target: &Target, item: &Item) -> OutRecord {

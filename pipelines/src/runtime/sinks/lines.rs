@@ -21,13 +21,13 @@ pub(super) async fn print(text: String) -> Result<(), Halt> {
 }
 
 pub(super) struct LineWriter {
-    cursor: Cursor,
+    pub(super) cursor: Cursor,
 }
 
 impl LineWriter {
     pub fn open(target: &Target, reader: &LaneReader) -> Result<(Self, Position), Halt> {
         let cursor = reader.cursor(&target.name)?;
-        let position = Position { at: cursor.get(), note: None };
+        let position = Position::of(&cursor);
         Ok((Self { cursor }, position))
     }
 
@@ -40,6 +40,6 @@ impl LineWriter {
         if !text.is_empty() {
             print(text).await?;
         }
-        Ok(self.cursor.set(batch.to)?)
+        Ok(())
     }
 }

@@ -8,7 +8,7 @@
 //!                   refused-<sink> ─ Feed ─► Tail ─► the dead-letter output
 //! ```
 //!
-//! One loop ([`Tail`]) for every kind: read from the cursor, offer, and then
+//! One driver ([`Tail`]) for every kind, of the engine's `control::sink::Delivery`: read from the cursor, offer, and then
 //!
 //! - taken: the cursor moves;
 //! - down: the cursor stays, the same records are offered again, after a pause that doubles up to 30 s (with jitter, so that
@@ -27,7 +27,6 @@ mod feed;
 mod files;
 mod kafka;
 mod lines;
-mod retry;
 mod tail;
 mod webhook;
 mod writer;

@@ -1,20 +1,23 @@
-//! The loop that delivers, the same for every kind of sink.
+//! Delivers, for every kind of sink: what to do next, [`Delivery`] decides; here it is done.
 
-use std::ops::Range;
+use std::future::pending;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use avouch_connectors::delivery::{DownKind, Failure};
-use avouch_connectors::store::{LaneReader, Refusal, Refusals};
+use avouch_connectors::store::{LaneReader, Refusal, Refusals, StoreError};
+use avouch_engine::control::invariants::Violation;
+use avouch_engine::control::sink::{Action, Delivery, Ended, Guarantee, Outcome};
+use avouch_engine::control::{self, Stop};
+use rand::Rng as _;
 use tokio::sync::watch;
 
 use super::super::error::RuntimeError;
 use super::super::metrics::SinkMetrics;
-use super::Target;
 use super::feed::{Feed, Item};
-use super::retry::Backoff;
 use super::writer::{Batch, Halt, Position, Writer, blocking};
+use super::{Output, Target};
 
 /// How often the metrics of a sink that is down are brought up to date.
 const SHOW: Duration = Duration::from_secs(1);
@@ -38,7 +41,37 @@ pub(in super::super) struct Tail {
     metrics: SinkMetrics,
     /// Where what this sink refuses is kept; `None` for one that has nowhere to put it.
     refusals: Option<Arc<Refusals>>,
-    backoff: Backoff,
+    delivery: Delivery,
+    /// The origin of the steady clock that the delivery is told.
+    began: Instant,
+    open: Option<Open>,
+    /// Why it failed last: as an error, if it ends by that, and in words.
+    failed: (Option<RuntimeError>, String),
+}
+
+/// What an open sink has.
+struct Open {
+    writer: Writer,
+    /// What identifies everything before the cursor it was opened at.
+    note: Option<String>,
+    /// Records read from the store and not delivered yet.
+    page: Option<Page>,
+    /// What the sink said of the one record that it refuses.
+    refused: Option<Refusal>,
+}
+
+/// The feed's records from `from` up to `next`, as far as they are this sink's.
+struct Page {
+    from: u64,
+    next: u64,
+    items: Vec<Item>,
+}
+
+/// How much of the feed the delivery was told of, and by which checkpoint.
+#[derive(Clone, Copy)]
+struct Seen {
+    seq: u64,
+    have: u64,
 }
 
 impl Tail {
@@ -49,7 +82,16 @@ impl Tail {
         metrics: SinkMetrics,
         refusals: Option<Arc<Refusals>>,
     ) -> Self {
-        Self { target, feed, reader, metrics, refusals, backoff: Backoff::default() }
+        let guarantee = match target.output {
+            Output::Kafka { .. } if target.exactly_once => Guarantee::Transactional,
+            Output::Archive(_) => Guarantee::Announced,
+            _ => Guarantee::Plain,
+        };
+        let delivery = Delivery::new(guarantee, feed.have(&reader), 0);
+        // A sink that refuses nothing needs no second connection to say so.
+        let delivery = if matches!(feed, Feed::Refused(_)) { delivery.lazy() } else { delivery };
+        let failed = (None, String::new());
+        Self { target, feed, reader, metrics, refusals, delivery, began: Instant::now(), open: None, failed }
     }
 
     /// Whether it delivers what another sink refuses, and so ends after it.
@@ -57,60 +99,298 @@ impl Tail {
         matches!(self.feed, Feed::Refused(_))
     }
 
-    fn ending(&self, stop: &watch::Receiver<TailStop>) -> bool {
-        *stop.borrow() >= if self.is_last() { TailStop::Refusals } else { TailStop::Records }
+    fn enough(&self) -> TailStop {
+        if self.is_last() { TailStop::Refusals } else { TailStop::Records }
     }
 
     async fn stopped(&self, stop: &mut watch::Receiver<TailStop>) {
-        let enough = if self.is_last() { TailStop::Refusals } else { TailStop::Records };
+        let enough = self.enough();
         // An error means that the runtime is gone.
         let _ = stop.wait_for(|s| *s >= enough).await;
+    }
+
+    fn now_ms(&self) -> i64 {
+        millis(self.began.elapsed())
     }
 
     /// Runs until `stop` says so and everything committed by then is delivered, or for as long as the lane lives. Returns
     /// only errors after which going on would be wrong: another writer, another log's cursor, a damaged store.
     pub async fn run(mut self, mut stop: watch::Receiver<TailStop>) -> Result<(), RuntimeError> {
         loop {
-            let failure = match self.deliver(&mut stop).await {
-                Ok(()) => return Ok(()),
-                Err(Halt::Stop(e)) => return Err(e),
-                Err(Halt::Failed(failure)) => failure,
-            };
-            let (kind, why, asked) = match failure {
-                Failure::Fatal(why) => return Err(self.inconsistent(why)),
-                Failure::Down { kind, why, retry_after } => (kind, why, retry_after),
-                // Only what has nowhere to put a refusal comes here.
-                Failure::Refused { status, why, .. } => {
-                    (DownKind::Failed, format!("refused with {status}: {why}"), None)
+            let seen = self.look(&stop)?;
+            let (ticket, action) = (self.delivery.ticket(), self.delivery.action(self.now_ms()));
+            let done = match action {
+                Action::End(ended) => return self.end(ended),
+                Action::Pause { until_ms } => {
+                    self.pause(until_ms, &mut stop).await;
+                    continue;
                 }
+                Action::Wait { until_ms } => {
+                    self.wait(seen, until_ms, &mut stop).await?;
+                    continue;
+                }
+                action => self.act(action).await,
             };
-            self.metrics.error(kind);
-            let pause = self.backoff.pause(asked);
-            tracing::warn!(
-                sink = self.target.name,
-                lane = self.target.partition,
-                kind = kind.name(),
-                error = why,
-                ?pause,
-                "delivery failed, trying again"
-            );
-            if self.ending(&stop) {
-                // The cursor stays, the next run delivers; but whoever asked for everything must know.
-                return if self.target.must_finish { Err(self.inconsistent(why)) } else { Ok(()) };
+            let (outcome, failure) = match done {
+                Ok(outcome) => (outcome, None),
+                Err(halt) => self.fail(halt),
+            };
+            let now = self.now_ms();
+            self.delivery.on(ticket, outcome, now).map_err(|v| self.violation(v))?;
+            if let Some(kind) = failure {
+                self.say(kind, now);
             }
-            self.wait(pause, &mut stop).await;
+        }
+    }
+
+    fn say(&self, kind: DownKind, now: i64) {
+        self.metrics.error(kind);
+        let (sink, lane, kind, error) = (&self.target.name, self.target.partition, kind.name(), &self.failed.1);
+        match self.delivery.retry_at_ms() {
+            Some(at) => {
+                let pause = Duration::from_millis(u64::try_from(at - now).unwrap_or(0));
+                tracing::warn!(sink, lane, kind, error, ?pause, "delivery failed, trying again");
+            }
+            None => tracing::warn!(sink, lane, kind, error, "delivery failed; what is left, the next run delivers"),
+        }
+    }
+
+    /// Tells the delivery what is committed, and whether to stop.
+    fn look(&mut self, stop: &watch::Receiver<TailStop>) -> Result<Seen, RuntimeError> {
+        if *stop.borrow() >= self.enough() {
+            self.delivery.stop(Stop::Flush);
+        }
+        let seen = Seen { seq: self.reader.committed().seq, have: self.feed.have(&self.reader) };
+        if matches!(self.feed, Feed::Refused(_)) && seen.have < self.delivery.durable() {
+            self.delivery.rewound(seen.have);
+        } else {
+            let now = self.now_ms();
+            self.delivery.committed(seen.have, now).map_err(|v| self.violation(v))?;
+        }
+        Ok(seen)
+    }
+
+    async fn act(&mut self, action: Action) -> Result<Outcome, Halt> {
+        match action {
+            Action::Open => self.open().await,
+            Action::CheckNote { at } => {
+                let now = self.feed.note(&self.reader, at)?;
+                let noted = self.open.as_mut().and_then(|o| o.note.take());
+                Ok(Outcome::Note { same: noted.is_none_or(|noted| noted == now) })
+            }
+            Action::Announce { from, upto } => {
+                let most = self.opened()?.writer.most();
+                let page = self.read(from, upto, most).await?;
+                let (until, open) = (page.next, self.opened()?);
+                open.page = Some(page);
+                open.writer.announce(until).await?;
+                Ok(Outcome::Announced { until })
+            }
+            Action::Write { from, upto, most, whole } => self.write(from, upto, most, whole).await,
+            Action::SetAside { from, index } => self.set_aside(from, index).await,
+            Action::SaveCursor { next } => self.save(next),
+            Action::Refresh { at } => {
+                let note = self.feed.note(&self.reader, at)?;
+                self.opened()?.writer.refresh(at, &note).await?;
+                Ok(Outcome::Acked { next: at })
+            }
+            Action::Pause { .. } | Action::Wait { .. } | Action::End(_) => Err(self.not_open()),
+        }
+    }
+
+    async fn open(&mut self) -> Result<Outcome, Halt> {
+        self.open = None;
+        // As far as is known here; the other side may take its time to say.
+        let known = self.reader.cursor(&self.target.name)?.get();
+        self.metrics.position.set(i64::try_from(known).unwrap_or(i64::MAX));
+        let opening = Writer::open(&self.target, &self.reader);
+        let (writer, Position { cursor, note, saved, announced }) = self.showing(opening).await?;
+        let at = cursor.unwrap_or(saved);
+        if let Some(r) = &self.refusals {
+            r.rewind(at)?;
+        }
+        let noted = note.is_some();
+        self.opened_as(Open { writer, note, page: None, refused: None });
+        self.show(at);
+        Ok(Outcome::Opened { cursor, noted, saved, announced })
+    }
+
+    /// Reads what comes from `at` on.
+    async fn read(&self, at: u64, upto: u64, (most, bytes): (usize, usize)) -> Result<Page, Halt> {
+        let (feed, reader) = (self.feed.clone(), self.reader.clone());
+        let (items, next) = blocking(move || Ok(feed.read(&reader, at, upto, most, bytes)?)).await?;
+        if next == at {
+            let why = format!("the store has records up to {upto} but gives none from {at} on");
+            return Err(self.inconsistent(why).into());
+        }
+        Ok(Page { from: at, next, items })
+    }
+
+    async fn write(&mut self, from: u64, upto: u64, most: u64, whole: bool) -> Result<Outcome, Halt> {
+        let open = self.opened()?;
+        let fits = |p: &Page| p.from == from && p.next <= upto && (!whole || p.next == upto);
+        let (page, limits) = (open.page.take().filter(fits), open.writer.most());
+        let page = match page {
+            Some(page) => page,
+            None => self.read(from, upto, if whole { (usize::MAX, usize::MAX) } else { limits }).await?,
+        };
+        let offered = page.items.len().min(usize::try_from(most).unwrap_or(usize::MAX));
+        let to = page.items.get(offered).map_or(page.next, |i| i.number);
+        let first = page.items.first().map_or(from, |i| i.number);
+        let delivered = self.deliver(&page.items[..offered], from, to).await;
+        let Page { next, mut items, .. } = page;
+        match delivered {
+            Ok(()) => {
+                self.metrics.records.inc_by(offered as u64);
+                items.drain(..offered);
+                self.opened()?.page = (to < next).then_some(Page { from: to, next, items });
+                Ok(Outcome::Acked { next: to })
+            }
+            Err(Halt::Failed(Failure::Refused { status, why, among })) if self.refusals.is_some() && offered > 0 => {
+                let open = self.opened()?;
+                open.page = Some(Page { from, next, items });
+                open.refused = Some(Refusal { index: first, status, why });
+                let among = among.map(|a| (a.start as u64, a.end as u64));
+                Ok(Outcome::Refused { first, offered: offered as u64, among, next: to })
+            }
+            Err(e) => Err(e),
+        }
+    }
+
+    async fn deliver(&mut self, items: &[Item], from: u64, to: u64) -> Result<(), Halt> {
+        let log = self.reader.committed().origin.clone();
+        let note = self.feed.note(&self.reader, to)?;
+        let batch = Batch { log: &log, items, from, to, note: &note };
+        let Some(mut open) = self.open.take() else { return Err(self.not_open()) };
+        let delivered = self.showing(open.writer.deliver(&self.target, batch)).await;
+        self.open = Some(open);
+        delivered
+    }
+
+    /// Keeps what the sink refuses, then passes over it.
+    async fn set_aside(&mut self, from: u64, index: u64) -> Result<Outcome, Halt> {
+        let (refusals, open) = (self.refusals.clone(), self.opened()?);
+        let (refusal, page) = (open.refused.take(), open.page.take());
+        let (Some(refusal), Some(refusals), Some(Page { next, mut items, .. })) = (refusal, refusals, page) else {
+            return Err(self.not_open());
+        };
+        tracing::warn!(
+            sink = self.target.name,
+            lane = self.target.partition,
+            index,
+            status = refusal.status,
+            why = refusal.why,
+            "the sink refuses a verdict: it goes to the dead letters"
+        );
+        blocking(move || Ok(refusals.append(&refusal)?)).await?;
+        items.retain(|i| i.number > index);
+        let to = items.first().map_or(next, |i| i.number);
+        self.deliver(&[], from, to).await?;
+        self.opened()?.page = (to < next).then_some(Page { from: to, next, items });
+        Ok(Outcome::Acked { next: to })
+    }
+
+    fn save(&mut self, next: u64) -> Result<Outcome, Halt> {
+        let writer = &mut self.opened()?.writer;
+        writer.save(next)?;
+        let (refresh, gather) = (writer.refresh_every(), writer.gather());
+        self.delivery.refresh_every(refresh);
+        self.delivery.gather(gather);
+        if let Some(r) = &self.refusals {
+            r.settle(next);
+        }
+        self.show(next);
+        Ok(Outcome::CursorSaved)
+    }
+
+    fn opened_as(&mut self, open: Open) {
+        self.delivery.refresh_every(open.writer.refresh_every());
+        self.delivery.gather(open.writer.gather());
+        self.open = Some(open);
+    }
+
+    fn opened(&mut self) -> Result<&mut Open, Halt> {
+        match &mut self.open {
+            Some(open) => Ok(open),
+            None => Err(Halt::Stop(not_open(&self.target))),
+        }
+    }
+
+    fn not_open(&self) -> Halt {
+        Halt::Stop(not_open(&self.target))
+    }
+
+    /// What a failure means for the delivery. Of one that may pass, also which kind it is.
+    fn fail(&mut self, halt: Halt) -> (Outcome, Option<DownKind>) {
+        let (kind, why, asked) = match halt {
+            Halt::Stop(e) => {
+                let failure = if e.is_fence() { control::Failure::Fenced } else { control::Failure::Fatal };
+                self.failed.0 = Some(e);
+                return (Outcome::Failed(failure), None);
+            }
+            Halt::Failed(Failure::Fatal(why)) => {
+                self.failed.0 = Some(self.inconsistent(why));
+                return (Outcome::Failed(control::Failure::Fatal), None);
+            }
+            Halt::Failed(Failure::Down { kind, why, retry_after }) => (kind, why, retry_after),
+            // Only what has nowhere to put a refusal comes here.
+            Halt::Failed(Failure::Refused { status, why, .. }) => {
+                (DownKind::Failed, format!("refused with {status}: {why}"), None)
+            }
+        };
+        self.failed.1 = why;
+        let shorter_permille = rand::thread_rng().gen_range(0..=500);
+        (Outcome::Down { asked_ms: asked.map(millis), shorter_permille }, Some(kind))
+    }
+
+    fn end(mut self, ended: Ended) -> Result<(), RuntimeError> {
+        match ended {
+            // The cursor stays, the next run delivers; but whoever asked for everything must know.
+            Ended::Stopped { short: true } if self.target.must_finish => {
+                let why = std::mem::take(&mut self.failed.1);
+                Err(self.inconsistent(why))
+            }
+            // A log shorter than what was delivered is another log, unless it regrows after a restart.
+            Ended::NotRegrown { at } if self.target.must_finish => Err(self.other_log(at)),
+            Ended::Stopped { .. } | Ended::NotRegrown { .. } => Ok(()),
+            Ended::OtherLog { at } => Err(self.other_log(at)),
+            Ended::Forgotten { delivered } => match &self.open {
+                Some(open) => Err(open.writer.forgotten(&self.target, delivered)),
+                None => Err(not_open(&self.target)),
+            },
+            Ended::Fenced | Ended::Failed => Err(self.failed.0.unwrap_or_else(|| not_open(&self.target))),
         }
     }
 
     fn inconsistent(&self, why: String) -> RuntimeError {
-        RuntimeError::Inconsistent { lane: self.target.partition, why: format!("sink \"{}\": {why}", self.target.name) }
+        inconsistent(&self.target, &why)
     }
 
-    async fn wait(&self, pause: Duration, stop: &mut watch::Receiver<TailStop>) {
-        let until = Instant::now() + pause;
+    fn violation(&self, source: Violation) -> RuntimeError {
+        RuntimeError::Violation { lane: self.target.partition, source }
+    }
+
+    fn other_log(&self, at: u64) -> RuntimeError {
+        let why = format!(
+            "what was delivered, {at} records, is of another log; nothing is delivered. Give the pipeline or the sink another \
+             name or place, or use the state directory that log is in"
+        );
+        self.inconsistent(why)
+    }
+
+    fn until(&self, until_ms: i64) -> Duration {
+        Duration::from_millis(u64::try_from(until_ms.saturating_sub(self.now_ms())).unwrap_or(0))
+    }
+
+    /// Waits until a sink that is down is to be tried again, or for the end.
+    async fn pause(&self, until_ms: i64, stop: &mut watch::Receiver<TailStop>) {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        self.metrics.next_retry.set((now + pause).as_secs_f64());
-        while let Some(left) = until.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) {
+        self.metrics.next_retry.set((now + self.until(until_ms)).as_secs_f64());
+        loop {
+            let left = self.until(until_ms);
+            if left.is_zero() {
+                break;
+            }
             self.show_lag();
             tokio::select! {
                 () = tokio::time::sleep(left.min(SHOW)) => {}
@@ -118,6 +398,42 @@ impl Tail {
             }
         }
         self.metrics.next_retry.set(0.0);
+    }
+
+    /// Waits until there may be more than was `seen`, for the end, or until this time.
+    async fn wait(
+        &self,
+        seen: Seen,
+        until_ms: Option<i64>,
+        stop: &mut watch::Receiver<TailStop>,
+    ) -> Result<(), RuntimeError> {
+        self.show_lag();
+        let rings = async {
+            match until_ms {
+                Some(until_ms) => tokio::time::sleep(self.until(until_ms)).await,
+                None => pending().await,
+            }
+        };
+        let more = async {
+            if let Feed::Refused(refusals) = &self.feed {
+                let mut told = refusals.watch();
+                if *told.borrow_and_update() == seen.have && told.changed().await.is_err() {
+                    pending::<()>().await;
+                }
+                return Ok::<(), StoreError>(());
+            }
+            if self.reader.newer_than(seen.seq).await?.is_none() && self.reader.committed().seq == seen.seq {
+                // The lane has ended: what is committed now is all there will be.
+                pending::<()>().await;
+            }
+            Ok(())
+        };
+        tokio::select! {
+            more = more => more?,
+            () = self.stopped(stop) => {}
+            () = rings => {}
+        }
+        Ok(())
     }
 
     fn show_lag(&self) {
@@ -143,237 +459,17 @@ impl Tail {
             self.metrics.refused(r.settled());
         }
     }
-
-    async fn deliver(&mut self, stop: &mut watch::Receiver<TailStop>) -> Result<(), Halt> {
-        // A sink that refuses nothing needs no second connection to say so.
-        while self.is_last() && self.feed.have(&self.reader) == 0 {
-            if self.ending(stop) {
-                return Ok(());
-            }
-            self.more(0, None, stop).await?;
-        }
-        // As far as is known here; the other side may take its time to say.
-        let known = self.reader.cursor(&self.target.name)?.get();
-        self.metrics.position.set(i64::try_from(known).unwrap_or(i64::MAX));
-        let opening = Writer::open(&self.target, &self.reader);
-        let (mut writer, Position { mut at, note: mut to_check }) = self.showing(opening).await?;
-        if let Some(r) = &self.refusals {
-            r.rewind(at)?;
-        }
-        let mut waiting: Option<Instant> = None;
-        loop {
-            self.show(at);
-            let ending = self.ending(stop);
-            let have = self.feed.have(&self.reader);
-            let seq = self.reader.committed().seq;
-            if have >= at
-                && let Some(noted) = to_check.take()
-                && noted != self.feed.note(&self.reader, at)?
-            {
-                return Err(self.other_log(at).into());
-            }
-            // What was announced ends where it was announced; after a fall-back the log may have to regrow that far.
-            let whole = writer.until();
-            if at < have && whole.is_none_or(|until| until <= have) {
-                let since = *waiting.get_or_insert_with(Instant::now);
-                let longer = writer.wait_for_more(have - at, since.elapsed()).filter(|_| !ending);
-                if let Some(longer) = longer {
-                    self.wait_for(longer, seq, stop).await?;
-                    continue;
-                }
-                at = self.offer(&mut writer, at, whole.unwrap_or(have), whole.is_some()).await?;
-                waiting = None;
-                continue;
-            }
-            if ending {
-                // A log shorter than what was delivered is another log, unless it regrows after a restart.
-                let short = to_check.is_some() || whole.is_some();
-                return if short && self.target.must_finish { Err(self.other_log(at).into()) } else { Ok(()) };
-            }
-            let refresh = writer.refresh_every().filter(|_| to_check.is_none());
-            if self.more(seq, refresh, stop).await? {
-                let note = self.feed.note(&self.reader, at)?;
-                writer.refresh(at, &note).await?;
-            }
-        }
-    }
-
-    /// Waits until there may be more than at checkpoint `seq`, or the end. Returns whether `refresh` has passed instead.
-    async fn more(
-        &self,
-        seq: u64,
-        refresh: Option<Duration>,
-        stop: &mut watch::Receiver<TailStop>,
-    ) -> Result<bool, RuntimeError> {
-        let pause = async {
-            match refresh {
-                Some(every) => tokio::time::sleep(every).await,
-                None => std::future::pending().await,
-            }
-        };
-        if let Feed::Refused(refusals) = &self.feed {
-            let mut told = refusals.watch();
-            let have = *told.borrow_and_update();
-            if have > u64::try_from(self.metrics.position.get()).unwrap_or(0) {
-                return Ok(false);
-            }
-            return Ok(tokio::select! {
-                _ = told.changed() => false,
-                () = self.stopped(stop) => false,
-                () = pause => true,
-            });
-        }
-        let gone = tokio::select! {
-            newer = self.reader.newer_than(seq) => newer?.is_none(),
-            () = self.stopped(stop) => return Ok(false),
-            () = pause => return Ok(true),
-        };
-        if gone && self.reader.committed().seq == seq {
-            // The lane has ended: what is committed now is all there will be.
-            self.stopped(stop).await;
-        }
-        Ok(false)
-    }
-
-    /// Waits for so long, for a newer checkpoint, or for the end.
-    async fn wait_for(
-        &self,
-        longest: Duration,
-        seq: u64,
-        stop: &mut watch::Receiver<TailStop>,
-    ) -> Result<(), RuntimeError> {
-        tokio::select! {
-            () = tokio::time::sleep(longest) => {}
-            more = self.more(seq, None, stop) => { more?; }
-        }
-        Ok(())
-    }
-
-    /// Reads the next records and offers them until they are taken or refused. Returns the cursor after them.
-    async fn offer(&mut self, writer: &mut Writer, at: u64, to: u64, whole: bool) -> Result<u64, Halt> {
-        let (feed, reader) = (self.feed.clone(), self.reader.clone());
-        let (most, bytes) = if whole { (usize::MAX, usize::MAX) } else { writer.most() };
-        let (items, next) = blocking(move || Ok(feed.read(&reader, at, to, most, bytes)?)).await?;
-        if next == at {
-            let why = format!("the store has records up to {to} but gives none from {at} on");
-            return Err(self.inconsistent(why).into());
-        }
-        writer.announce(next).await?;
-        let log = self.reader.committed().origin.clone();
-        let (mut at, mut done, mut size) = (at, 0, items.len());
-        loop {
-            let part = &items[done..(done + size.max(1)).min(items.len())];
-            let to = items.get(done + part.len()).map_or(next, |i| i.number);
-            let note = self.feed.note(&self.reader, to)?;
-            let batch = Batch { log: &log, items: part, from: at, to, note: &note };
-            match self.showing(writer.deliver(&self.target, batch)).await {
-                Ok(()) => {
-                    self.metrics.records.inc_by(part.len() as u64);
-                    done += part.len();
-                    size = size.saturating_mul(2);
-                }
-                // One of these is refused: find it.
-                Err(Halt::Failed(Failure::Refused { among, .. })) if self.refusals.is_some() && part.len() > 1 => {
-                    size = narrower(part.len(), among);
-                    continue;
-                }
-                Err(Halt::Failed(Failure::Refused { status, why, .. }))
-                    if part.len() == 1 && self.refusals.is_some() =>
-                {
-                    self.refuse(&part[0], status, why).await?;
-                    writer.deliver(&self.target, Batch { items: &[], ..batch }).await?;
-                    done += 1;
-                }
-                Err(e) => return Err(e),
-            }
-            at = to;
-            self.backoff.reset();
-            if let Some(r) = &self.refusals {
-                r.settle(at);
-            }
-            self.show(at);
-            if done >= items.len() {
-                return Ok(at);
-            }
-        }
-    }
-
-    /// Keeps what the sink refuses; from here on it may be passed over.
-    async fn refuse(&self, item: &Item, status: String, why: String) -> Result<(), Halt> {
-        tracing::warn!(
-            sink = self.target.name,
-            lane = self.target.partition,
-            index = item.number,
-            status,
-            why,
-            "the sink refuses a verdict: it goes to the dead letters"
-        );
-        let Some(refusals) = self.refusals.clone() else { return Ok(()) };
-        let refusal = Refusal { index: item.number, status, why };
-        blocking(move || Ok(refusals.append(&refusal)?)).await
-    }
-
-    fn other_log(&self, at: u64) -> RuntimeError {
-        let why = format!(
-            "what was delivered, {at} records, is of another log; nothing is delivered. Give the pipeline or the sink another \
-             name or place, or use the state directory that log is in"
-        );
-        self.inconsistent(why)
-    }
 }
 
-/// How many to offer next when at least one of `offered` (two or more) is refused: those before the first that may be, which
-/// are then out of the way; or else half of those that may be.
-fn narrower(offered: usize, among: Option<Range<usize>>) -> usize {
-    let among = among.unwrap_or(0..offered);
-    let next = if among.start > 0 { among.start } else { among.len() / 2 };
-    next.clamp(1, offered - 1)
+fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+fn inconsistent(target: &Target, why: &str) -> RuntimeError {
+    RuntimeError::Inconsistent { lane: target.partition, why: format!("sink \"{}\": {why}", target.name) }
+}
 
-    /// Offers as [`Tail::offer`] does, to a sink that takes all of a batch or says which may be the refused ones.
-    fn refused(
-        count: usize,
-        bad: &[usize],
-        names: impl Fn(Range<usize>) -> Option<Range<usize>>,
-    ) -> (Vec<usize>, usize) {
-        let (mut done, mut size, mut refused, mut offers) = (0, count, Vec::new(), 0);
-        while done < count {
-            let part = done..(done + size.max(1)).min(count);
-            offers += 1;
-            if !bad.iter().any(|b| part.contains(b)) {
-                done = part.end;
-                size = size.saturating_mul(2);
-            } else if part.len() > 1 {
-                size = narrower(part.len(), names(part));
-            } else {
-                refused.push(done);
-                done += 1;
-            }
-        }
-        (refused, offers)
-    }
-
-    #[test]
-    fn what_is_refused_is_found_whatever_the_sink_says_of_it() {
-        let bad = [3, 4, 57, 999];
-        let named = |part: Range<usize>| {
-            let of: Vec<usize> = bad.iter().filter(|b| part.contains(b)).map(|b| b - part.start).collect();
-            Some(of[0]..of[of.len() - 1] + 1)
-        };
-        let (unnamed, offers) = refused(1_000, &bad, |_| None);
-        assert_eq!(unnamed, bad);
-        let (found, fewer) = refused(1_000, &bad, named);
-        assert_eq!(found, bad);
-        assert!(fewer < offers && offers < 64, "{fewer} and {offers} offers");
-        // Even what it says wrongly.
-        for wrong in [0..0, 5..6, 0..5_000, 4_000..5_000] {
-            assert_eq!(refused(1_000, &bad, |_| Some(wrong.clone())).0, bad);
-        }
-        let all: Vec<usize> = (0..20).collect();
-        assert_eq!(refused(20, &all, |_| None).0, all);
-    }
+/// Invariant: an action on an open sink comes only after it was opened, and one on a refused record after its refusal.
+fn not_open(target: &Target) -> RuntimeError {
+    inconsistent(target, "it was told to go on without having been opened; please report this")
 }

@@ -1,10 +1,9 @@
 //! The kinds of sinks behind one face. Dispatch is by batch.
 
-use std::time::Duration;
-
 use avouch_connectors::delivery::Failure;
 use avouch_connectors::kafka::KafkaError;
-use avouch_connectors::store::{LaneReader, StoreError};
+use avouch_connectors::store::{Cursor, LaneReader, StoreError};
+use avouch_engine::control::sink::Gather;
 
 use super::super::error::RuntimeError;
 use super::alerts::AlertWriter;
@@ -52,11 +51,24 @@ impl From<KafkaError> for Halt {
     }
 }
 
-/// Where a sink goes on, and what identifies what it had delivered by then, if it keeps that.
+/// Where a sink goes on, as it says when it is opened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Position {
-    pub at: u64,
+    /// The cursor; `None` where there has been none.
+    pub cursor: Option<u64>,
+    /// What identifies everything delivered by then, if the sink keeps that.
     pub note: Option<String>,
+    /// The copy of the cursor in the lane's directory.
+    pub saved: u64,
+    /// The end of a range that is announced and perhaps not written.
+    pub announced: Option<u64>,
+}
+
+impl Position {
+    /// Of a sink whose cursor is the lane's file.
+    pub fn of(cursor: &Cursor) -> Self {
+        Self { cursor: Some(cursor.get()), note: None, saved: cursor.get(), announced: None }
+    }
 }
 
 /// What is offered at once: the items of the feed's range `[from, to)` that the sink takes.
@@ -118,18 +130,10 @@ impl Writer {
         }
     }
 
-    /// For how long to wait for more than `pending` records, of which the oldest has waited for `waited`.
-    pub fn wait_for_more(&self, pending: u64, waited: Duration) -> Option<Duration> {
+    /// How it gathers records before it takes them.
+    pub fn gather(&self) -> Option<Gather> {
         match self {
-            Writer::Archive(w) => w.wait_for_more(pending, waited),
-            _ => None,
-        }
-    }
-
-    /// Where the next batch must end, if that was decided before.
-    pub fn until(&self) -> Option<u64> {
-        match self {
-            Writer::Archive(w) => w.until(),
+            Writer::Archive(w) => Some(w.gather()),
             _ => None,
         }
     }
@@ -142,7 +146,7 @@ impl Writer {
         }
     }
 
-    /// Offers a batch; when this returns, the sink has it and the cursor is durably at its end.
+    /// Offers a batch; when this returns, the sink has it.
     pub async fn deliver(&mut self, target: &Target, batch: Batch<'_>) -> Result<(), Halt> {
         match self {
             Writer::Kafka(w) => w.deliver(target, batch).await,
@@ -154,8 +158,30 @@ impl Writer {
         }
     }
 
-    /// How often an idle sink wants [`Writer::refresh`].
-    pub fn refresh_every(&self) -> Option<Duration> {
+    /// Sets the cursor in the lane's directory, durably: everything before `next` is delivered.
+    pub fn save(&mut self, next: u64) -> Result<(), StoreError> {
+        match self {
+            Writer::Kafka(w) => w.cursor.set(next),
+            Writer::Archive(w) => w.copy.set(next),
+            Writer::Alerts(w) => w.save(next),
+            Writer::Webhook(w) => w.cursor.set(next),
+            Writer::Stdout(w) => w.cursor.set(next),
+            Writer::Files(w) => w.save(next),
+        }
+    }
+
+    /// Why it must not go on: `delivered` are delivered, but there is no cursor where it was kept.
+    pub fn forgotten(&self, target: &Target, delivered: u64) -> RuntimeError {
+        let why = match self {
+            Writer::Kafka(w) => w.forgotten(target, delivered),
+            Writer::Archive(w) => w.forgotten(target, delivered),
+            _ => format!("the cursor of sink \"{}\", which has delivered {delivered}, is gone", target.name),
+        };
+        RuntimeError::Inconsistent { lane: target.partition, why }
+    }
+
+    /// How often an idle sink wants [`Writer::refresh`], milliseconds.
+    pub fn refresh_every(&self) -> Option<i64> {
         match self {
             Writer::Kafka(w) => w.refresh_every(),
             Writer::Alerts(w) => w.refresh_every(),
@@ -167,7 +193,7 @@ impl Writer {
     pub async fn refresh(&mut self, at: u64, note: &str) -> Result<(), Halt> {
         match self {
             Writer::Kafka(w) => w.write(Vec::new(), at, note).await,
-            Writer::Alerts(w) => w.refresh(at).await,
+            Writer::Alerts(w) => w.refresh().await,
             _ => Ok(()),
         }
     }
