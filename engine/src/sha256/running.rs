@@ -33,12 +33,16 @@ pub(crate) struct Queue {
 impl Default for Queue {
     fn default() -> Self {
         // Where hashing side by side is not to be had, a block is better taken at once.
-        let most = if super::is_wide() { LANES } else { 1 };
-        Self { blocks: [[0; 64]; LANES], owners: [0; LANES], len: 0, most }
+        Self::of(if super::is_wide() { LANES } else { 1 })
     }
 }
 
 impl Queue {
+    /// In which so many blocks wait at most.
+    pub(super) fn of(most: usize) -> Self {
+        Self { blocks: [[0; 64]; LANES], owners: [0; LANES], len: 0, most }
+    }
+
     /// Appends to the message of `owner`, which `of` finds among `all`.
     #[inline]
     pub fn append<T>(&mut self, all: &mut [T], owner: usize, of: impl Fn(&mut T) -> &mut Running, data: &[u8]) {

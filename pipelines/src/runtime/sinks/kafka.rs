@@ -10,7 +10,7 @@ use avouch_connectors::kafka::{KafkaConnection, OutRecord, PlainSink, Transactio
 use avouch_connectors::store::{Cursor, LaneReader};
 use avouch_engine::control::sink::REFRESH_MS;
 
-use super::super::verdict_json::verdict_json;
+use super::super::verdict_json::verdict_lines;
 use super::Target;
 use super::feed::{Item, Record, refusing_sink};
 use super::writer::{Batch, Halt, Position, blocking};
@@ -62,7 +62,13 @@ impl KafkaWriter {
     }
 
     pub async fn deliver(&mut self, target: &Target, batch: Batch<'_>) -> Result<(), Halt> {
-        let records = batch.items.iter().map(|i| record(batch.log, target, i)).collect();
+        let (log, items) = (batch.log, batch.items);
+        let verdicts = items.iter().filter_map(|i| match &i.record {
+            Record::Verdict(r) | Record::Refused(_, r) => Some(r),
+            Record::Dead(_) => None,
+        });
+        let mut lines = verdict_lines(log, verdicts).into_iter();
+        let records = items.iter().map(|i| record(log, target, i, &mut lines)).collect();
         self.write(records, batch.to, batch.note).await
     }
 
@@ -98,19 +104,20 @@ impl KafkaWriter {
     }
 }
 
-fn record(log: &str, target: &Target, item: &Item) -> OutRecord {
+/// `lines` has the verdicts of the items from this one on.
+fn record(log: &str, target: &Target, item: &Item, lines: &mut impl Iterator<Item = Vec<u8>>) -> OutRecord {
     let text = |s: &str| s.as_bytes().to_vec();
     match &item.record {
         Record::Verdict(r) => OutRecord {
             key: Some(r.evidence.device.clone().into_bytes()),
-            value: Some(verdict_json(log, r).to_string().into_bytes()),
+            value: lines.next(),
             headers: vec![("log", text(log)), ("index", r.index.to_string().into_bytes())],
             // Half a verdict is none; one that is too large goes to the dead letters.
             may_be_cut: false,
         },
         Record::Refused(refusal, r) => OutRecord {
             key: Some(r.evidence.device.clone().into_bytes()),
-            value: Some(verdict_json(log, r).to_string().into_bytes()),
+            value: lines.next(),
             headers: vec![
                 ("reason", text("refused")),
                 ("detail", text(&refusal.why)),
