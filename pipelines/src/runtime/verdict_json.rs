@@ -218,7 +218,7 @@ mod tests {
                 last_offset: i64::MAX,
                 rows: u64::MAX,
                 references: vec![ReferenceVersion { name: "sites".into(), version: hash(7) }],
-                score: if index % 2 == 0 { f64::NAN } else { 0.1 + index as f64 },
+                score: if index.is_multiple_of(2) { f64::NAN } else { 0.1 + index as f64 },
                 p_value: 1e-300,
                 features: (0..index % 3)
                     .map(|i| FeatureEvidence {
@@ -239,7 +239,7 @@ mod tests {
             assert_eq!(value["entry"], hex(&r.entry()));
             assert_eq!(value["config_hash"], hex(&hash(3)));
             assert_eq!(value["device"], r.evidence.device.as_str());
-            assert_eq!(value["score"].is_null(), r.index % 2 == 0);
+            assert_eq!(value["score"].is_null(), r.index.is_multiple_of(2));
             assert_eq!(value["features"].as_array().unwrap().len() as u64, r.index % 3);
         }
     }
