@@ -37,8 +37,9 @@ use crate::lang::Pipeline;
 
 /// How long a lane that another process writes is waited for to be taken back by the group.
 const TAKEN_BACK: Duration = Duration::from_secs(30);
-/// How often lanes are looked at when nothing happens to them, milliseconds.
-const LOOK_EVERY: i64 = 1_000;
+/// How often lanes are looked at when nothing happens to them, milliseconds: more often than whoever waits for
+/// [`Lanes::next`] has other things to do (every second), since that begins the waiting anew.
+const LOOK_EVERY: i64 = 250;
 /// How long a fenced sink waits: by then a process that has lost its lanes knows it.
 const FENCED_PAUSE: Duration = Duration::from_secs(5);
 /// How often the sinks of a lane may be fenced within [`FENCED_WITHIN`].
@@ -367,8 +368,9 @@ impl Lanes {
                 partitions.into_iter().try_for_each(|partition| self.drive(partition))
             }
         };
-        outcome?;
-        self.settle()
+        // Also after a failure: the lane it ended is closed by now, and nothing else may happen any more.
+        let settled = self.settle();
+        outcome.and(settled)
     }
 
     /// A thread has done what the lane's machine said.
