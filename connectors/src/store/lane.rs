@@ -298,7 +298,7 @@ impl LaneStore {
         self.append_all(std::slice::from_ref(record))
     }
 
-    /// Appends verdicts, in order. Buffered; about 1.5 µs each.
+    /// Appends verdicts, in order. Buffered.
     ///
     /// # Errors
     /// As [`LaneStore::append`]; on [`StoreError::OutOfOrder`] nothing of these has been appended.
