@@ -12,7 +12,7 @@ use thiserror::Error;
 
 use crate::lang::parse_duration;
 use crate::simulator::bench::BenchWorkload;
-use crate::simulator::{FaultMix, Fleet, FleetConfig, GroundTruth, SimulatorError};
+use crate::simulator::{FaultMix, Fleet, FleetConfig, GroundTruth, Scenario, ScenarioConfig, SimulatorError};
 
 /// Write readings of a simulated fleet to a file. Event time only: no clock, the same seed gives the same bytes.
 #[derive(Debug, Clone, Args)]
@@ -31,6 +31,12 @@ pub struct SimulateArgs {
 pub enum Simulation {
     /// A fleet of pumps with faults, late and bad rows; the truth goes to a file of its own
     Pumps(PumpArgs),
+    /// Servers' CPU load in the layout of the Numenta Anomaly Benchmark, every five minutes
+    Servers(ScenarioArgs),
+    /// Refrigerated shipments, every minute
+    ColdChain(ScenarioArgs),
+    /// Battery packs, every ten seconds
+    Batteries(ScenarioArgs),
     /// The plain workload of the benchmark: 129-byte rows, one a second and device
     Bench(BenchArgs),
 }
@@ -99,6 +105,46 @@ pub struct PumpArgs {
     pub arrival: Option<String>,
 }
 
+/// Options of the other fleets.
+#[derive(Debug, Clone, Args)]
+pub struct ScenarioArgs {
+    /// NDJSON file to write, in order of time
+    #[arg(long, short, value_name = "FILE")]
+    pub out: PathBuf,
+
+    /// CSV file for the truth: device, from, to, kind
+    #[arg(long, value_name = "FILE")]
+    pub labels: Option<PathBuf>,
+
+    /// Devices
+    #[arg(long, default_value_t = 20, value_name = "N")]
+    pub devices: u32,
+
+    /// First event time, RFC 3339
+    #[arg(long, default_value = "2026-01-06T00:00:00Z", value_parser = time, value_name = "TIME")]
+    pub start: i64,
+
+    /// Event time covered, such as 7d
+    #[arg(long, default_value = "7d", value_parser = duration, value_name = "DURATION")]
+    pub duration: i64,
+
+    /// Time between two readings of a device, if not the usual one
+    #[arg(long, value_parser = duration, value_name = "DURATION")]
+    pub cadence: Option<i64>,
+
+    /// Decides everything random; the same seed on another day is the same fleet
+    #[arg(long, default_value_t = 7, value_name = "N")]
+    pub seed: u64,
+
+    /// No faults: what a model is trained on
+    #[arg(long, conflicts_with = "faulty")]
+    pub healthy: bool,
+
+    /// Devices with a fault, each in the middle of the run; by default a fifth of the fleet
+    #[arg(long, value_name = "N")]
+    pub faulty: Option<u32>,
+}
+
 /// Options of the benchmark workload.
 #[derive(Debug, Clone, Args)]
 pub struct BenchArgs {
@@ -146,6 +192,9 @@ pub fn run(args: &SimulateArgs) -> Result<(), SimulateError> {
             }
             summary(&pumps.out, &truth)
         }
+        Simulation::Servers(args) => simulate_scenario(Scenario::Servers, args)?,
+        Simulation::ColdChain(args) => simulate_scenario(Scenario::ColdChain, args)?,
+        Simulation::Batteries(args) => simulate_scenario(Scenario::Batteries, args)?,
         Simulation::Bench(bench) => {
             let workload =
                 BenchWorkload { rows: bench.rows, devices: bench.devices, seed: bench.seed, ..Default::default() };
@@ -206,6 +255,44 @@ fn simulate_pumps(args: &PumpArgs) -> Result<GroundTruth, SimulateError> {
     Ok(fleet.truth())
 }
 
+fn simulate_scenario(scenario: Scenario, args: &ScenarioArgs) -> Result<(String, serde_json::Value), SimulateError> {
+    let usual = if args.healthy { 0 } else { args.devices.div_ceil(5) };
+    let config = ScenarioConfig {
+        scenario,
+        seed: args.seed,
+        devices: args.devices,
+        start_ms: args.start,
+        duration_ms: args.duration,
+        cadence_ms: args.cadence.unwrap_or_else(|| scenario.cadence_ms()),
+        faulty: args.faulty.unwrap_or(usual),
+    };
+    let mut rows = config.rows()?;
+    let mut count = 0u64;
+    write(&args.out, |out| {
+        let mut row = Vec::new();
+        while rows.append(&mut row) {
+            row.push(b'\n');
+            out.write_all(&row)?;
+            row.clear();
+            count += 1;
+        }
+        Ok(())
+    })?;
+    if let Some(path) = &args.labels {
+        write(path, |out| out.write_all(rows.labels().as_bytes()))?;
+    }
+    let faulty = rows.faults().len();
+    let text = format!(
+        "{}: {count} rows of {} devices from {} to {}; {faulty} devices faulty",
+        args.out.display(),
+        args.devices,
+        format_timestamp(args.start),
+        format_timestamp(args.start + args.duration),
+    );
+    let json = json!({ "out": args.out, "rows": count, "devices": args.devices, "faulty": faulty });
+    Ok((text, json))
+}
+
 fn summary(out: &Path, truth: &GroundTruth) -> (String, serde_json::Value) {
     let faulty = truth.devices.iter().filter(|d| d.fault.is_some()).count();
     let text = format!(
@@ -228,6 +315,9 @@ fn summary(out: &Path, truth: &GroundTruth) -> (String, serde_json::Value) {
 
 fn write(path: &Path, fill: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>) -> Result<(), SimulateError> {
     let attempt = || -> io::Result<()> {
+        if let Some(parent) = path.parent() {
+            std::fs::create_dir_all(parent)?;
+        }
         let mut out = BufWriter::with_capacity(1 << 20, File::create(path)?);
         fill(&mut out)?;
         out.flush()
@@ -292,8 +382,8 @@ mod tests {
 
     #[test]
     fn what_cannot_work_says_so() {
-        let error = simulate(&["bench", "--out", "/nowhere/at/all"]).unwrap_err().to_string();
-        assert!(error.starts_with("/nowhere/at/all: "), "{error}");
+        let error = simulate(&["bench", "--out", "/dev/null/at/all"]).unwrap_err().to_string();
+        assert!(error.starts_with("/dev/null/at/all: "), "{error}");
         let error =
             simulate(&["pumps", "--out", "/dev/null", "--devices", "1", "--wear", "2"]).unwrap_err().to_string();
         assert_eq!(

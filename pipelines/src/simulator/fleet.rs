@@ -124,7 +124,7 @@ impl FleetConfig {
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("the fleet cannot be simulated: {why}")]
 pub struct SimulatorError {
-    why: String,
+    pub(super) why: String,
 }
 
 /// A reading as the broker receives it.

@@ -11,17 +11,24 @@
 //!                         └─► GroundTruth { faults per device, rows, bad, late, future }
 //! ```
 //!
+//! [`ScenarioConfig`] simulates fleets of other kinds, for the ready pipelines.
+//!
 //! [`bench`] is another matter: a plain workload for measuring rows a second.
 
+mod batteries;
 pub mod bench;
+mod cold_chain;
 mod fault;
 mod fleet;
 mod pump;
 mod random;
+mod scenario;
+mod servers;
 #[cfg(test)]
 mod tests;
 mod truth;
 
 pub use fault::{FaultKind, Sensor};
 pub use fleet::{FaultMix, Fleet, FleetConfig, SimulatedReading, SimulatorError};
+pub use scenario::{Scenario, ScenarioConfig, ScenarioFault, ScenarioRows};
 pub use truth::{DeviceTruth, FaultTruth, GroundTruth, Label};
