@@ -13,4 +13,6 @@ pub mod history;
 pub mod lang;
 pub mod runtime;
 pub mod simulator;
+pub mod starter;
+pub mod trial;
 pub mod verdict_table;
