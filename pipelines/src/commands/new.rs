@@ -170,7 +170,7 @@ fn allowed(name: &str) -> String {
     let fits = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.') { c } else { '-' };
     let name: String = name.chars().map(fits).take(50).collect();
     let name = name.trim_matches(['-', '.']).to_owned();
-    if name.is_empty() { "readings".into() } else { name }
+    if name.contains(|c: char| c.is_ascii_alphabetic()) { name } else { "readings".into() }
 }
 
 /// Asks on the terminal, unless it was answered by a flag; an empty answer takes the guess.

@@ -161,8 +161,14 @@ pub(super) fn check(pipeline: &Pipeline, plan: &LanePlan, diags: &mut Diagnostic
     for test in &pipeline.tests {
         for sql in &test.assertions {
             let Err(message) = assertion_plan(&session, &sql.value) else { continue };
-            let (message, help) = match unknown_table(&message) {
-                Some(wrong) => {
+            let at = locate(pipeline, sql, &message);
+            let changes = NOT_THE_SAME.iter().find(|f| message.contains(&format!("Invalid function '{f}'")));
+            let (message, help) = match (changes, unknown_table(&message)) {
+                (Some(function), _) => (
+                    format!("`{function}` gives another answer each time"),
+                    "write the value itself: a test is the same on every day".to_owned(),
+                ),
+                (None, Some(wrong)) => {
                     let names: Vec<&str> = tables.keys().map(String::as_str).collect();
                     let help = match closest(wrong, names.iter().copied()) {
                         Some(near) => format!("did you mean `{near}`?"),
@@ -170,7 +176,7 @@ pub(super) fn check(pipeline: &Pipeline, plan: &LanePlan, diags: &mut Diagnostic
                     };
                     (format!("there is no table `{wrong}`"), help)
                 }
-                None => {
+                (None, None) => {
                     let (said, help) = advice(&message, "verdicts");
                     let general = help.starts_with("correct the SQL");
                     let own =
@@ -178,7 +184,6 @@ pub(super) fn check(pipeline: &Pipeline, plan: &LanePlan, diags: &mut Diagnostic
                     (said, if general { own.to_owned() } else { help })
                 }
             };
-            let at = locate(pipeline, sql, &message);
             diags.error("sql", at, format!("assertion of the test `{}`: {message}", test.name.value), help);
         }
     }

@@ -2,6 +2,7 @@
 
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::util::pretty::pretty_format_batches;
+use avouch_connectors::files::FilesError;
 use avouch_engine::dead_letter::DeadReason;
 use avouch_engine::plan::LanePlan;
 use avouch_engine::verdict::VerdictRecord;
@@ -10,6 +11,7 @@ use datafusion::prelude::SessionContext;
 
 use super::gathered::{Gathered, gather};
 use super::golden::{GoldenError, GoldenFile};
+use crate::history::HistoryError;
 use crate::lang::{
     self, DeadClass, Diagnostics, Models, Pipeline, PipelineTest, Spanned, assertion_plan, assertion_session, plural,
     test_tables, uses_verdicts, with_early,
@@ -117,8 +119,7 @@ impl<'p> Tester<'p> {
             outcome.notes.push(format!("{named} has no model yet and was left out"));
         }
         let plan = self.plan()?;
-        let gathered =
-            gather(self.pipeline, plan, test).map_err(|e| Failure::new("input", self.shown(&e.to_string())))?;
+        let gathered = gather(self.pipeline, plan, test).map_err(|e| Failure::new("input", self.unread(&e)))?;
         let verdicts: Vec<&VerdictRecord> = gathered.verdicts.iter().map(|(_, v)| v).collect();
         outcome.counts = Some((gathered.counters.rows_in, verdicts.len() as u64));
         if let Some(silence) = &test.silence_ms
@@ -133,7 +134,8 @@ impl<'p> Tester<'p> {
         }
         self.verdicts(test, &verdicts, update, outcome);
         counts(test, &gathered, outcome);
-        if !outcome.failures.is_empty() && gathered.open {
+        let misses = |f: &Failure| f.kind == "verdicts" && f.detail.iter().any(|line| line.starts_with("- "));
+        if gathered.open && outcome.failures.iter().any(misses) {
             outcome.notes.push("some windows were still open at the end of the input and gave nothing".into());
         }
         if !test.assertions.is_empty() {
@@ -201,11 +203,17 @@ impl<'p> Tester<'p> {
         Ok(())
     }
 
-    /// A message with paths as a reader of the pipeline file knows them.
-    fn shown(&self, message: &str) -> String {
+    /// Why the input could not be run over, with paths as a reader of the pipeline file knows them.
+    fn unread(&self, e: &HistoryError) -> String {
+        let message = match e {
+            HistoryError::Files(FilesError::NoMatch { pattern }) => {
+                format!("no file matches `{pattern}`; check the path, which starts at the pipeline file's directory")
+            }
+            other => other.to_string(),
+        };
         match self.pipeline.file.dir().to_str() {
-            Some(dir) if !dir.is_empty() && dir != "." => message.replace(&format!("{dir}/"), ""),
-            _ => message.to_owned(),
+            Some(dir) if !dir.is_empty() => message.replace(&format!("{dir}/"), ""),
+            _ => message,
         }
     }
 }

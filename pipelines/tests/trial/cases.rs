@@ -177,7 +177,7 @@ fn goldens_are_written_and_then_hold() {
     insta::assert_snapshot!("golden_is_missing", place.said(false));
     insta::assert_snapshot!("golden_is_written", place.said(true));
     let golden = std::fs::read_to_string(place.path("golden/two.jsonl")).unwrap();
-    assert_eq!(golden.lines().count(), 8);
+    assert_eq!(golden.lines().count(), 6);
     assert!(
         golden.starts_with("{\"device\":\"a\",\"step\":\"anomaly\",\"window_start\":\"1970-01-01T01:23:20.000Z\""),
         "{golden}"
@@ -263,7 +263,7 @@ fn without_a_model_only_what_is_about_verdicts_fails() {
 name   = "about features"
 input  = "fixtures/two.jsonl"
 expect = { late = 1 }
-assert = "SELECT count(*) = 8 FROM features"
+assert = "SELECT count(*) = 6 FROM features"
 
 [[tests]]
 name   = "about verdicts"
@@ -312,4 +312,17 @@ assert = "SELECT true"
 "#,
     );
     insta::assert_snapshot!("mistakes_in_keys", place.said(false));
+}
+
+#[test]
+fn the_tests_of_the_pipelines_we_ship_pass() {
+    let args = TestArgs {
+        files: vec![PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/pump-demo/pipeline.toml"))],
+        name: None,
+        update: false,
+        junit: None,
+        json: false,
+    };
+    let files = outcomes(&args).unwrap();
+    assert!(files.iter().all(|f| f.ok() && !f.tests.is_empty()), "{}", trial::render(&files, false));
 }
