@@ -327,8 +327,8 @@ avouch test pipeline.toml         # the sample, against what it gave when this w
 
 mkdir -p training                 # put readings of healthy devices there, files like the sample
 avouch train pipeline.toml        # makes models/anomaly.model
-avouch run --create-topics pipeline.toml
 {produce}
+avouch run --create-topics pipeline.toml
 ```
 
 `KAFKA_BROKERS` says where the brokers are; localhost:9092 if it is not set.
