@@ -12,6 +12,7 @@
 mod early;
 mod judge;
 mod state;
+mod watched;
 
 use std::sync::Arc;
 
@@ -32,6 +33,7 @@ use crate::window::{EarlyWindow, FiredWindow, WindowOperator};
 
 pub use early::EarlyVerdict;
 pub use state::Snapshot;
+pub use watched::StepRows;
 
 /// Why a lane cannot go on. None of these comes from the contents of a record: bad records become dead letters.
 #[derive(Debug, Error)]
@@ -164,6 +166,8 @@ pub struct Lane {
     /// Every change of a reference: after which offset, which, to what.
     switches: Vec<Switch>,
     counters: Counters,
+    /// Rows of steps that somebody looks at.
+    watched: watched::Watched,
     /// Bytes of the last snapshot: room for the next one, so that it need not grow step by step.
     last_snapshot: std::cell::Cell<usize>,
 }
@@ -198,6 +202,7 @@ impl Lane {
             references: vec![None; plan.references.len()],
             switches: Vec::new(),
             counters: Counters::default(),
+            watched: watched::Watched::default(),
             last_snapshot: std::cell::Cell::new(0),
             next_index: 0,
             last_offset: BEFORE_ALL,
@@ -375,6 +380,7 @@ impl Lane {
     fn give(&mut self, fired: &[(usize, FiredWindow)], out: &mut Output) -> Result<(), LaneError> {
         let before = out.verdicts.len();
         for (step, window) in fired {
+            self.see_window(*step, window)?;
             self.judge(*step, window, &mut out.verdicts)?;
         }
         for v in &out.verdicts[before..] {
@@ -486,7 +492,8 @@ impl Lane {
         };
         // A step without row functions may still join.
         let mut nothing = Memory::default();
-        for (step, memory) in plan.rows.iter().zip(&mut self.memories) {
+        self.watched.readings(rows, &self.devices);
+        for (i, (step, memory)) in plan.rows.iter().zip(&mut self.memories).enumerate() {
             let mut errors = Vec::new();
             let input = match step.input {
                 Input::Source => &source,
@@ -500,6 +507,7 @@ impl Lane {
             let selection =
                 step.query.run_in(input, Some(&mut around), &mut errors).map_err(|e| step_error(&step.name, &e))?;
             failed.extend(errors.into_iter().map(|(row, why)| (row, format!("step \"{}\": {why}", step.name))));
+            self.watched.row_step(i, &selection, rows, &self.devices);
             steps.push(selection);
         }
         let mut fired: Vec<(usize, FiredWindow)> = Vec::new();

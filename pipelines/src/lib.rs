@@ -9,7 +9,10 @@
 //! `README.md` beside this crate describes the language.
 
 pub mod commands;
+pub mod history;
 pub mod lang;
 pub mod runtime;
 pub mod simulator;
+pub mod starter;
+pub mod trial;
 pub mod verdict_table;

@@ -3,7 +3,9 @@
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
-use avouch::commands::{bench, bundle, check, demo, deploy, evaluate, produce, run, simulate, state, train, verify};
+use avouch::commands::{
+    bench, bundle, check, demo, deploy, evaluate, new, produce, run, simulate, state, test, train, verify,
+};
 use clap::{Parser, Subcommand, ValueEnum};
 use tracing_subscriber::EnvFilter;
 
@@ -36,6 +38,7 @@ enum LogFormat {
 enum Command {
     Demo(demo::DemoArgs),
     Check(check::CheckArgs),
+    New(new::NewArgs),
     Train(train::TrainArgs),
     Run(run::RunArgs),
     Deploy(deploy::DeployArgs),
@@ -46,6 +49,7 @@ enum Command {
     Produce(produce::ProduceArgs),
     Simulate(simulate::SimulateArgs),
     State(state::StateArgs),
+    Test(test::TestArgs),
 }
 
 fn main() -> ExitCode {
@@ -63,6 +67,7 @@ fn main() -> ExitCode {
     match &cli.command {
         Command::Demo(args) => demo::run(args),
         Command::Check(args) => check::run(args),
+        Command::New(args) => new::run(args),
         Command::Train(args) => train::run(args),
         Command::Run(args) => run::run(args),
         Command::Deploy(args) => deploy::run(args),
@@ -73,6 +78,7 @@ fn main() -> ExitCode {
         Command::Produce(args) => ended(args.json, produce::run(args)),
         Command::Simulate(args) => ended(false, simulate::run(args)),
         Command::State(args) => state::run(args),
+        Command::Test(args) => test::run(args),
     }
 }
 

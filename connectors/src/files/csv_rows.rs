@@ -33,6 +33,8 @@ pub(super) struct CsvRows {
     time: TimeColumn,
     arrival: TimeColumn,
     line_breaks_crlf: bool,
+    keep_undated: bool,
+    last_times: (Option<i64>, Option<i64>),
 }
 
 impl CsvRows {
@@ -122,6 +124,8 @@ impl CsvRows {
             time,
             arrival,
             line_breaks_crlf,
+            keep_undated: options.keep_undated,
+            last_times: (None, None),
         })
     }
 
@@ -135,9 +139,12 @@ impl CsvRows {
         u64::from(self.line_breaks_crlf && position.is_some_and(|p| p.record() > 0))
     }
 
-    fn time_at(&self, column: &TimeColumn, line: u64) -> Result<Option<i64>, FilesError> {
+    fn time_at(&self, column: &TimeColumn, line: u64, before: Option<i64>) -> Result<Option<i64>, FilesError> {
         let Some((at, name)) = column else { return Ok(None) };
         let text = std::str::from_utf8(&self.record[*at]).unwrap_or_default();
+        if self.keep_undated {
+            return Ok(time_of(text).or(before));
+        }
         time_of(text).map(Some).ok_or_else(|| self.error(line, no_time(name, text)))
     }
 }
@@ -218,8 +225,9 @@ impl RowReader for CsvRows {
             Some(at) => row.key.push_str(&text_at(at)),
             None => row.key.push_str(&row.device),
         }
-        row.time_ms = self.time_at(&self.time, line)?;
-        row.arrival_ms = self.time_at(&self.arrival, line)?;
+        row.time_ms = self.time_at(&self.time, line, self.last_times.0)?;
+        row.arrival_ms = self.time_at(&self.arrival, line, self.last_times.1)?;
+        self.last_times = (row.time_ms, row.arrival_ms);
         Ok(true)
     }
 

@@ -114,6 +114,7 @@ pub(super) struct NdjsonRows {
     time: Option<usize>,
     arrival: Option<usize>,
     keep_unreadable: bool,
+    keep_undated: bool,
     last_times: (Option<i64>, Option<i64>),
 }
 
@@ -151,6 +152,7 @@ impl NdjsonRows {
             time,
             arrival,
             keep_unreadable: options.keep_unreadable,
+            keep_undated: options.keep_undated,
             last_times: (None, None),
         })
     }
@@ -168,9 +170,12 @@ impl NdjsonRows {
         json.end()
     }
 
-    fn time_at(&self, at: Option<usize>) -> Result<Option<i64>, FilesError> {
+    fn time_at(&self, at: Option<usize>, before: Option<i64>) -> Result<Option<i64>, FilesError> {
         let Some(at) = at else { return Ok(None) };
         let text = self.wanted.text(at);
+        if self.keep_undated {
+            return Ok(time_of(&text).or(before));
+        }
         time_of(&text).map(Some).ok_or_else(|| self.error(no_time(&self.wanted.names[at], &text)))
     }
 }
@@ -237,8 +242,8 @@ impl RowReader for NdjsonRows {
             Some(at) => row.key.push_str(&self.wanted.text(at)),
             None => row.key.push_str(&row.device),
         }
-        row.time_ms = self.time_at(self.time)?;
-        row.arrival_ms = self.time_at(self.arrival)?;
+        row.time_ms = self.time_at(self.time, self.last_times.0)?;
+        row.arrival_ms = self.time_at(self.arrival, self.last_times.1)?;
         self.last_times = (row.time_ms, row.arrival_ms);
         Ok(true)
     }

@@ -93,6 +93,8 @@ pub struct ReplayOptions {
     pub first: Option<u64>,
     /// Keeps NDJSON lines that are no JSON object, to replay bad input as it was. They take the times of the row before them.
     pub keep_unreadable: bool,
+    /// Keeps rows whose time or arrival is missing or no time. They take that of the row before.
+    pub keep_undated: bool,
 }
 
 impl ReplayOptions {
@@ -113,6 +115,7 @@ impl ReplayOptions {
             skip: 0,
             first: None,
             keep_unreadable: false,
+            keep_undated: false,
         }
     }
 

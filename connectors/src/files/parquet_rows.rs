@@ -140,6 +140,8 @@ pub(super) struct ParquetRows {
     key: Option<usize>,
     time: Option<usize>,
     arrival: Option<usize>,
+    keep_undated: bool,
+    last_times: (Option<i64>, Option<i64>),
 }
 
 impl ParquetRows {
@@ -211,6 +213,8 @@ impl ParquetRows {
             key,
             time,
             arrival,
+            keep_undated: options.keep_undated,
+            last_times: (None, None),
         })
     }
 
@@ -229,9 +233,12 @@ impl ParquetRows {
         Ok(())
     }
 
-    fn time_at(&self, column: Option<usize>, i: usize) -> Result<Option<i64>, FilesError> {
+    fn time_at(&self, column: Option<usize>, i: usize, before: Option<i64>) -> Result<Option<i64>, FilesError> {
         let Some(column) = column else { return Ok(None) };
         let text = self.batch[column].text(i);
+        if self.keep_undated {
+            return Ok(time_of(&text).or(before));
+        }
         time_of(&text).map(Some).ok_or_else(|| self.error(no_time(&self.names[column], &text)))
     }
 }
@@ -271,8 +278,9 @@ impl RowReader for ParquetRows {
             Some(c) => row.key.push_str(&self.batch[c].text(i)),
             None => row.key.push_str(&row.device),
         }
-        row.time_ms = self.time_at(self.time, i)?;
-        row.arrival_ms = self.time_at(self.arrival, i)?;
+        row.time_ms = self.time_at(self.time, i, self.last_times.0)?;
+        row.arrival_ms = self.time_at(self.arrival, i, self.last_times.1)?;
+        self.last_times = (row.time_ms, row.arrival_ms);
         Ok(true)
     }
 

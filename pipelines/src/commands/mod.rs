@@ -7,10 +7,12 @@ mod connect;
 pub mod demo;
 pub mod deploy;
 pub mod evaluate;
+pub mod new;
 pub mod produce;
 pub mod run;
 pub mod simulate;
 pub mod state;
+pub mod test;
 pub mod train;
 pub mod verify;
 

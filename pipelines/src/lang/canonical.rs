@@ -14,7 +14,8 @@
 //!   hexadecimal) for every other character below U+0020, and everything else as it is.
 //!
 //! The table `checkpoint` of `[pipeline]` is left out: where and how often a lane is saved decides no verdict, and lanes must
-//! be able to move to another store without becoming another pipeline's.
+//! be able to move to another store without becoming another pipeline's. So is `tests` of the file: what a pipeline is held
+//! against decides no verdict either.
 //!
 //! Comments, formatting, the kind of quotes, `[header]` or `{inline}` or dotted keys, and the order of keys and tables
 //! do not survive into it, so they do not change the hash. Nothing that decides a verdict may depend on what does not
@@ -69,7 +70,7 @@ pub fn hex(bytes: &[u8]) -> String {
 }
 
 /// What decides no verdict, by the path of its keys.
-const LEFT_OUT: [&[&str]; 1] = [&["pipeline", "checkpoint"]];
+const LEFT_OUT: [&[&str]; 2] = [&["pipeline", "checkpoint"], &["tests"]];
 
 /// Writes a node, without what lies at the paths `left_out` below it.
 fn write_node(node: &Node, left_out: &[&[&str]], out: &mut String) {
@@ -202,6 +203,18 @@ mod tests {
             "pipeline = { name = 'x' }\ncheckpoint.checkpoint = 1",
             "[pipeline]\nname = 'x'\ncheckpoint = { store = 's3://a/b', every = '5s' }\n[checkpoint]\ncheckpoint = 1",
             "checkpoint.checkpoint = 1\n[pipeline]\nname = 'x'\n[pipeline.checkpoint]\nkeep = 9",
+        ] {
+            assert_eq!(of(text), rest);
+        }
+    }
+
+    #[test]
+    fn tests_are_not_in_it() {
+        let rest = "{\"steps\":{\"tests\":{\"tests\":1}},\"version\":1}";
+        for text in [
+            "version = 1\nsteps.tests.tests = 1",
+            "version = 1\n[steps.tests]\ntests = 1\n[[tests]]\nname = 'a'\ninput = 'x.jsonl'\n[[tests]]\nname = 'b'",
+            "version = 1\ntests = [{ name = 'c', expect = { late = 2 } }]\n[steps.tests]\ntests = 1",
         ] {
             assert_eq!(of(text), rest);
         }

@@ -140,6 +140,13 @@ impl Diagnostics {
         }
     }
 
+    /// The errors, without those of one code.
+    pub fn errors_without(&self, code: &str) -> Self {
+        let mut out = self.emptied();
+        self.items.iter().filter(|d| d.level == Level::Error && d.code != code).for_each(|d| out.push(d.clone()));
+        out
+    }
+
     /// Adds all findings of another run over the same file.
     pub fn extend(&mut self, other: Diagnostics) {
         self.masked.extend(other.masked);

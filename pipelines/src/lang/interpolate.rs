@@ -123,6 +123,11 @@ impl InterpolationError {
         }
     }
 
+    /// Whether what is named is not there, rather than named wrongly.
+    pub fn is_missing(&self) -> bool {
+        matches!(self, Self::Unset { .. } | Self::File { .. })
+    }
+
     pub fn code(&self) -> &'static str {
         match self {
             Self::Unset { .. } => "missing-variable",

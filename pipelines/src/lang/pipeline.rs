@@ -20,6 +20,7 @@ use super::format::Format;
 use super::interpolate::{SecretString, Text};
 use super::sink::{DeadLetterSink, Sink};
 use super::span::{SourceFile, Span, Spanned};
+use super::testing::PipelineTest;
 
 /// What a pipeline promises about every reading.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,6 +77,8 @@ pub struct Pipeline {
     pub anchor: Option<Anchor>,
     /// The `[train.*]`, by name.
     pub train: Vec<Train>,
+    /// The `[[tests]]`, in the order of the file.
+    pub tests: Vec<PipelineTest>,
     /// `http.listen`; 127.0.0.1:9464 if not given.
     pub http_listen: SocketAddr,
 }

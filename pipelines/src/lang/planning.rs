@@ -10,6 +10,7 @@ use avouch_engine::reference::Reference;
 use avouch_engine::spec::{DecideSpec, FieldSpec, LaneSpec, ScoreStepSpec, SourceSpec, SqlStepSpec};
 use avouch_engine::sql::Condition;
 
+use super::assertions;
 use super::canonical::hex;
 use super::diagnostics::Diagnostics;
 use super::fields::{closest, list};
@@ -84,6 +85,22 @@ pub fn load_models(pipeline: &Pipeline) -> Result<(Models, Diagnostics), Diagnos
     if diags.has_errors() { Err(diags) } else { Ok((models, diags)) }
 }
 
+/// [`load_models`] of those whose files are there; what is said of the others comes beside them, as errors.
+///
+/// # Errors
+/// What is wrong with a file that is there.
+pub fn load_models_there(pipeline: &Pipeline) -> Result<(Models, Diagnostics), Diagnostics> {
+    let (mut wrong, mut missing) = (pipeline.no_findings(), pipeline.no_findings());
+    let mut models = Models::new();
+    for step in &pipeline.model_steps {
+        let diags = if step.model_file.value.exists() { &mut wrong } else { &mut missing };
+        if let Some(model) = load_model(pipeline, step, true, diags) {
+            models.insert(step.name.value.clone(), model);
+        }
+    }
+    if wrong.has_errors() { Err(wrong) } else { Ok((models, missing)) }
+}
+
 /// Plans the pipeline: SQL with its columns, types and functions, features against the steps that make them, and
 /// models against both. Returns the plan, ready to run lanes.
 pub fn plan(pipeline: &Pipeline, models: &Models) -> Result<LanePlan, Diagnostics> {
@@ -105,8 +122,12 @@ pub fn plan(pipeline: &Pipeline, models: &Models) -> Result<LanePlan, Diagnostic
 pub fn check(pipeline: &Pipeline) -> Diagnostics {
     let mut diags = pipeline.warnings.clone();
     let tables = load_references(pipeline, &mut diags);
-    let planned = plan_features(pipeline, &tables, &mut diags).is_some();
+    let features = plan_features(pipeline, &tables, &mut diags);
+    let planned = features.is_some();
     plan_conditions(pipeline, &mut diags);
+    if let Some(plan) = &features {
+        assertions::check(pipeline, plan, &mut diags);
+    }
     let mut models = Models::new();
     for step in &pipeline.model_steps {
         let trained_here = pipeline.train.iter().any(|t| t.step.value == step.name.value);
@@ -309,7 +330,7 @@ fn plan_conditions(pipeline: &Pipeline, diags: &mut Diagnostics) {
 }
 
 /// The planner's message without what only its authors need, and what to do about it.
-fn advice(message: &str, table: &str) -> (String, String) {
+pub(super) fn advice(message: &str, table: &str) -> (String, String) {
     let message = message
         .trim_start_matches("SQL error: ")
         .trim_start_matches("Schema error: ")
@@ -349,7 +370,7 @@ fn unknown_name(message: &str) -> Option<(String, Vec<String>)> {
 }
 
 /// The place in the SQL a planner's message is about: a line and column it names, or a name it quotes; else all of it.
-fn locate(pipeline: &Pipeline, text: &Spanned<String>, message: &str) -> Span {
+pub(super) fn locate(pipeline: &Pipeline, text: &Spanned<String>, message: &str) -> Span {
     let whole = first_line(text);
     // Offsets in the SQL are offsets in the file only where TOML did not unescape anything.
     if pipeline.file.slice(text.span) != text.value {

@@ -13,6 +13,7 @@ mod source;
 mod source_files;
 mod source_mqtt;
 mod steps;
+mod tests;
 mod train;
 
 use std::net::SocketAddr;
@@ -21,6 +22,7 @@ use super::fields::{Fields, Keys, Need, Reading, list, value_span};
 use super::interpolate::Text;
 use super::pipeline::{Anchor, ModelStep, ReferenceTable, Source, SqlStep, Train};
 use super::span::{Span, Spanned};
+use super::testing::PipelineTest;
 use super::tree::{Entry, Node, NodeValue};
 
 pub(super) use head::Head;
@@ -38,6 +40,7 @@ pub(super) struct Draft {
     pub dead_letter: Section<DeadLetterDraft>,
     pub anchor: Section<Anchor>,
     pub train: Vec<TrainDraft>,
+    pub tests: Vec<PipelineTest>,
     pub http_listen: Option<SocketAddr>,
 }
 
@@ -98,8 +101,9 @@ const FILE: Keys = Keys {
         "anchor",
         "train",
         "http",
+        "tests",
     ],
-    planned: &[("tests", "remove the table; try the pipeline on recorded readings with `avouch produce`")],
+    planned: &[],
 };
 
 /// Reads the whole tree.
@@ -149,6 +153,7 @@ pub(super) fn read(cx: &mut Reading<'_>, root: &Node) -> Draft {
         draft.train.push(train::read(cx, e));
     }
     draft.http_listen = outputs::read_http(cx, &file);
+    draft.tests = tests::read(cx, &file);
     draft
 }
 
