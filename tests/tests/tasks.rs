@@ -1,10 +1,10 @@
 //! docs/tasks.md: what a newcomer types, and what he sees. Every block is typed here, in order, in a fresh directory beside a
 //! real broker, so that the page cannot rot.
 //!
-//! A block marked `console` has commands (lines that begin with `$ `, and their continuations after `\`) and what each prints,
+//! A block marked `console` has commands (lines that begin with `$ `, and their continuations after `\` or in lines that begin
+//! with `>`) and what each prints,
 //! standard output and error together. `…` in what is printed stands for anything on that line, a line of `…` alone for any
-//! lines. A block marked `toml title=NAME` or `python title=NAME` is a file to be saved under that name. A command that ends with `&` goes on while
-//! the page does; what it prints is not compared.
+//! lines. A block with `title=NAME` behind its language is a file to be saved under that name.
 //!
 //! `UPDATE=1` writes what was seen into the page, with what differs from run to run as it was written before where it matches.
 #![allow(clippy::unwrap_used)]
@@ -20,6 +20,8 @@ struct Step {
     /// Line of the page where it stands, from 1.
     line: usize,
     command: String,
+    /// As it stands on the page.
+    shown: String,
     printed: Vec<String>,
 }
 
@@ -49,10 +51,16 @@ fn blocks(text: &str) -> Vec<Block> {
                 if goes_on {
                     let step = steps.last_mut().unwrap();
                     step.command.push_str(&format!("\n{l}"));
+                    step.shown.push_str(&format!("\n{l}"));
                     goes_on = l.ends_with('\\');
+                } else if let Some(more) = l.strip_prefix('>') {
+                    let step = steps.last_mut().unwrap();
+                    assert!(step.printed.is_empty(), "docs/tasks.md:{}: `>` goes on with a command", n + 1);
+                    step.command.push_str(&format!("\n{}", more.strip_prefix(' ').unwrap_or(more)));
+                    step.shown.push_str(&format!("\n{l}"));
                 } else if let Some(command) = l.strip_prefix("$ ") {
                     goes_on = command.ends_with('\\');
-                    steps.push(Step { line: n + 1, command: command.to_owned(), printed: Vec::new() });
+                    steps.push(Step { line: n + 1, command: command.to_owned(), shown: l.to_owned(), printed: Vec::new() });
                 } else {
                     steps.last_mut().expect("a console block begins with a command").printed.push(l.to_owned());
                 }
@@ -132,7 +140,7 @@ fn what_the_page_says_is_what_is_seen() {
                         continue;
                     }
                     let join = |lines: &[String]| lines.iter().map(|l| format!("{l}\n")).collect::<String>();
-                    let shown = format!("$ {}\n", step.command);
+                    let shown = format!("{}\n", step.shown);
                     if update {
                         let (old, new) = (join(&step.printed), join(&seen));
                         updated = updated.replacen(&format!("{shown}{old}"), &format!("{shown}{new}"), 1);
