@@ -3,7 +3,7 @@
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
-use avouch::commands::{bench, bundle, check, demo, deploy, evaluate, produce, run, simulate, state, train, verify};
+use avouch::commands::{bench, bundle, check, demo, deploy, evaluate, graph, produce, run, simulate, state, train, verify};
 use clap::{Parser, Subcommand, ValueEnum};
 use tracing_subscriber::EnvFilter;
 
@@ -43,6 +43,7 @@ enum Command {
     Bench(bench::BenchArgs),
     Verify(verify::VerifyArgs),
     Evaluate(evaluate::EvaluateArgs),
+    Graph(graph::GraphArgs),
     Produce(produce::ProduceArgs),
     Simulate(simulate::SimulateArgs),
     State(state::StateArgs),
@@ -70,6 +71,7 @@ fn main() -> ExitCode {
         Command::Bench(args) => bench::run(args),
         Command::Verify(args) => verify::run(args),
         Command::Evaluate(args) => evaluate::run(args),
+        Command::Graph(args) => graph::run(args),
         Command::Produce(args) => ended(args.json, produce::run(args)),
         Command::Simulate(args) => ended(false, simulate::run(args)),
         Command::State(args) => state::run(args),

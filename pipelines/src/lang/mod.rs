@@ -42,6 +42,7 @@ pub use canonical::{Canonical, hex};
 pub(crate) use diagnostics::plural;
 pub use diagnostics::{Diagnostic, Diagnostics, Level};
 pub use early::with_early;
+pub(crate) use fields::{closest, list};
 pub use format::{Format, Protobuf, Registry, RegistryLogin};
 pub use interpolate::{Environment, ProcessEnvironment, SecretString, Text};
 pub use pipeline::{
