@@ -9,6 +9,7 @@
 //! `README.md` beside this crate describes the language.
 
 pub mod commands;
+pub mod explain;
 pub mod graph;
 pub mod lang;
 pub mod runtime;

@@ -3,7 +3,9 @@
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
-use avouch::commands::{bench, bundle, check, demo, deploy, evaluate, graph, produce, run, simulate, state, train, verify};
+use avouch::commands::{
+    bench, bundle, check, demo, deploy, evaluate, explain, graph, produce, run, simulate, state, train, verify,
+};
 use clap::{Parser, Subcommand, ValueEnum};
 use tracing_subscriber::EnvFilter;
 
@@ -43,6 +45,7 @@ enum Command {
     Bench(bench::BenchArgs),
     Verify(verify::VerifyArgs),
     Evaluate(evaluate::EvaluateArgs),
+    Explain(explain::ExplainArgs),
     Graph(graph::GraphArgs),
     Produce(produce::ProduceArgs),
     Simulate(simulate::SimulateArgs),
@@ -71,6 +74,7 @@ fn main() -> ExitCode {
         Command::Bench(args) => bench::run(args),
         Command::Verify(args) => verify::run(args),
         Command::Evaluate(args) => evaluate::run(args),
+        Command::Explain(args) => explain::run(args),
         Command::Graph(args) => graph::run(args),
         Command::Produce(args) => ended(args.json, produce::run(args)),
         Command::Simulate(args) => ended(false, simulate::run(args)),

@@ -76,8 +76,13 @@ impl FunctionsUsed {
     }
 }
 
+/// The planner counts a constant where `count(*)` was written.
+fn as_written(text: &str) -> String {
+    text.replace("count(Int64(1))", "count(*)")
+}
+
 fn sql(e: &Arc<dyn PhysicalExpr>) -> String {
-    fmt_sql(e.as_ref()).to_string()
+    as_written(&fmt_sql(e.as_ref()).to_string())
 }
 
 impl fmt::Display for Keep {
@@ -115,7 +120,8 @@ impl RowPipeline {
                     Operator { name: "project", expressions: computed }
                 }
                 Stage::Remember(first, calls, _) => {
-                    let text = calls.iter().enumerate().map(|(i, c)| format!("{c} AS {}", super::rows::hidden(first + i)));
+                    let text =
+                        calls.iter().enumerate().map(|(i, c)| format!("{c} AS {}", super::rows::hidden(first + i)));
                     Operator { name: "remember", expressions: text.collect() }
                 }
                 Stage::Join(lookup) => Operator { name: "look up", expressions: vec![lookup.to_string()] },
@@ -159,7 +165,7 @@ impl WindowedQuery {
     /// What it does and keeps.
     pub fn parts(&self) -> WindowedParts {
         let (before, kept, grouped, after) = self.split();
-        let names: Vec<String> = grouped.fields().iter().skip(1).map(|f| f.name().clone()).collect();
+        let names: Vec<String> = grouped.fields().iter().skip(1).map(|f| as_written(f.name())).collect();
         let mut operators = before.operators();
         let mut aggregates = vec![format!("by {} and window", grouped.field(0).name())];
         aggregates.extend(names.iter().cloned());

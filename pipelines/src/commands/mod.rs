@@ -7,6 +7,7 @@ mod connect;
 pub mod demo;
 pub mod deploy;
 pub mod evaluate;
+pub mod explain;
 pub mod graph;
 pub mod produce;
 pub mod run;

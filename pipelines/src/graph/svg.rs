@@ -31,21 +31,14 @@ pub fn svg(graph: &Graph) -> String {
             // The number says which node a box is when it is drawn.
             let shape = ShapeKind::new_box("");
             let (look, size) = (StyleAttr::simple(), size(node));
-            placed.add_node(Element::create_with_properties(
-                shape,
-                look,
-                Orientation::LeftToRight,
-                size,
-                i.to_string(),
-            ))
+            placed.add_node(Element::create_with_properties(shape, look, Orientation::LeftToRight, size, i.to_string()))
         })
         .collect();
     for (i, edge) in graph.edges.iter().enumerate() {
         let (none, arrow) = (LineEndKind::None, LineEndKind::Arrow);
         let look = StyleAttr::simple();
         let properties = i.to_string();
-        let drawn =
-            Arrow::with_properties(none, arrow, LineStyleKind::Normal, "", &look, properties, &None, &None);
+        let drawn = Arrow::with_properties(none, arrow, LineStyleKind::Normal, "", &look, properties, &None, &None);
         placed.add_edge(drawn, handles[edge.from], handles[edge.to]);
     }
     let mut picture = Picture { graph, arrows: String::new(), boxes: String::new(), least: None, most: (0.0, 0.0) };
