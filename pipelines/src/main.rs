@@ -4,7 +4,8 @@ use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
 use avouch::commands::{
-    bench, bundle, check, demo, deploy, evaluate, explain, graph, produce, run, simulate, state, train, verify,
+    bench, bundle, check, dead, demo, deploy, evaluate, explain, graph, produce, query, run, simulate, state, train,
+    verify,
 };
 use clap::{Parser, Subcommand, ValueEnum};
 use tracing_subscriber::EnvFilter;
@@ -40,6 +41,7 @@ enum Command {
     Check(check::CheckArgs),
     Train(train::TrainArgs),
     Run(run::RunArgs),
+    Dead(dead::DeadArgs),
     Deploy(deploy::DeployArgs),
     Bundle(bundle::BundleArgs),
     Bench(bench::BenchArgs),
@@ -48,6 +50,7 @@ enum Command {
     Explain(explain::ExplainArgs),
     Graph(graph::GraphArgs),
     Produce(produce::ProduceArgs),
+    Query(query::QueryArgs),
     Simulate(simulate::SimulateArgs),
     State(state::StateArgs),
 }
@@ -69,6 +72,7 @@ fn main() -> ExitCode {
         Command::Check(args) => check::run(args),
         Command::Train(args) => train::run(args),
         Command::Run(args) => run::run(args),
+        Command::Dead(args) => dead::run(args),
         Command::Deploy(args) => deploy::run(args),
         Command::Bundle(args) => bundle::run(args),
         Command::Bench(args) => bench::run(args),
@@ -77,6 +81,7 @@ fn main() -> ExitCode {
         Command::Explain(args) => explain::run(args),
         Command::Graph(args) => graph::run(args),
         Command::Produce(args) => ended(args.json, produce::run(args)),
+        Command::Query(args) => query::run(args),
         Command::Simulate(args) => ended(false, simulate::run(args)),
         Command::State(args) => state::run(args),
     }

@@ -50,6 +50,7 @@ pub use pipeline::{
     Membership, ModelStep, MqttSource, ObjectStore, Pipeline, ReferenceTable, Repartition, Signer, Source, SourceKind,
     SqlStep, Time, Train, TrainData, TrainDevice,
 };
+pub(crate) use planning::advice;
 pub use planning::{Models, check, lane_spec, load_models, plan};
 pub use sink::{
     AlertmanagerSink, DeadLetterFiles, DeadLetterKind, DeadLetterSink, EarlyTo, KafkaSink, ParquetSink, Sink, SinkKind,

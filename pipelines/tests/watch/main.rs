@@ -6,6 +6,7 @@
 
 mod explain;
 mod graph;
+mod query;
 
 use std::io;
 use std::path::{Path, PathBuf};
