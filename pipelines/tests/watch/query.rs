@@ -78,7 +78,7 @@ fn an_archive_answers() {
         let sql = "SELECT device, features FROM verdicts WHERE index = 2";
         let (schema, rows) = verdicts.query(sql).await.unwrap();
         insta::assert_snapshot!("json", json(&schema, &rows).unwrap());
-        let sql = "SELECT f['name'] AS name, max(f['value']) AS value FROM (SELECT unnest(features) AS f FROM verdicts) GROUP BY 1 ORDER BY 1";
+        let sql = "SELECT get_field(f, 'name') AS name, max(get_field(f, 'value')) AS value FROM (SELECT unnest(features) AS f FROM verdicts) GROUP BY 1 ORDER BY 1";
         let (schema, rows) = verdicts.query(sql).await.unwrap();
         insta::assert_snapshot!("nested", table(&schema, &rows).unwrap());
     });
