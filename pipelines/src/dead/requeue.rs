@@ -67,6 +67,7 @@ impl<'p> Requeue<'p> {
     /// [`RequeueError`]; nothing was written then.
     pub async fn plan(pipeline: &'p Pipeline, filter: &Filter) -> Result<Self, RequeueError> {
         let state = state_dir(pipeline);
+        let state = std::path::absolute(&state).map_err(|source| RequeueError::File { path: state, source })?;
         if !state.is_dir() {
             return Err(DeadError::NoState { dir: state }.into());
         }

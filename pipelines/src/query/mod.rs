@@ -108,7 +108,10 @@ impl Verdicts {
         };
         let shared = archives.iter().filter(|(_, u)| *u == url).count() > 1;
         match url.strip_prefix("file://") {
-            Some(dir) => Ok(Self::Archive { dir: PathBuf::from(dir), only: shared.then(|| name.to_owned()) }),
+            Some(dir) => {
+                let dir = std::path::absolute(dir).map_err(|source| QueryError::File { path: dir.into(), source })?;
+                Ok(Self::Archive { dir, only: shared.then(|| name.to_owned()) })
+            }
             None => Err(QueryError::Nothing(format!(
                 "the archive `{name}` is in an object store, which this command does not read; copy the days you need to a \
                  directory (aws s3 cp --recursive) and name that directory"

@@ -35,7 +35,12 @@ pub fn table(schema: &SchemaRef, batches: &[RecordBatch]) -> Result<String, Rows
     let rows = cells(batches, "null")?;
     let head: Vec<String> = schema.fields().iter().map(|f| f.name().clone()).collect();
     // One row, one line, whatever a text holds.
-    let plain = |cell: &str| cell.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect::<String>();
+    let shown = |c: char| match c {
+        '\n' => '↵',
+        c if c.is_control() => '\u{fffd}',
+        c => c,
+    };
+    let plain = |cell: &str| cell.chars().map(shown).collect::<String>();
     let rows: Vec<Vec<String>> = rows.iter().map(|r| r.iter().map(|c| plain(c)).collect()).collect();
     let width =
         |i: usize| rows.iter().map(|r| r[i].chars().count()).chain([head[i].chars().count()]).max().unwrap_or(0);
