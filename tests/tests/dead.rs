@@ -86,6 +86,11 @@ fn letters_are_given_back_once_and_judged() {
     let judged = |v: &&Value| v["device"] == "pump-000" && v["window_end"].to_string().contains("08:10:10");
     assert_eq!(verdicts.iter().find(judged).map(|v| &v["rows"]), Some(&10.into()), "{verdicts:?}");
 
+    // Without an archive, SQL asks the log.
+    let sql = "SELECT count(*) AS n FROM verdicts WHERE device = 'pump-000' AND day = '2026-01-06'";
+    let asked = place.avouch("query").args([sql, "--format", "json"]).run(LIMIT).success().json();
+    assert_eq!(asked["n"], verdicts.iter().filter(|v| v["device"] == "pump-000").count());
+
     // Another state directory's record would give them back a second time.
     std::fs::remove_file(state.join("requeued.jsonl")).unwrap();
     let other = place.avouch("dead").args(["requeue", "--reason", "future", "--yes"]).run(LIMIT);
