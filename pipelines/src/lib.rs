@@ -9,8 +9,12 @@
 //! `README.md` beside this crate describes the language.
 
 pub mod commands;
+pub mod dead;
+pub mod explain;
+pub mod graph;
 pub mod history;
 pub mod lang;
+pub mod query;
 pub mod runtime;
 pub mod simulator;
 pub mod starter;

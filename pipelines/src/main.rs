@@ -4,7 +4,8 @@ use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
 use avouch::commands::{
-    bench, bundle, check, demo, deploy, evaluate, new, produce, run, simulate, state, test, train, verify,
+    bench, bundle, check, dead, demo, deploy, evaluate, explain, graph, new, produce, query, run, simulate, state,
+    test, train, verify,
 };
 use clap::{Parser, Subcommand, ValueEnum};
 use tracing_subscriber::EnvFilter;
@@ -41,12 +42,16 @@ enum Command {
     New(new::NewArgs),
     Train(train::TrainArgs),
     Run(run::RunArgs),
+    Dead(dead::DeadArgs),
     Deploy(deploy::DeployArgs),
     Bundle(bundle::BundleArgs),
     Bench(bench::BenchArgs),
     Verify(verify::VerifyArgs),
     Evaluate(evaluate::EvaluateArgs),
+    Explain(explain::ExplainArgs),
+    Graph(graph::GraphArgs),
     Produce(produce::ProduceArgs),
+    Query(query::QueryArgs),
     Simulate(simulate::SimulateArgs),
     State(state::StateArgs),
     Test(test::TestArgs),
@@ -70,12 +75,16 @@ fn main() -> ExitCode {
         Command::New(args) => new::run(args),
         Command::Train(args) => train::run(args),
         Command::Run(args) => run::run(args),
+        Command::Dead(args) => dead::run(args),
         Command::Deploy(args) => deploy::run(args),
         Command::Bundle(args) => bundle::run(args),
         Command::Bench(args) => bench::run(args),
         Command::Verify(args) => verify::run(args),
         Command::Evaluate(args) => evaluate::run(args),
+        Command::Explain(args) => explain::run(args),
+        Command::Graph(args) => graph::run(args),
         Command::Produce(args) => ended(args.json, produce::run(args)),
+        Command::Query(args) => query::run(args),
         Command::Simulate(args) => ended(false, simulate::run(args)),
         Command::State(args) => state::run(args),
         Command::Test(args) => test::run(args),

@@ -199,6 +199,14 @@ pub fn early_rows(schema: &SchemaRef, log: &str, results: &[&EarlyVerdict]) -> R
     RecordBatch::try_new_with_options(schema.clone(), columns, &options)
 }
 
+/// The columns of the archive.
+pub fn archive_schema() -> SchemaRef {
+    let item = Arc::new(Field::new("item", DataType::Struct(feature_fields()), false));
+    let mut fields = plain_fields();
+    fields.push(Field::new("features", DataType::List(item), false));
+    Arc::new(Schema::new(fields))
+}
+
 /// The rows of the archive.
 ///
 /// # Errors
@@ -217,12 +225,10 @@ pub fn archive_rows(log: &str, records: &[&VerdictRecord]) -> Result<RecordBatch
     let each = StructArray::try_new(feature_fields(), parts, None)?;
     let item = Arc::new(Field::new("item", DataType::Struct(feature_fields()), false));
     let offsets = OffsetBuffer::from_lengths(records.iter().map(|r| r.evidence.features.len()));
-    let lists = ListArray::try_new(item.clone(), offsets, Arc::new(each), None)?;
-    let mut fields = plain_fields();
-    fields.push(Field::new("features", DataType::List(item), false));
+    let lists = ListArray::try_new(item, offsets, Arc::new(each), None)?;
     let mut columns = plain_columns(log, records);
     columns.push(Arc::new(lists));
-    RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)
+    RecordBatch::try_new(archive_schema(), columns)
 }
 
 #[cfg(test)]

@@ -470,6 +470,7 @@ fn a_refused_transaction_leaves_nothing_behind_and_the_next_one_is_written() {
     let (small, compact) = (small_topic(kafka, "refusing"), format!("compact-{}", std::process::id()));
     kafka.create_topic_named(&compact, 1, &[("cleanup.policy", "compact")]);
     let out = |key: Option<&str>, value: &str| OutRecord {
+        partition: None,
         key: key.map(Into::into),
         value: Some(value.into()),
         headers: Vec::new(),

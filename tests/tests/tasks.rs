@@ -60,7 +60,12 @@ fn blocks(text: &str) -> Vec<Block> {
                     step.shown.push_str(&format!("\n{l}"));
                 } else if let Some(command) = l.strip_prefix("$ ") {
                     goes_on = command.ends_with('\\');
-                    steps.push(Step { line: n + 1, command: command.to_owned(), shown: l.to_owned(), printed: Vec::new() });
+                    steps.push(Step {
+                        line: n + 1,
+                        command: command.to_owned(),
+                        shown: l.to_owned(),
+                        printed: Vec::new(),
+                    });
                 } else {
                     steps.last_mut().expect("a console block begins with a command").printed.push(l.to_owned());
                 }

@@ -31,6 +31,8 @@ pub struct OutRecord {
     pub key: Option<Vec<u8>>,
     /// Value.
     pub value: Option<Vec<u8>>,
+    /// The partition; by the key if not given.
+    pub partition: Option<i32>,
     /// Headers.
     pub headers: Vec<(&'static str, Vec<u8>)>,
     /// Whether a value that is too large for the topic is cut short (to 64 KiB, or half of what the topic takes if that is
@@ -137,6 +139,9 @@ pub(super) fn send_all(
             value = Some(&full[..full.len().min(TRUNCATED_BYTES).min(limit / 2)]);
         }
         let mut record = BaseRecord::<[u8], [u8], usize>::with_opaque_to(topic, number).headers(headers);
+        if let Some(partition) = r.partition {
+            record = record.partition(partition);
+        }
         if let Some(k) = r.key.as_deref() {
             record = record.key(k);
         }

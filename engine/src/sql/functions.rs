@@ -63,6 +63,11 @@ pub(super) fn scalar() -> Vec<ScalarUDF> {
     out
 }
 
+/// Whether a scalar function is one of ours, from `libm`.
+pub(super) fn is_transcendental(name: &str) -> bool {
+    scalar().iter().any(|f| f.name() == name)
+}
+
 #[derive(Clone, Copy)]
 enum Function {
     Unary(Unary),

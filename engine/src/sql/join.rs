@@ -1,5 +1,6 @@
 //! Joins of readings to a reference table: each row looks up at most one.
 
+use std::fmt;
 use std::sync::Arc;
 
 use arrow::array::{Array, AsArray, BooleanArray, RecordBatch, RecordBatchOptions};
@@ -8,6 +9,7 @@ use arrow::datatypes::{DataType, Schema, SchemaRef};
 use datafusion::common::{JoinConstraint, JoinType, Result, exec_err, plan_err};
 use datafusion::logical_expr::{Expr, Join, LogicalPlan, Operator};
 use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_expr_common::physical_expr::fmt_sql;
 
 use super::rows::compile_expr;
 use crate::reference::{Reference, ReferenceSpec};
@@ -29,6 +31,13 @@ fn right_table<'a>(plan: &LogicalPlan, references: &'a [ReferenceSpec]) -> Optio
         LogicalPlan::TableScan(scan) => references.iter().find(|r| r.name == scan.table_name.table()),
         LogicalPlan::SubqueryAlias(alias) => right_table(&alias.input, references),
         _ => None,
+    }
+}
+
+impl fmt::Display for Lookup {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let otherwise = if self.inner { "rows that find nothing are dropped" } else { "null where nothing is found" };
+        write!(f, "{} = {}.{}; {otherwise}", fmt_sql(self.value.as_ref()), self.spec.name, self.spec.key)
     }
 }
 
@@ -94,6 +103,11 @@ impl Lookup {
     /// The column that is the reference's key, and the one before the join that it is a copy of.
     pub fn key_from(&self) -> Option<(usize, usize)> {
         self.key_from
+    }
+
+    /// What is looked up.
+    pub fn value(&self) -> &Arc<dyn PhysicalExpr> {
+        &self.value
     }
 
     /// The reference's name.

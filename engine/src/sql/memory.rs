@@ -14,6 +14,7 @@
 //!
 //! Calls become hidden columns, computed one call after the other before the projection they stand in.
 
+use std::fmt;
 use std::sync::Arc;
 
 use arrow::array::{
@@ -26,6 +27,7 @@ use datafusion::logical_expr::{
     ColumnarValue, Expr, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
 };
 use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_expr_common::physical_expr::fmt_sql;
 
 use crate::codec::{CodecError, Reader, Writer};
 use crate::device::DeviceTable;
@@ -116,6 +118,19 @@ pub(super) struct Call {
     ty: DataType,
 }
 
+impl fmt::Display for Call {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let value = fmt_sql(self.value.as_ref());
+        match self.function {
+            Function::Lag(1) => write!(f, "lag({value})"),
+            Function::Lag(n) => write!(f, "lag({value}, {n})"),
+            Function::Delta => write!(f, "delta({value})"),
+            Function::Alpha(alpha) => write!(f, "ewma({value}, {alpha})"),
+            Function::HalfLife(ms) => write!(f, "ewma({value}, '{ms}ms')"),
+        }
+    }
+}
+
 impl Call {
     /// Compiles a call whose first argument is compiled to `value`, of type `ty` after coercion.
     pub fn new(call: &ScalarFunction, value: Arc<dyn PhysicalExpr>, ty: DataType) -> Result<Self> {
@@ -143,6 +158,19 @@ impl Call {
     /// The argument that is remembered.
     pub fn value(&self) -> &Arc<dyn PhysicalExpr> {
         &self.value
+    }
+
+    /// Bytes it keeps of a device, if they do not depend on the values.
+    pub fn bytes(&self) -> Option<usize> {
+        match self.site() {
+            Site::Words { width, .. } => Some(width * size_of::<u64>()),
+            Site::Text { .. } => None,
+        }
+    }
+
+    /// Whether it computes what is not exact.
+    pub fn is_transcendental(&self) -> bool {
+        matches!(self.function, Function::HalfLife(_))
     }
 
     fn site(&self) -> Site {

@@ -3,6 +3,7 @@
 mod aggregates;
 mod condition;
 mod context;
+mod describe;
 mod functions;
 mod join;
 mod memory;
@@ -14,6 +15,7 @@ mod windowed;
 
 pub use condition::Condition;
 pub use context::functions as registered_functions;
+pub use describe::{FunctionsUsed, Gathered, Operator, Remembered, WindowedParts};
 pub use memory::{Memory, RowPlaces};
 pub use rows::{RowPipeline, Selection, Surroundings};
 pub use windowed::WindowedQuery;

@@ -28,7 +28,7 @@ pub struct Selection {
 }
 
 #[derive(Debug, Clone)]
-enum Stage {
+pub(super) enum Stage {
     Filter(Arc<dyn PhysicalExpr>),
     Project(Vec<Arc<dyn PhysicalExpr>>, SchemaRef),
     /// Row functions: from this site on, a column each; and the columns with them.
@@ -235,6 +235,10 @@ impl RowPipeline {
         rewritten.iter().map(|e| compile_expr(e, &schema)).collect()
     }
 
+    pub(super) fn stages(&self) -> &[Stage] {
+        &self.stages
+    }
+
     /// An empty memory for this query's row functions; `None` if it has none.
     pub fn memory(&self) -> Option<Memory> {
         let calls = self.stages.iter().flat_map(|s| match s {
@@ -363,7 +367,8 @@ impl RowPipeline {
     }
 }
 
-fn hidden(n: usize) -> String {
+/// The column of a row function's call.
+pub(super) fn hidden(n: usize) -> String {
     format!("__remembered_{n}")
 }
 

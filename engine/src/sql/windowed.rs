@@ -58,6 +58,11 @@ impl WindowedQuery {
         Ok(query)
     }
 
+    /// What stands before the aggregation, what it keeps, its output, and what stands after.
+    pub(super) fn split(&self) -> (&RowPipeline, &Kept, &SchemaRef, &RowPipeline) {
+        (&self.before, &self.kept, &self.grouped, &self.after)
+    }
+
     /// The columns of the result.
     pub fn schema(&self) -> &SchemaRef {
         self.after.schema()

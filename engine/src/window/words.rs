@@ -50,6 +50,16 @@ impl Shape {
         self.stride
     }
 
+    /// Bytes of each channel, a device and pane.
+    pub fn channel_bytes(&self) -> impl Iterator<Item = usize> {
+        self.channels.iter().map(|c| c.layout.words() * size_of::<f64>())
+    }
+
+    /// Bytes of all pairs, a device and pane.
+    pub fn pair_bytes(&self) -> usize {
+        self.pairs.len() * PAIR_WORDS * size_of::<f64>()
+    }
+
     /// The words of no rows.
     pub(super) fn clear(&self, words: &mut [f64]) {
         words.fill(0.0);

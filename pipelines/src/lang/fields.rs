@@ -573,7 +573,7 @@ fn unit_error(e: &UnitError, text: &Text) -> String {
 }
 
 /// The candidate a person most likely meant.
-pub(super) fn closest<'c>(typed: &str, candidates: impl Iterator<Item = &'c str>) -> Option<&'c str> {
+pub(crate) fn closest<'c>(typed: &str, candidates: impl Iterator<Item = &'c str>) -> Option<&'c str> {
     let typed = typed.to_lowercase();
     candidates
         .map(|c| (strsim::damerau_levenshtein(&typed, c), strsim::jaro_winkler(&typed, c), c))
@@ -583,7 +583,7 @@ pub(super) fn closest<'c>(typed: &str, candidates: impl Iterator<Item = &'c str>
 }
 
 /// `` `a`, `b` and `c` ``.
-pub(super) fn list<S: AsRef<str>>(names: &[S]) -> String {
+pub(crate) fn list<S: AsRef<str>>(names: &[S]) -> String {
     joined(names, "and")
 }
 

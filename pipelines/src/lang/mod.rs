@@ -45,6 +45,7 @@ pub use canonical::{Canonical, hex};
 pub(crate) use diagnostics::plural;
 pub use diagnostics::{Diagnostic, Diagnostics, Level};
 pub use early::with_early;
+pub(crate) use fields::{closest, list};
 pub use format::{Format, Protobuf, Registry, RegistryLogin};
 pub use interpolate::{Environment, ProcessEnvironment, SecretString, Text};
 pub use pipeline::{
@@ -52,6 +53,7 @@ pub use pipeline::{
     Membership, ModelStep, MqttSource, ObjectStore, Pipeline, ReferenceTable, Repartition, Signer, Source, SourceKind,
     SqlStep, Time, Train, TrainData, TrainDevice,
 };
+pub(crate) use planning::advice;
 pub use planning::{Models, check, lane_spec, load_models, load_models_there, plan};
 pub use sink::{
     AlertmanagerSink, DeadLetterFiles, DeadLetterKind, DeadLetterSink, EarlyTo, KafkaSink, ParquetSink, Sink, SinkKind,

@@ -330,7 +330,7 @@ fn plan_conditions(pipeline: &Pipeline, diags: &mut Diagnostics) {
 }
 
 /// The planner's message without what only its authors need, and what to do about it.
-pub(super) fn advice(message: &str, table: &str) -> (String, String) {
+pub(crate) fn advice(message: &str, table: &str) -> (String, String) {
     let message = message
         .trim_start_matches("SQL error: ")
         .trim_start_matches("Schema error: ")

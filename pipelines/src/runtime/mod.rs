@@ -105,6 +105,32 @@ pub fn lane_dir(state: &Path, partition: i32) -> PathBuf {
     state.join(partition.to_string())
 }
 
+/// The lanes in a state directory: its subdirectories whose name is a partition's number, by that number. None where there is
+/// no directory.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn lane_dirs(state: &Path) -> std::io::Result<Vec<(i32, PathBuf)>> {
+    let entries = match std::fs::read_dir(state) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(e) => return Err(e),
+    };
+    let mut out = Vec::new();
+    for entry in entries {
+        let path = entry?.path();
+        let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
+        if let Ok(lane) = name.parse::<i32>()
+            && lane >= 0
+            && path.is_dir()
+        {
+            out.push((lane, path));
+        }
+    }
+    out.sort();
+    Ok(out)
+}
+
 /// Runs a pipeline until `stop` turns true, a lane fails, or (with `until_end`) its work is done.
 pub async fn run(
     pipeline: &Pipeline,

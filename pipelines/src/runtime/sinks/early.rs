@@ -228,6 +228,7 @@ impl EarlyTail {
 
 fn record(log: &str, r: &EarlyVerdict, json: Value) -> OutRecord {
     OutRecord {
+        partition: None,
         key: Some(r.evidence.device.clone().into_bytes()),
         value: Some(json.to_string().into_bytes()),
         headers: vec![("log", log.as_bytes().to_vec()), ("early", b"true".to_vec())],

@@ -109,6 +109,7 @@ fn record(log: &str, target: &Target, item: &Item, lines: &mut impl Iterator<Ite
     let text = |s: &str| s.as_bytes().to_vec();
     match &item.record {
         Record::Verdict(r) => OutRecord {
+            partition: None,
             key: Some(r.evidence.device.clone().into_bytes()),
             value: lines.next(),
             headers: vec![("log", text(log)), ("index", r.index.to_string().into_bytes())],
@@ -116,6 +117,7 @@ fn record(log: &str, target: &Target, item: &Item, lines: &mut impl Iterator<Ite
             may_be_cut: false,
         },
         Record::Refused(refusal, r) => OutRecord {
+            partition: None,
             key: Some(r.evidence.device.clone().into_bytes()),
             value: lines.next(),
             headers: vec![
@@ -140,7 +142,7 @@ fn record(log: &str, target: &Target, item: &Item, lines: &mut impl Iterator<Ite
             if let Some(row) = l.row {
                 headers.push(("row", row.to_string().into_bytes()));
             }
-            OutRecord { key: l.key.clone(), value: l.value.clone(), headers, may_be_cut: true }
+            OutRecord { partition: None, key: l.key.clone(), value: l.value.clone(), headers, may_be_cut: true }
         }
     }
 }
