@@ -3,7 +3,9 @@
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
-use avouch::commands::{bench, bundle, check, demo, deploy, evaluate, produce, run, simulate, state, train, verify};
+use avouch::commands::{
+    backtest, bench, bundle, check, demo, deploy, evaluate, produce, run, simulate, state, train, verify,
+};
 use clap::{Parser, Subcommand, ValueEnum};
 use tracing_subscriber::EnvFilter;
 
@@ -37,6 +39,7 @@ enum Command {
     Demo(demo::DemoArgs),
     Check(check::CheckArgs),
     Train(train::TrainArgs),
+    Backtest(backtest::BacktestArgs),
     Run(run::RunArgs),
     Deploy(deploy::DeployArgs),
     Bundle(bundle::BundleArgs),
@@ -64,6 +67,7 @@ fn main() -> ExitCode {
         Command::Demo(args) => demo::run(args),
         Command::Check(args) => check::run(args),
         Command::Train(args) => train::run(args),
+        Command::Backtest(args) => backtest::run(args),
         Command::Run(args) => run::run(args),
         Command::Deploy(args) => deploy::run(args),
         Command::Bundle(args) => bundle::run(args),
