@@ -21,7 +21,7 @@ fn files_and_models_that_are_not_there() {
     std::fs::write(dir.join("untrained.toml"), text.replace("plain.model", "untrained.model")).unwrap();
     let untrained = says("none", "", "untrained.toml --data day.ndjson");
     assert!(
-        untrained.contains("untrained.toml:27:") && untrained.contains("avouch train untrained.toml"),
+        untrained.contains("untrained.toml:24:") && untrained.contains("avouch train untrained.toml"),
         "{untrained}"
     );
     // The other one as well, and before anything is run.

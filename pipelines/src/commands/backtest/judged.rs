@@ -167,6 +167,13 @@ impl Side {
         self.devices.binary_search_by(|d| d.as_str().cmp(name)).ok().map(|n| n as u32)
     }
 
+    /// The verdicts of a step about a device, by time.
+    pub fn of(&self, step: u16, device: u32) -> &[Judged] {
+        let from = self.verdicts.partition_point(|v| (v.step, v.device) < (step, device));
+        let to = self.verdicts.partition_point(|v| (v.step, v.device) <= (step, device));
+        &self.verdicts[from..to]
+    }
+
     /// First instant judged, and the first after the last one.
     pub fn span(&self) -> Option<(i64, i64)> {
         let first = self.verdicts.iter().map(|v| v.window_start).min()?;

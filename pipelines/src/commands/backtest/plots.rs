@@ -82,21 +82,17 @@ pub(super) fn bar_name(ms: i64) -> String {
     }
 }
 
-struct Drawing(String);
-
-impl Drawing {
-    fn of<F>(what: &str, height: u32, draw: F) -> Result<String, BacktestError>
-    where
-        F: FnOnce(&DrawingArea<SVGBackend<'_>, Shift>) -> Result<(), String>,
-    {
-        let mut svg = Drawing(String::new());
-        let drawn = {
-            let area = SVGBackend::with_string(&mut svg.0, (WIDTH, height)).into_drawing_area();
-            draw(&area).and_then(|()| area.present().map_err(|e| e.to_string()))
-        };
-        drawn.map_err(|why| BacktestError::Plot { what: what.to_owned(), why })?;
-        Ok(svg.0)
-    }
+fn drawing<F>(what: &str, height: u32, draw: F) -> Result<String, BacktestError>
+where
+    F: FnOnce(&DrawingArea<SVGBackend<'_>, Shift>) -> Result<(), String>,
+{
+    let mut svg = String::new();
+    let drawn = {
+        let area = SVGBackend::with_string(&mut svg, (WIDTH, height)).into_drawing_area();
+        draw(&area).and_then(|()| area.present().map_err(|e| e.to_string()))
+    };
+    drawn.map_err(|why| BacktestError::Plot { what: what.to_owned(), why })?;
+    Ok(svg)
 }
 
 /// Bars over time of how many warnings and critical verdicts, or of which share of all.
@@ -112,7 +108,7 @@ impl Bars {
     fn draw(&self, what: &str, unit: &str, whole: bool) -> Result<String, BacktestError> {
         let highest = self.of.values().map(|(w, c)| w + c).fold(0.0, f64::max);
         let top = if highest > 0.0 { highest * 1.08 } else { 1.0 };
-        Drawing::of(what, 240, |area| {
+        drawing(what, 240, |area| {
             let mut chart = ChartBuilder::on(area)
                 .margin(6)
                 .margin_right(24)
@@ -130,7 +126,7 @@ impl Bars {
                 .bold_line_style(GRID)
                 .light_line_style(TRANSPARENT)
                 .axis_style(INK)
-                .label_style(("sans-serif", 13).into_font().color(&INK))
+                .label_style(("sans-serif", 13, &INK))
                 .x_label_formatter(&|t| tick(*t, self.from, self.to))
                 .y_label_formatter(&y)
                 .y_labels(5)
@@ -230,7 +226,7 @@ pub(super) fn score(
     let margin = ((high - low) * 0.06).max(1e-9);
     let (low, high) = (low - margin, high + margin);
     let name = &side.devices[device as usize];
-    let svg = Drawing::of(&format!("the score of {name}"), 190, |area| {
+    let svg = drawing(&format!("the score of {name}"), 190, |area| {
         let y_ticks: Vec<f64> = (-300..300).map(f64::from).filter(|t| low <= *t && *t <= high).collect();
         let mut builder = ChartBuilder::on(area);
         builder.margin(6).margin_right(24).x_label_area_size(26).y_label_area_size(64);
@@ -249,7 +245,7 @@ pub(super) fn score(
                     .bold_line_style(GRID)
                     .light_line_style(TRANSPARENT)
                     .axis_style(INK)
-                    .label_style(("sans-serif", 13).into_font().color(&INK))
+                    .label_style(("sans-serif", 13, &INK))
                     .x_label_formatter(&x_text)
                     .y_label_formatter(&y_text)
                     .y_labels(4)

@@ -124,13 +124,14 @@ fn before_failures(failures: &[Failure], side: &Side, episodes: &[Episode], hori
         let from = failure.failed_at.saturating_sub(horizon);
         let in_horizon = |t: i64| from <= t && t <= failure.failed_at;
         let (mut judged, mut first, mut alarms) = (false, None, 0);
-        for v in side.verdicts.iter().filter(|v| Some(v.device) == device && in_horizon(v.window_end)) {
-            if concerns(side, failure.step.as_ref(), v.step) {
-                judged = true;
-                if v.alarm() {
-                    alarms += 1;
-                    first = Some(first.map_or(v.window_end, |f: i64| f.min(v.window_end)));
-                }
+        let steps = (0..side.steps.len() as u16).filter(|s| concerns(side, failure.step.as_ref(), *s));
+        for v in
+            steps.flat_map(|s| device.map(|d| side.of(s, d)).unwrap_or_default()).filter(|v| in_horizon(v.window_end))
+        {
+            judged = true;
+            if v.alarm() {
+                alarms += 1;
+                first = Some(first.map_or(v.window_end, |f: i64| f.min(v.window_end)));
             }
         }
         let mut of_it: Vec<i64> = Vec::new();
