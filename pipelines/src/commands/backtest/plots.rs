@@ -82,6 +82,16 @@ pub(super) fn bar_name(ms: i64) -> String {
     }
 }
 
+/// About four round numbers, at least so far apart.
+fn round_ticks(low: f64, high: f64, least: f64) -> Vec<f64> {
+    let wanted = (high - low) / 4.0;
+    let power = libm::floor(libm::log10(wanted));
+    let unit: f64 = format!("1e{power}").parse().unwrap_or(1.0);
+    let step = [1.0, 2.0, 5.0, 10.0].into_iter().map(|n| n * unit).find(|s| *s >= wanted).unwrap_or(wanted).max(least);
+    let first = (low / step).ceil();
+    (0..20).map(|i| (first + f64::from(i)) * step).take_while(|t| *t <= high).collect()
+}
+
 fn drawing<F>(what: &str, height: u32, draw: F) -> Result<String, BacktestError>
 where
     F: FnOnce(&DrawingArea<SVGBackend<'_>, Shift>) -> Result<(), String>,
@@ -108,18 +118,16 @@ impl Bars {
     fn draw(&self, what: &str, unit: &str, whole: bool) -> Result<String, BacktestError> {
         let highest = self.of.values().map(|(w, c)| w + c).fold(0.0, f64::max);
         let top = if highest > 0.0 { highest * 1.08 } else { 1.0 };
+        let (x, y_ticks) = (ticks(self.from, self.to), round_ticks(0.0, top, if whole { 1.0 } else { 0.0 }));
         drawing(what, 240, |area| {
             let mut chart = ChartBuilder::on(area)
                 .margin(6)
                 .margin_right(24)
                 .x_label_area_size(26)
                 .y_label_area_size(64)
-                .build_cartesian_2d((self.from..self.to).with_key_points(ticks(self.from, self.to)), 0.0..top)
+                .build_cartesian_2d((self.from..self.to).with_key_points(x), (0.0..top).with_key_points(y_ticks))
                 .map_err(|e| e.to_string())?;
-            let y = |v: &f64| match whole && v.fract() != 0.0 {
-                true => String::new(),
-                false => format!("{}{unit}", show(*v)),
-            };
+            let y = |v: &f64| format!("{}{unit}", show(*v));
             chart
                 .configure_mesh()
                 .disable_x_mesh()
@@ -129,7 +137,6 @@ impl Bars {
                 .label_style(("sans-serif", 13, &INK))
                 .x_label_formatter(&|t| tick(*t, self.from, self.to))
                 .y_label_formatter(&y)
-                .y_labels(5)
                 .draw()
                 .map_err(|e| e.to_string())?;
             let gap = self.length / 10;
@@ -215,66 +222,60 @@ pub(super) fn score(
     labels: Option<&Labels>,
 ) -> Result<Option<String>, BacktestError> {
     let Some((from, to)) = side.span() else { return Ok(None) };
-    let all: Vec<&Judged> =
-        side.verdicts.iter().filter(|v| v.device == device && v.step == step && v.score.is_finite()).collect();
+    let all: Vec<&Judged> = side.of(step, device).iter().filter(|v| v.score.is_finite()).collect();
     let Some(lowest) = all.iter().map(|v| v.score).min_by(f64::total_cmp) else { return Ok(None) };
     let highest = all.iter().map(|v| v.score).fold(lowest, f64::max);
-    // Faults score far above what is normal: by powers of ten both can be seen.
-    let by_tens = lowest > 0.0 && highest / lowest > 50.0;
+    // Faults score far above what is normal: by powers of ten, of which there are two or more, both can be seen.
+    let by_tens = lowest > 0.0 && highest / lowest >= 100.0;
     let height = |score: f64| if by_tens { libm::log10(score) } else { score };
     let (low, high) = (height(lowest), height(highest));
     let margin = ((high - low) * 0.06).max(1e-9);
     let (low, high) = (low - margin, high + margin);
     let name = &side.devices[device as usize];
     let svg = drawing(&format!("the score of {name}"), 190, |area| {
-        let y_ticks: Vec<f64> = (-300..300).map(f64::from).filter(|t| low <= *t && *t <= high).collect();
-        let mut builder = ChartBuilder::on(area);
-        builder.margin(6).margin_right(24).x_label_area_size(26).y_label_area_size(64);
-        let x = (from..to).with_key_points(ticks(from, to));
+        let y_ticks = match by_tens {
+            true => (-320..320).map(f64::from).filter(|t| low <= *t && *t <= high).collect(),
+            false => round_ticks(low, high, 0.0),
+        };
         let y_text = |v: &f64| match by_tens {
-            true => show(format!("1e{}", v.round()).parse().unwrap_or(f64::NAN)),
+            true => show(format!("1e{v}").parse().unwrap_or(f64::NAN)),
             false => show(*v),
         };
-        let x_text = |t: &i64| tick(*t, from, to);
-        macro_rules! on {
-            ($y:expr) => {{
-                let mut chart = builder.build_cartesian_2d(x, $y).map_err(|e| e.to_string())?;
-                chart
-                    .configure_mesh()
-                    .disable_x_mesh()
-                    .bold_line_style(GRID)
-                    .light_line_style(TRANSPARENT)
-                    .axis_style(INK)
-                    .label_style(("sans-serif", 13, &INK))
-                    .x_label_formatter(&x_text)
-                    .y_label_formatter(&y_text)
-                    .y_labels(4)
-                    .draw()
-                    .map_err(|e| e.to_string())?;
-                for (begin, end) in stretches(labels, name, &side.steps[step as usize].name) {
-                    let (begin, end) = (begin.max(from), end.min(to));
-                    if begin < end {
-                        let marked = Rectangle::new([(begin, low), (end, high)], LABEL.mix(0.25).filled());
-                        chart.draw_series([marked]).map_err(|e| e.to_string())?;
-                    } else if begin == end {
-                        let line = PathElement::new([(begin, low), (begin, high)], LABEL.stroke_width(2));
-                        chart.draw_series([line]).map_err(|e| e.to_string())?;
-                    }
-                }
-                let line = thinned(&all).into_iter().map(|v| (v.window_end, height(v.score)));
-                chart.draw_series(LineSeries::new(line, LINE.stroke_width(1))).map_err(|e| e.to_string())?;
-                let alarms: Vec<&Judged> = all.iter().copied().filter(|v| v.alarm()).collect();
-                let dots = thinned(&alarms).into_iter().map(|v| {
-                    let colour = if v.severity == Severity::Critical { CRITICAL } else { WARNING };
-                    Circle::new((v.window_end, height(v.score)), 2, colour.filled())
-                });
-                chart.draw_series(dots).map_err(|e| e.to_string())?;
-            }};
+        let mut chart = ChartBuilder::on(area)
+            .margin(6)
+            .margin_right(24)
+            .x_label_area_size(26)
+            .y_label_area_size(64)
+            .build_cartesian_2d((from..to).with_key_points(ticks(from, to)), (low..high).with_key_points(y_ticks))
+            .map_err(|e| e.to_string())?;
+        chart
+            .configure_mesh()
+            .disable_x_mesh()
+            .bold_line_style(GRID)
+            .light_line_style(TRANSPARENT)
+            .axis_style(INK)
+            .label_style(("sans-serif", 13, &INK))
+            .x_label_formatter(&|t| tick(*t, from, to))
+            .y_label_formatter(&y_text)
+            .draw()
+            .map_err(|e| e.to_string())?;
+        for (begin, end) in stretches(labels, name, &side.steps[step as usize].name) {
+            if begin == end && (from..=to).contains(&begin) {
+                let line = PathElement::new([(begin, low), (begin, high)], LABEL.stroke_width(2));
+                chart.draw_series([line]).map_err(|e| e.to_string())?;
+            } else if begin.max(from) < end.min(to) {
+                let corners = [(begin.max(from), low), (end.min(to), high)];
+                chart.draw_series([Rectangle::new(corners, LABEL.mix(0.25).filled())]).map_err(|e| e.to_string())?;
+            }
         }
-        match by_tens && y_ticks.len() > 1 {
-            true => on!((low..high).with_key_points(y_ticks)),
-            false => on!(low..high),
-        }
+        let line = thinned(&all).into_iter().map(|v| (v.window_end, height(v.score)));
+        chart.draw_series(LineSeries::new(line, LINE.stroke_width(1))).map_err(|e| e.to_string())?;
+        let alarms: Vec<&Judged> = all.iter().copied().filter(|v| v.alarm()).collect();
+        let dots = thinned(&alarms).into_iter().map(|v| {
+            let colour = if v.severity == Severity::Critical { CRITICAL } else { WARNING };
+            Circle::new((v.window_end, height(v.score)), 2, colour.filled())
+        });
+        chart.draw_series(dots).map_err(|e| e.to_string())?;
         Ok(())
     })?;
     Ok(Some(svg))
