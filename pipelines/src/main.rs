@@ -4,8 +4,8 @@ use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
 use avouch::commands::{
-    bench, bundle, check, dead, demo, deploy, evaluate, explain, graph, new, produce, query, run, simulate, state,
-    test, train, verify,
+    backtest, bench, bundle, check, dead, demo, deploy, evaluate, explain, graph, new, produce, query, run, simulate,
+    state, test, train, verify,
 };
 use clap::{Parser, Subcommand, ValueEnum};
 use tracing_subscriber::EnvFilter;
@@ -41,6 +41,7 @@ enum Command {
     Check(check::CheckArgs),
     New(new::NewArgs),
     Train(train::TrainArgs),
+    Backtest(backtest::BacktestArgs),
     Run(run::RunArgs),
     Dead(dead::DeadArgs),
     Deploy(deploy::DeployArgs),
@@ -74,6 +75,7 @@ fn main() -> ExitCode {
         Command::Check(args) => check::run(args),
         Command::New(args) => new::run(args),
         Command::Train(args) => train::run(args),
+        Command::Backtest(args) => backtest::run(args),
         Command::Run(args) => run::run(args),
         Command::Dead(args) => dead::run(args),
         Command::Deploy(args) => deploy::run(args),

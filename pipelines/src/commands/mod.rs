@@ -1,5 +1,6 @@
 //! What the program does, a file for each subcommand.
 
+pub mod backtest;
 pub mod bench;
 pub mod bundle;
 pub mod check;
