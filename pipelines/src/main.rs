@@ -4,8 +4,7 @@ use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
 use avouch::commands::{
-    backtest, bench, bundle, check, dead, demo, deploy, evaluate, explain, graph, new, produce, query, run, simulate,
-    state, test, train, verify,
+    backtest, bench, bundle, check, dead, demo, deploy, evaluate, explain, graph, new, produce, query, run, schema, simulate, state, test, train, verify,
 };
 use clap::{Parser, Subcommand, ValueEnum};
 use tracing_subscriber::EnvFilter;
@@ -40,6 +39,7 @@ enum Command {
     Demo(demo::DemoArgs),
     Check(check::CheckArgs),
     New(new::NewArgs),
+    Schema(schema::SchemaArgs),
     Train(train::TrainArgs),
     Backtest(backtest::BacktestArgs),
     Run(run::RunArgs),
@@ -74,6 +74,7 @@ fn main() -> ExitCode {
         Command::Demo(args) => demo::run(args),
         Command::Check(args) => check::run(args),
         Command::New(args) => new::run(args),
+        Command::Schema(args) => schema::run(args),
         Command::Train(args) => train::run(args),
         Command::Backtest(args) => backtest::run(args),
         Command::Run(args) => run::run(args),

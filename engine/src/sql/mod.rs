@@ -7,6 +7,7 @@ mod describe;
 mod functions;
 mod join;
 mod memory;
+mod reads;
 mod reduce;
 mod rows;
 mod signal;

@@ -50,7 +50,7 @@ pub struct Surroundings<'a> {
 /// A query without aggregation: the filters and projections of its plan, innermost first.
 #[derive(Debug, Clone)]
 pub struct RowPipeline {
-    stages: Vec<Stage>,
+    pub(super) stages: Vec<Stage>,
     schema: SchemaRef,
     /// For each output column the input column it is a plain copy of.
     lineage: Vec<Option<usize>>,

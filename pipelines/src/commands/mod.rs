@@ -15,6 +15,8 @@ pub mod new;
 pub mod produce;
 pub mod query;
 pub mod run;
+mod sarif;
+pub mod schema;
 pub mod simulate;
 pub mod state;
 pub mod test;

@@ -16,6 +16,7 @@ use super::diagnostics::Diagnostics;
 use super::fields::{closest, list};
 use super::pipeline::{ModelStep, Pipeline};
 use super::span::{Span, Spanned};
+use super::warnings;
 use crate::verdict_table::{TABLE, condition_schema};
 
 /// Loaded models by the name of their model step.
@@ -122,11 +123,14 @@ pub fn plan(pipeline: &Pipeline, models: &Models) -> Result<LanePlan, Diagnostic
 pub fn check(pipeline: &Pipeline) -> Diagnostics {
     let mut diags = pipeline.warnings.clone();
     let tables = load_references(pipeline, &mut diags);
-    let features = plan_features(pipeline, &tables, &mut diags);
-    let planned = features.is_some();
+    let plan = plan_features(pipeline, &tables, &mut diags);
+    let planned = plan.is_some();
     plan_conditions(pipeline, &mut diags);
-    if let Some(plan) = &features {
+    if let Some(plan) = &plan {
         assertions::check(pipeline, plan, &mut diags);
+    }
+    if let Some(plan) = plan.filter(|_| !diags.has_errors()) {
+        warnings::of_plan(pipeline, &plan, &mut diags);
     }
     let mut models = Models::new();
     for step in &pipeline.model_steps {

@@ -1,16 +1,54 @@
 //! `[[tests]]`: recorded readings, and what the pipeline must give of them.
 
-use super::super::fields::{Choices, Fields, Keys, Need, Reading, closest, value_span};
+use super::super::fields::{Choices, Fields, Key, Keys, Kind, Need, Reading, Rule, value_span};
 use super::super::pipeline::TrainDevice;
 use super::super::span::Spanned;
 use super::super::testing::{DeadClass, Expectation, Golden, PipelineTest, TestInput};
 use super::super::tree::NodeValue;
 
-const TEST: Keys = Keys {
-    known: &["name", "input", "delimiter", "device", "arrival", "order", "lanes", "silence", "expect", "assert"],
-    planned: &[],
-};
-const EXPECT: Keys = Keys { known: &["verdicts", "late", "dead_letters"], planned: &[] };
+pub(super) const TEST: Keys = Keys::new(
+    "test",
+    "Recorded readings, and what the pipeline must give of them (`avouch test`).",
+    &[
+        Key::must("name", Kind::Literal, "What it shows; unique in the file."),
+        Key::must("input", Kind::Names(true), "A file or pattern, or several: CSV, NDJSON or Parquet by their endings."),
+        Key::may("delimiter", Kind::Character, "Between the fields of CSV files.").or("\",\""),
+        Key::may("device", Kind::Literal, "The column that names the device, or `path`.").or("the source's key"),
+        Key::may("arrival", Kind::Literal, "The column with the time of arrival.").or("the event time"),
+        Key::may("order", Kind::Choice(&ORDER), "Rows as they stand, or sorted by time.").or("\"file\""),
+        Key::may("lanes", Kind::Int(1, 1024), "Over how many lanes devices are spread.").or("1"),
+        Key::may("silence", Kind::LiteralDuration(1), "How long no row comes at the end.").or("none"),
+        Key::may("expect", Kind::Table(&EXPECT), "What must come of it."),
+        Key::may("assert", Kind::Names(true), "SQL that must give one row with one true boolean."),
+    ],
+)
+.rules(&[Rule::OneOf(&["expect", "assert"])]);
+const EXPECT: Keys = Keys::new(
+    "test_expect",
+    "What must come of a test's input.",
+    &[
+        Key::may("verdicts", Kind::Literal, "A file of all verdicts; `avouch test --update` writes it."),
+        Key::may("late", Kind::Int(0, i64::MAX), "How many rows are late."),
+        Key::may("dead_letters", Kind::Table(&DEAD), "How many rows die, by reason; one that is not named has none."),
+    ],
+)
+.rules(&[Rule::NotEmpty]);
+/// As [`DeadClass`] names them; a test holds the two together.
+const DEAD: Keys = Keys::new(
+    "test_dead_letters",
+    "Dead letters by reason.",
+    &[
+        Key::may("bad", COUNT, "`undecodable`, `schema`, `no_device` and `too_large` together."),
+        Key::may("undecodable", COUNT, "What is no record of the format."),
+        Key::may("schema", COUNT, "What has a field of another type, or lacks one."),
+        Key::may("no_device", COUNT, "What names no device."),
+        Key::may("late", COUNT, "What came after its windows were closed."),
+        Key::may("future", COUNT, "What is dated further ahead than `max_future`."),
+        Key::may("sql", COUNT, "What a step's SQL failed on."),
+        Key::may("too_large", COUNT, "What is larger than a record may be."),
+    ],
+);
+const COUNT: Kind = Kind::Int(0, i64::MAX);
 const ORDER: Choices = Choices { what: "row order", known: &["file", "time"], planned: &[] };
 const EXAMPLE: &str = "[[tests]]";
 
@@ -117,23 +155,13 @@ fn read_expect(cx: &mut Reading<'_>, f: &Fields<'_>) -> Option<Expectation> {
 }
 
 fn read_dead(cx: &mut Reading<'_>, e: &Fields<'_>) -> Option<Spanned<Vec<(DeadClass, Spanned<i64>)>>> {
-    const DEAD: &str = "dead_letters = { bad = 1, future = 1 }";
+    const EXAMPLE: &str = "dead_letters = { bad = 1, future = 1 }";
     let entry = e.get("dead_letters")?;
-    let table = Fields::open_any(cx, &entry.node, "tests.expect.dead_letters", entry.key_span, DEAD)?;
+    let table = e.table(cx, Need::May, "dead_letters", &DEAD, EXAMPLE)?;
     let mut out: Vec<(DeadClass, Spanned<i64>)> = Vec::new();
     let mut whole = true;
-    for item in table.entries() {
-        let Some(class) = DeadClass::from_name(&item.key) else {
-            let names: Vec<&str> = DeadClass::names().collect();
-            let help = match closest(&item.key, names.iter().copied()) {
-                Some(near) => format!("did you mean `{near}`?"),
-                None => format!("dead letters are counted as {}", super::list(&names)),
-            };
-            let message = format!("no dead letter is called `{}`", item.key.escape_debug());
-            cx.diags.error("unknown-key", item.key_span, message, help);
-            whole = false;
-            continue;
-        };
+    for class in DeadClass::names().filter_map(DeadClass::from_name) {
+        let Some(item) = table.get(class.name()) else { continue };
         let twice = out.iter().find(|(c, _)| {
             matches!((*c, class), (DeadClass::Bad, DeadClass::Reason(r)) | (DeadClass::Reason(r), DeadClass::Bad)
                 if DeadClass::Bad.counts(r))
@@ -147,11 +175,21 @@ fn read_dead(cx: &mut Reading<'_>, e: &Fields<'_>) -> Option<Spanned<Vec<(DeadCl
             );
             whole = false;
         }
-        match table.int(cx, Need::May, &item.key, (0, i64::MAX), DEAD) {
+        match table.int(cx, Need::May, &item.key, (0, i64::MAX), EXAMPLE) {
             Some(n) => out.push((class, n)),
             None => whole = false,
         }
     }
     let span = value_span(entry);
     whole.then_some(Spanned::new(out, span))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_declared_reasons_are_those_there_are() {
+        assert_eq!(DEAD.names(), DeadClass::names().collect::<Vec<_>>());
+    }
 }
