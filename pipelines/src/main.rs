@@ -4,7 +4,8 @@ use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
 use avouch::commands::{
-    backtest, bench, bundle, check, dead, demo, deploy, evaluate, explain, graph, new, produce, query, run, schema, simulate, state, test, train, verify,
+    backtest, bench, bundle, check, dead, demo, deploy, evaluate, explain, graph, new, produce, query, run, schema,
+    simulate, state, test, train, verify,
 };
 use clap::{Parser, Subcommand, ValueEnum};
 use tracing_subscriber::EnvFilter;

@@ -1,6 +1,6 @@
 //! `avouch test`: runs the `[[tests]]` of pipeline files. No network, no keys; the clock only says how long a test took.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -73,7 +73,7 @@ pub fn outcomes(args: &TestArgs) -> Result<Vec<FileOutcome>, std::io::Error> {
     }))
 }
 
-async fn of_file(path: &PathBuf, args: &TestArgs) -> FileOutcome {
+async fn of_file(path: &Path, args: &TestArgs) -> FileOutcome {
     let mut outcome = FileOutcome { file: path.display().to_string(), ..FileOutcome::default() };
     let pipeline = match Pipeline::load_offline(path) {
         Ok(pipeline) => pipeline,

@@ -188,7 +188,8 @@ time    = {{ column = {}, max_disorder = \"{}\" }}
         toml_text(&guess.key),
         duration(guess.cadence_ms),
         match (guess.by_device, guess.disorder_ms) {
-            (true, _) => "written device after device, and in order within each".to_owned(),
+            (true, 0) => "written device after device, and in order within each".to_owned(),
+            (true, ms) => format!("written device after device, and within each up to {} out of order", duration(ms)),
             (false, 0) => "in order".to_owned(),
             (false, ms) => format!("up to {} out of order", duration(ms)),
         },
@@ -275,7 +276,7 @@ split     = {{ by = \"time\", hold_back = 0.2, seed = 7 }}
 [[tests]]
 name   = \"the sample gives features\"
 input  = \"fixtures/sample.jsonl\"
-expect = {{ late = {}, dead_letters = {{ {} }} }}
+expect = {{ late = {}, dead_letters = {{{}}} }}
 assert = [
     \"SELECT count(*) = {} FROM readings\",
     \"SELECT count(*) = {} FROM features\",
@@ -287,7 +288,10 @@ assert = [
         toml_text(&format!("{topic}.dead")),
         training(sample),
         counted.late,
-        counted.dead.iter().map(|(name, n)| format!("{name} = {n}")).collect::<Vec<_>>().join(", "),
+        match counted.dead.iter().map(|(name, n)| format!("{name} = {n}")).collect::<Vec<_>>().join(", ") {
+            none if none.is_empty() => none,
+            some => format!(" {some} "),
+        },
         counted.readings,
         counted.features,
     );

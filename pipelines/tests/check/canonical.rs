@@ -288,4 +288,14 @@ fn the_documented_example_is_right() {
     assert!(page.contains(&avouch::lang::hex(&c.hash)), "{}", avouch::lang::hex(&c.hash));
     // The line for editors is a comment.
     assert_eq!(canonical(&format!("#:schema x.json\n{VALID}")), canonical(VALID));
+#[test]
+fn what_a_pipeline_is_tested_with_is_not_in_its_hash() {
+    let hash = |text: &str| Canonical::of(&file(text)).unwrap().hash;
+    let test = "\n[[tests]]\nname = \"a\"\ninput = \"x.jsonl\"\nassert = \"SELECT true\"\n";
+    let with = format!("{VALID}{test}");
+    assert_eq!(hash(&with), hash(VALID));
+    assert_eq!(hash(&with.replace("SELECT true", "SELECT false")), hash(VALID));
+    assert_ne!(hash(&format!("{VALID}\n[test]\nname = \"a\"\n")), hash(VALID), "only that very table");
+    let pipeline = Pipeline::read(file(&with), &Fixed).unwrap();
+    assert_eq!((pipeline.tests.len(), pipeline.config_hash()), (1, hash(VALID)));
 }

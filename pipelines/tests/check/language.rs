@@ -125,11 +125,15 @@ fn every_key_of_the_schema_is_asked_for_by_a_reader_and_the_other_way_round() {
 }
 
 fn collect_keys(value: &Value, out: &mut BTreeSet<String>) {
-    if let Value::Object(t) = value {
-        for (k, v) in t {
-            out.insert(k.clone());
-            collect_keys(v, out);
+    match value {
+        Value::Object(t) => {
+            for (k, v) in t {
+                out.insert(k.clone());
+                collect_keys(v, out);
+            }
         }
+        Value::Array(items) => items.iter().for_each(|v| collect_keys(v, out)),
+        _ => {}
     }
 }
 

@@ -112,7 +112,11 @@ pub(super) const FILE: Keys = Keys::new(
         Key::may("anchor", Kind::Table(&anchor::ANCHOR), "Where and when the verdict log is anchored.").or("none"),
         Key::may("train", Kind::Named(&[&train::TRAIN]), "How models are made."),
         Key::may("http", Kind::Table(&outputs::HTTP), "Where a running pipeline can be seen."),
-        Key::may("tests", Kind::Tables(&tests::TEST), "How it is tested (`avouch test`): `[[tests]]`, one after another."),
+        Key::may(
+            "tests",
+            Kind::Tables(&tests::TEST),
+            "How it is tested (`avouch test`): `[[tests]]`, one after another.",
+        ),
     ],
 );
 

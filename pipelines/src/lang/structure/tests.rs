@@ -11,7 +11,11 @@ pub(super) const TEST: Keys = Keys::new(
     "Recorded readings, and what the pipeline must give of them (`avouch test`).",
     &[
         Key::must("name", Kind::Literal, "What it shows; unique in the file."),
-        Key::must("input", Kind::Names(true), "A file or pattern, or several: CSV, NDJSON or Parquet by their endings."),
+        Key::must(
+            "input",
+            Kind::Names(true),
+            "A file or pattern, or several: CSV, NDJSON or Parquet by their endings.",
+        ),
         Key::may("delimiter", Kind::Character, "Between the fields of CSV files.").or("\",\""),
         Key::may("device", Kind::Literal, "The column that names the device, or `path`.").or("the source's key"),
         Key::may("arrival", Kind::Literal, "The column with the time of arrival.").or("the event time"),
