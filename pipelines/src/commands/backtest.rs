@@ -11,6 +11,7 @@
 //! models give the same bytes.
 
 mod alarms;
+mod axis;
 mod differences;
 mod figures;
 mod html;

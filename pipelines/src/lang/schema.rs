@@ -58,7 +58,8 @@ pub fn declared() -> Vec<String> {
 pub fn asked(file: &Arc<SourceFile>, env: &dyn Environment) -> Result<Vec<String>, Diagnostics> {
     let root = tree::parse(file)?;
     let dir = file.dir();
-    let mut cx = Reading { env, dir: &dir, diags: Diagnostics::new(file.clone()), asked: Default::default() };
+    let mut cx =
+        Reading { env, dir: &dir, offline: false, diags: Diagnostics::new(file.clone()), asked: Default::default() };
     structure::read(&mut cx, &root);
     Ok(cx.asked.borrow().iter().map(|(table, key)| format!("{table}.{key}")).collect())
 }

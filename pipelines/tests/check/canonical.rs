@@ -288,6 +288,8 @@ fn the_documented_example_is_right() {
     assert!(page.contains(&avouch::lang::hex(&c.hash)), "{}", avouch::lang::hex(&c.hash));
     // The line for editors is a comment.
     assert_eq!(canonical(&format!("#:schema x.json\n{VALID}")), canonical(VALID));
+}
+
 #[test]
 fn what_a_pipeline_is_tested_with_is_not_in_its_hash() {
     let hash = |text: &str| Canonical::of(&file(text)).unwrap().hash;

@@ -8,6 +8,7 @@ use plotters::coord::Shift;
 use plotters::prelude::*;
 
 use super::BacktestError;
+use super::axis::Marked;
 use super::figures::show;
 use super::judged::{Judged, Side};
 use super::labels::{Known, Labels};
@@ -125,7 +126,7 @@ impl Bars {
                 .margin_right(24)
                 .x_label_area_size(26)
                 .y_label_area_size(64)
-                .build_cartesian_2d((self.from..self.to).with_key_points(x), (0.0..top).with_key_points(y_ticks))
+                .build_cartesian_2d((self.from..self.to).with_key_points(x), Marked::new(0.0..top, y_ticks))
                 .map_err(|e| e.to_string())?;
             let y = |v: &f64| format!("{}{unit}", show(*v));
             chart
@@ -233,7 +234,7 @@ pub(super) fn score(
     let (low, high) = (low - margin, high + margin);
     let name = &side.devices[device as usize];
     let svg = drawing(&format!("the score of {name}"), 190, |area| {
-        let y_ticks = match by_tens {
+        let y_ticks: Vec<f64> = match by_tens {
             true => (-320..320).map(f64::from).filter(|t| low <= *t && *t <= high).collect(),
             false => round_ticks(low, high, 0.0),
         };
@@ -246,7 +247,7 @@ pub(super) fn score(
             .margin_right(24)
             .x_label_area_size(26)
             .y_label_area_size(64)
-            .build_cartesian_2d((from..to).with_key_points(ticks(from, to)), (low..high).with_key_points(y_ticks))
+            .build_cartesian_2d((from..to).with_key_points(ticks(from, to)), Marked::new(low..high, y_ticks))
             .map_err(|e| e.to_string())?;
         chart
             .configure_mesh()
