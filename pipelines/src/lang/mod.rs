@@ -20,6 +20,7 @@
 //! against the directory of the pipeline file.
 
 mod canonical;
+mod changes;
 mod diagnostics;
 mod early;
 mod fields;
@@ -39,6 +40,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 pub use canonical::{Canonical, hex};
+pub use changes::{Change, Takes, canonical_changes, changes};
 pub(crate) use diagnostics::plural;
 pub use diagnostics::{Diagnostic, Diagnostics, Level};
 pub use early::with_early;
