@@ -133,6 +133,6 @@ mod tests {
                 "steps.b reload"
             ]
         );
-        assert_eq!(canonical_changes(old, old), []);
+        assert!(canonical_changes(old, old).is_empty());
     }
 }
