@@ -59,7 +59,7 @@ fn second(change: impl FnOnce(&mut LaneSpec)) -> Arc<LanePlan> {
     })
 }
 
-/// Four devices, each a row every 100 ms, out of order some so late that all their windows are closed, some for one step only.
+/// Four devices, each a row every 100 ms, out of order: some so late that all their windows are closed, some for one step only.
 fn rows() -> Vec<String> {
     let mut state = 7u64;
     (0..1_200i64)
