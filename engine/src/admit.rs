@@ -128,6 +128,13 @@ impl Admission {
         }
     }
 
+    /// After [`Admission::restore`] of what was kept with another `max_disorder`: the watermark stays where it was, so that no
+    /// window that is closed opens again, and goes on when rows reach further by the new rule.
+    pub fn keep_watermark(&mut self, max_disorder_ms: i64) {
+        let moved = self.max_disorder.saturating_sub(max_disorder_ms);
+        self.max_event_time = self.max_event_time.map(|t| t.saturating_add(moved));
+    }
+
     /// Writes the state into a snapshot.
     pub fn snapshot(&self, w: &mut Writer) {
         let origins = !self.origins.is_empty();

@@ -324,6 +324,11 @@ impl DeviceTable {
         }
     }
 
+    /// After [`DeviceTable::restore`] of what was kept under another time to live: devices are looked through at the next row.
+    pub fn time_to_live_changed(&mut self) {
+        self.next_sweep = if self.ttl.is_some() { i64::MIN } else { i64::MAX };
+    }
+
     /// Reads what [`DeviceTable::snapshot`] wrote, into a table of the same time to live.
     pub fn restore(secret: Secret, ttl_ms: Option<i64>, r: &mut Reader<'_>) -> Result<Self, CodecError> {
         let mut table = Self::new(secret, ttl_ms);

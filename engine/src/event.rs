@@ -1,10 +1,11 @@
 //! What happens to a lane besides rows: recorded in order, so that verdicts stay a function of what was recorded.
 //!
-//! Ticks and reference switches are *inputs*: whoever replays a lane gives them back at the same place, which is after
+//! Ticks, reference switches and changes of the pipeline are *inputs*: whoever replays a lane gives them back at the same place, which is after
 //! the record at `after_offset`, in the order in which they stand. Evictions are *consequences*, which a replay makes
 //! again by itself; they are recorded because a device's memory was lost there.
 
 use crate::codec::{CodecError, Reader, Writer};
+use crate::migrate::DroppedState;
 use crate::verdict::Hash32;
 
 /// The offset that stands before the first record.
@@ -45,6 +46,17 @@ pub enum LaneEvent {
         /// The `seq` its next verdict will have.
         next_seq: u64,
     },
+    /// From here on another pipeline is computed (an input): see [`crate::migrate`].
+    Pipeline {
+        /// Offset of the last record the lane had taken.
+        after_offset: i64,
+        /// `configHash` before.
+        from: Hash32,
+        /// `configHash` from here on.
+        to: Hash32,
+        /// The steps whose state was dropped, by name.
+        dropped: Vec<DroppedState>,
+    },
 }
 
 impl LaneEvent {
@@ -57,11 +69,13 @@ impl LaneEvent {
     pub fn after_offset(&self) -> i64 {
         match self {
             LaneEvent::Tick(t) => t.after_offset,
-            LaneEvent::Reference { after_offset, .. } | LaneEvent::Evicted { after_offset, .. } => *after_offset,
+            LaneEvent::Reference { after_offset, .. }
+            | LaneEvent::Evicted { after_offset, .. }
+            | LaneEvent::Pipeline { after_offset, .. } => *after_offset,
         }
     }
 
-    /// The canonical bytes (see [`crate::codec`]): a code (1 tick, 2 reference, 3 evicted), then the fields in the order
+    /// The canonical bytes (see [`crate::codec`]): a code (1 tick, 2 reference, 3 evicted, 4 pipeline), then the fields in the order
     /// of the declaration.
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut w = Writer::new();
@@ -84,6 +98,14 @@ impl LaneEvent {
                 w.raw(device_id);
                 w.u64(*next_seq);
             }
+            LaneEvent::Pipeline { after_offset, from, to, dropped } => {
+                w.u8(4);
+                w.i64(*after_offset);
+                w.raw(from);
+                w.raw(to);
+                w.u32(dropped.len() as u32);
+                dropped.iter().for_each(|d| d.write(&mut w));
+            }
         }
         w.bytes
     }
@@ -100,6 +122,12 @@ impl LaneEvent {
                 device_id: r.array()?,
                 next_seq: r.u64()?,
             },
+            4 => {
+                let (after_offset, from, to) = (r.i64()?, r.array()?, r.array()?);
+                let n = r.count(21)?;
+                let dropped = (0..n).map(|_| DroppedState::read(&mut r)).collect::<Result<_, _>>()?;
+                LaneEvent::Pipeline { after_offset, from, to, dropped }
+            }
             other => return Err(r.invalid(format!("unknown event code {other}"))),
         };
         r.finish()?;
@@ -111,6 +139,7 @@ impl LaneEvent {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::migrate::{DropReason, Held};
 
     #[test]
     fn bytes_and_back() {
@@ -118,6 +147,15 @@ mod tests {
             LaneEvent::Tick(Tick { after_offset: BEFORE_ALL, watermark_ms: -5 }),
             LaneEvent::Reference { after_offset: 7, name: "devices".into(), version: [9; 32] },
             LaneEvent::Evicted { after_offset: 7, watermark_ms: 1 << 40, device_id: [3; 32], next_seq: 12 },
+            LaneEvent::Pipeline { after_offset: 9, from: [1; 32], to: [2; 32], dropped: Vec::new() },
+            LaneEvent::Pipeline {
+                after_offset: 9,
+                from: [1; 32],
+                to: [2; 32],
+                dropped: DropReason::ALL
+                    .map(|why| DroppedState { step: "features".into(), why, held: Held { devices: 3, rows: 40 } })
+                    .to_vec(),
+            },
         ] {
             let bytes = event.to_bytes();
             assert_eq!(LaneEvent::from_bytes(&bytes).unwrap(), event);

@@ -44,7 +44,8 @@ pub enum LaneError {
     /// The snapshot was made by a pipeline with another definition.
     #[error(
         "the checkpoint was written by another version of this pipeline (configHash {found} there, {expected} here); \
-         restore the pipeline file, or give the changed pipeline a new name, which begins a new log"
+         restore the pipeline file, let the lane go on under this one with `avouch run --accept-change`, or give the \
+         changed pipeline a new name, which begins a new log"
     )]
     OtherPipeline {
         /// Hex of the snapshot's configHash.
@@ -70,6 +71,18 @@ pub enum LaneError {
         at: i64,
         /// What is wrong.
         why: &'static str,
+    },
+    /// What was recorded says that another pipeline is computed from here on. Until here the lane is right: make a checkpoint.
+    #[error(
+        "after offset {after_offset} this lane went on under another version of the pipeline, configHash {to}, and what \
+         stands behind that was judged by it; go on with that pipeline file (its canonical form is kept beside the lanes as \
+         pipelines/{to}.json)"
+    )]
+    NextPipeline {
+        /// The offset of the last record of this pipeline.
+        after_offset: i64,
+        /// Hex of the configHash.
+        to: String,
     },
     /// A reference table is missing or is not the one that is needed.
     #[error("reference \"{name}\": {why}")]
@@ -276,6 +289,11 @@ impl Lane {
 
     fn have_schemas(&self, records: &[RawRecord<'_>]) -> Result<(), LaneError> {
         self.ingest.schema_needed(records).map_or(Ok(()), |(at, id)| Err(LaneError::NeedSchema { id, at }))
+    }
+
+    /// `configHash` of the pipeline that the lane computes.
+    pub fn config_hash(&self) -> &Hash32 {
+        &self.plan.config_hash
     }
 
     /// Offset of the last record taken, [`BEFORE_ALL`] if none: where a tick made now stands.
@@ -534,7 +552,7 @@ impl Lane {
     }
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 

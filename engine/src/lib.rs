@@ -22,6 +22,7 @@ pub mod idle;
 pub mod ingest;
 pub mod lane;
 pub mod log;
+pub mod migrate;
 pub mod model;
 pub mod plan;
 pub mod reference;

@@ -7,6 +7,7 @@ use arrow::datatypes::{DataType, SchemaRef};
 use thiserror::Error;
 
 use crate::ingest::{Decoding, arrow_schema};
+use crate::migrate::Definition;
 use crate::model::Scorer;
 use crate::reference::{Reference, ReferenceSpec};
 use crate::spec::{DecideSpec, FieldType, LaneSpec, SourceSpec, SqlStepSpec, WindowSpec};
@@ -40,6 +41,8 @@ pub struct RowStep {
     pub query: RowPipeline,
     /// The references its rows are joined with, here or before, as indices into [`LanePlan::references`], ascending.
     pub references: Vec<usize>,
+    /// What it is made of.
+    pub definition: Definition,
 }
 
 /// A SQL step with a window.
@@ -57,6 +60,8 @@ pub struct WindowStep {
     pub query: WindowedQuery,
     /// The references its rows were joined with on the way, as indices into [`LanePlan::references`], ascending.
     pub references: Vec<usize>,
+    /// What it is made of.
+    pub definition: Definition,
 }
 
 /// A model step.
@@ -106,6 +111,8 @@ pub struct LanePlan {
     pub windows: Vec<WindowStep>,
     /// Model steps.
     pub scores: Vec<ScoreStep>,
+    /// What the source's readings are made of.
+    pub definition: Definition,
 }
 
 impl LanePlan {
@@ -129,6 +136,7 @@ impl LanePlan {
             rows: Vec::new(),
             windows: Vec::new(),
             scores: Vec::new(),
+            definition: Definition::of_source(source),
         };
         // Steps come in any order: plan those whose input is planned until nothing moves.
         let mut waiting: Vec<&SqlStepSpec> = spec.sql.iter().collect();
@@ -295,7 +303,8 @@ impl LanePlan {
             }
             references.sort_unstable();
             references.dedup();
-            self.rows.push(RowStep { name: step.name.clone(), input, query, references });
+            let definition = self.definition(step, input, &references);
+            self.rows.push(RowStep { name: step.name.clone(), input, query, references, definition });
             return Ok(());
         };
         let (size, every) = (window.size_ms(), window.every_ms());
@@ -327,8 +336,18 @@ impl LanePlan {
         let time = find(self.time, "time column", &self.source.time).unwrap_or(usize::MAX);
         let query = WindowedQuery::plan(&step.sql, &step.from, schema, key, time).map_err(fail)?;
         let references = self.joined(input).to_vec();
-        self.windows.push(WindowStep { name: step.name.clone(), input, window, early_ms: None, query, references });
+        let definition = self.definition(step, input, &references);
+        let name = step.name.clone();
+        self.windows.push(WindowStep { name, input, window, early_ms: None, query, references, definition });
         Ok(())
+    }
+
+    fn definition(&self, step: &SqlStepSpec, input: Input, references: &[usize]) -> Definition {
+        let upstream = match input {
+            Input::Source => &self.definition,
+            Input::Step(i) => &self.rows[i].definition,
+        };
+        Definition::of_step(step, upstream, references.iter().map(|&r| self.references[r].spec()))
     }
 }
 

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use crate::decode::RawRecord;
 use crate::event::LaneEvent;
-use crate::lane::{Lane, LaneError, Output};
+use crate::lane::{Lane, LaneError, Output, hex};
 use crate::reference::Reference;
 use crate::verdict::Hash32;
 
@@ -26,6 +26,19 @@ impl Replay {
     /// lane makes those again.
     pub fn new(events: impl IntoIterator<Item = LaneEvent>) -> Self {
         Self { inputs: events.into_iter().filter(LaneEvent::is_input).collect() }
+    }
+
+    /// The change of the pipeline that comes next of all, if it stands at `at`: from what, to what.
+    pub fn next_change(&self, at: i64) -> Option<(&Hash32, &Hash32)> {
+        match self.inputs.front() {
+            Some(LaneEvent::Pipeline { after_offset, from, to, .. }) if *after_offset == at => Some((from, to)),
+            _ => None,
+        }
+    }
+
+    /// That change was made, by [`Lane::migrate`].
+    pub fn changed(&mut self) {
+        self.inputs.pop_front_if(|e| matches!(e, LaneEvent::Pipeline { .. }));
     }
 
     /// Whether all were given. Before that the lane must be given no other tick and no other version of a reference.
@@ -60,8 +73,8 @@ impl Replay {
     /// a version of a reference by name and version.
     ///
     /// # Errors
-    /// [`LaneError::EventOutOfPlace`] when the lane is past the place of the next one, or does not take it there; those of
-    /// `table` and of [`Lane::take_reference`].
+    /// [`LaneError::EventOutOfPlace`] when the lane is past the place of the next one, or does not take it there;
+    /// [`LaneError::NextPipeline`] where the next one is for another pipeline to take; those of `table` and of [`Lane::take_reference`].
     pub fn give(
         &mut self,
         lane: &mut Lane,
@@ -78,6 +91,9 @@ impl Replay {
                 LaneEvent::Tick(tick) => lane.tick(*tick, out)?,
                 LaneEvent::Reference { name, version, .. } if given == at => {
                     lane.take_reference(table(name, version)?, out)?;
+                }
+                LaneEvent::Pipeline { to, .. } if given == at => {
+                    return Err(LaneError::NextPipeline { after_offset: at, to: hex(to) });
                 }
                 _ => {
                     let why = "the lane has taken records beyond it";

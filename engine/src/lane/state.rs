@@ -2,13 +2,17 @@
 
 use std::sync::Arc;
 
-use super::{Counters, Lane, LaneError, Switch, hex};
+use super::{Counters, Lane, LaneError, Output, Switch, hex};
 use crate::codec::{CodecError, Reader, Section, Writer};
 use crate::device::DeviceTable;
+use crate::event::LaneEvent;
+use crate::migrate::{Definition, DroppedState, StepState};
 use crate::plan::LanePlan;
 use crate::verdict::{Hash32, Secret};
 
-const SNAPSHOT_VERSION: u16 = 4;
+const SNAPSHOT_VERSION: u16 = 5;
+/// In place of a time to live, where there is none.
+const NO_TTL: i64 = -1;
 
 /// A lane's whole state, which it can be restored from. Dereferences to its bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -66,74 +70,207 @@ impl Lane {
         w.i64(self.last_offset);
         self.counters.snapshot(&mut w);
         self.admission.snapshot(&mut w);
+        w.i64(self.plan.source.max_disorder_ms);
+        w.i64(self.plan.source.device_ttl_ms.unwrap_or(NO_TTL));
         w.section("devices", self.devices.live());
         self.devices.snapshot(&mut w);
         w.section("references", self.switches.len());
+        w.u32(self.plan.references.len() as u32);
+        self.plan.references.iter().for_each(|r| w.str(&r.spec().name));
         w.u32(self.switches.len() as u32);
         for s in &self.switches {
             w.i64(s.after_offset);
             w.u32(s.reference);
             w.raw(&s.version);
         }
-        for (step, memory) in self.memories.iter().enumerate().filter_map(|(n, m)| Some((n, m.as_ref()?))) {
-            w.section(format!("memory of step {step}"), 0);
-            memory.snapshot(&self.devices, &mut w);
+        w.u32(self.memories.iter().flatten().count() as u32);
+        for (step, memory) in self.plan.rows.iter().zip(&self.memories) {
+            let Some(memory) = memory else { continue };
+            w.section(format!("memory of step {}", step.name), 0);
+            StepState::write(&step.name, &step.definition, &mut w, |w| memory.snapshot(&self.devices, w));
         }
         w.section("windows", self.windows.len());
         w.u32(self.windows.len() as u32);
         for (step, o) in self.plan.windows.iter().zip(&self.windows) {
             w.section(format!("window {}", step.name), 0);
-            o.snapshot(&mut w);
+            StepState::write(&step.name, &step.definition, &mut w, |w| o.snapshot(w));
         }
         self.last_snapshot.set(w.bytes.len());
         Snapshot { bytes: w.bytes, sections: w.sections }
     }
 
+    /// The `configHash` of the pipeline that made a snapshot.
+    ///
+    /// # Errors
+    /// When it is none of this version.
+    pub fn config_of(snapshot: &[u8]) -> Result<Hash32, LaneError> {
+        let mut r = Reader::new("lane state", snapshot);
+        Ok(head(&mut r)?)
+    }
+
     /// A lane in the state of a snapshot of the same pipeline. Before it goes on, it takes
     /// its references again ([`Lane::begin_references`]).
     pub fn restore(plan: Arc<LanePlan>, partition: i32, secret: Secret, snapshot: &[u8]) -> Result<Self, LaneError> {
-        let mut r = Reader::new("lane state", snapshot);
-        let version = r.u16()?;
-        if version != SNAPSHOT_VERSION {
-            return Err(r.invalid(format!("version {version}; this program reads version {SNAPSHOT_VERSION}")).into());
-        }
-        let found: Hash32 = r.array()?;
+        let found = Self::config_of(snapshot)?;
         if found != plan.config_hash {
             return Err(LaneError::OtherPipeline { found: hex(&found), expected: hex(&plan.config_hash) });
         }
+        let (lane, dropped) = Self::read(plan, partition, secret, snapshot, true)?;
+        match dropped.first() {
+            None => Ok(lane),
+            Some(d) => {
+                let why = format!("the step \"{}\" is another one, although the pipeline is the same", d.step);
+                Err(CodecError::Invalid { what: "lane state", why, at: 0 }.into())
+            }
+        }
+    }
+
+    /// A lane that goes on from a snapshot of another pipeline: see [`crate::migrate`]. The change is an input like a tick: it
+    /// is pushed to `out.events` and must be recorded before the lane takes anything. Then the lane takes its references
+    /// ([`Lane::begin_references`]).
+    ///
+    /// # Errors
+    /// As [`Lane::restore`].
+    pub fn migrate(
+        plan: Arc<LanePlan>,
+        partition: i32,
+        secret: Secret,
+        snapshot: &[u8],
+        out: &mut Output,
+    ) -> Result<Self, LaneError> {
+        let (from, to) = (Self::config_of(snapshot)?, plan.config_hash);
+        let (lane, dropped) = Self::read(plan, partition, secret, snapshot, false)?;
+        out.events.push(LaneEvent::Pipeline { after_offset: lane.last_offset, from, to, dropped });
+        Ok(lane)
+    }
+
+    /// `same`: the pipeline is the same, so that its definitions need not be compared.
+    fn read(
+        plan: Arc<LanePlan>,
+        partition: i32,
+        secret: Secret,
+        snapshot: &[u8],
+        same: bool,
+    ) -> Result<(Self, Vec<DroppedState>), LaneError> {
+        let mut r = Reader::new("lane state", snapshot);
+        head(&mut r)?;
         let mut lane = Self::new(plan, partition, secret.clone());
         lane.next_index = r.u64()?;
         lane.last_offset = r.i64()?;
         lane.counters = Counters::restore(&mut r)?;
         lane.admission.restore(&mut r)?;
+        let (disorder, ttl) = (r.i64()?, r.i64()?);
+        if disorder != lane.plan.source.max_disorder_ms {
+            lane.admission.keep_watermark(disorder);
+        }
         lane.devices = DeviceTable::restore(secret, lane.plan.source.device_ttl_ms, &mut r)?;
+        if ttl != lane.plan.source.device_ttl_ms.unwrap_or(NO_TTL) {
+            lane.devices.time_to_live_changed();
+        }
+        lane.read_switches(&mut r)?;
+        let mut dropped = lane.read_memories(&mut r, same)?;
+        dropped.extend(lane.read_windows(&mut r, same)?);
+        r.finish()?;
+        dropped.sort_by(|a, b| a.step.cmp(&b.step));
+        Ok((lane, dropped))
+    }
+
+    fn read_switches(&mut self, r: &mut Reader<'_>) -> Result<(), LaneError> {
+        // Their numbers in the pipeline that wrote them, to those in this one.
+        let n = r.count(4)?;
+        let mut numbers = Vec::with_capacity(n);
+        for _ in 0..n {
+            let name = r.str()?;
+            numbers.push(self.plan.references.iter().position(|t| t.spec().name == name));
+        }
+        let mut last = i64::MIN;
         for _ in 0..r.count(44)? {
-            let s = Switch { after_offset: r.i64()?, reference: r.u32()?, version: r.array()? };
-            if s.reference as usize >= lane.plan.references.len() {
-                return Err(r.invalid(format!("there is no reference number {}", s.reference)).into());
-            }
-            if lane.switches.last().is_some_and(|before| before.after_offset > s.after_offset) {
+            let (after_offset, number, version) = (r.i64()?, r.u32()?, r.array()?);
+            let Some(&reference) = numbers.get(number as usize) else {
+                return Err(r.invalid(format!("there is no reference number {number}")).into());
+            };
+            if last > after_offset {
                 return Err(r.invalid("changes of references out of order").into());
             }
-            lane.switches.push(s);
+            last = after_offset;
+            if let Some(reference) = reference {
+                self.switches.push(Switch { after_offset, reference: reference as u32, version });
+            }
         }
-        for memory in lane.memories.iter_mut().flatten() {
-            memory.restore(&lane.devices, &mut r)?;
+        Ok(())
+    }
+
+    fn read_memories(&mut self, r: &mut Reader<'_>, same: bool) -> Result<Vec<DroppedState>, LaneError> {
+        let mut dropped = Vec::new();
+        let mut taken = vec![false; self.memories.len()];
+        for _ in 0..r.count(StepState::LEAST)? {
+            let state = StepState::read(r)?;
+            let at = self.plan.rows.iter().position(|s| s.name == state.name);
+            let now = at.map(|i| if same { &state.definition } else { &self.plan.rows[i].definition });
+            if let Some(d) = state.dropped(now.or_else(|| self.definition_of(state.name))) {
+                dropped.push(d);
+                continue;
+            }
+            let known = at.and_then(|i| Some((self.memories[i].as_mut()?, &mut taken[i])));
+            let Some((memory, taken)) = known.filter(|(_, taken)| !**taken) else {
+                return Err(r.invalid(format!("row functions of a step \"{}\"", state.name)).into());
+            };
+            *taken = true;
+            let mut inner = Reader::new("lane state", state.bytes);
+            memory.restore(&self.devices, &mut inner)?;
+            inner.finish()?;
         }
-        let windows = r.u32()? as usize;
-        if windows != lane.windows.len() {
-            return Err(r
-                .invalid(format!("{windows} windowed steps, this pipeline has {}", lane.windows.len()))
-                .into());
+        if same && self.memories.iter().zip(&taken).any(|(m, taken)| m.is_some() && !taken) {
+            return Err(r.invalid("row functions of a step are missing").into());
         }
-        for o in &mut lane.windows {
-            o.restore(&lane.devices, &mut r)?;
+        Ok(dropped)
+    }
+
+    fn read_windows(&mut self, r: &mut Reader<'_>, same: bool) -> Result<Vec<DroppedState>, LaneError> {
+        let mut dropped = Vec::new();
+        let mut taken = vec![false; self.windows.len()];
+        let watermark = self.admission.watermark();
+        for _ in 0..r.count(StepState::LEAST)? {
+            let state = StepState::read(r)?;
+            let at = self.plan.windows.iter().position(|s| s.name == state.name);
+            let now = at.map(|i| if same { &state.definition } else { &self.plan.windows[i].definition });
+            if let Some(d) = state.dropped(now.or_else(|| self.definition_of(state.name))) {
+                dropped.push(d);
+                continue;
+            }
+            let Some(i) = at.filter(|i| !taken[*i]) else {
+                return Err(r.invalid(format!("windows of a step \"{}\"", state.name)).into());
+            };
+            taken[i] = true;
+            let mut inner = Reader::new("lane state", state.bytes);
+            let operator = &mut self.windows[i];
+            operator.restore(&self.devices, &mut inner)?;
+            inner.finish()?;
             // Otherwise its windows would wait for rows of a time that the lane has not reached.
-            if o.watermark() > lane.admission.watermark().unwrap_or(i64::MIN) {
+            if operator.watermark() > watermark.unwrap_or(i64::MIN) {
                 return Err(r.invalid("a windowed step is ahead of the lane's watermark").into());
             }
         }
-        r.finish()?;
-        Ok(lane)
+        if same && taken.contains(&false) {
+            return Err(r.invalid("the windows of a step are missing").into());
+        }
+        if let Some(watermark) = watermark {
+            self.windows.iter_mut().zip(taken).filter(|(_, taken)| !taken).for_each(|(o, _)| o.begin_at(watermark));
+        }
+        Ok(dropped)
     }
+
+    /// Of any SQL step of this name: one that has a window now and had none has changed, and is not gone.
+    fn definition_of(&self, name: &str) -> Option<&Definition> {
+        let rows = self.plan.rows.iter().find(|s| s.name == name).map(|s| &s.definition);
+        rows.or_else(|| self.plan.windows.iter().find(|s| s.name == name).map(|s| &s.definition))
+    }
+}
+
+fn head(r: &mut Reader<'_>) -> Result<Hash32, CodecError> {
+    let version = r.u16()?;
+    if version != SNAPSHOT_VERSION {
+        return Err(r.invalid(format!("version {version}; this program reads version {SNAPSHOT_VERSION}")));
+    }
+    r.array()
 }

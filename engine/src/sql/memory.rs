@@ -31,6 +31,7 @@ use datafusion::physical_expr_common::physical_expr::fmt_sql;
 
 use crate::codec::{CodecError, Reader, Writer};
 use crate::device::DeviceTable;
+use crate::migrate::Held;
 
 /// The functions' names.
 pub(super) const NAMES: [&str; 3] = ["delta", "ewma", "lag"];
@@ -368,8 +369,9 @@ impl Memory {
         }
     }
 
-    /// Writes what is remembered into a snapshot, by device number.
-    pub fn snapshot(&self, devices: &DeviceTable, w: &mut Writer) {
+    /// Writes what is remembered into a snapshot, by device number, and returns of how many devices at least.
+    pub fn snapshot(&self, devices: &DeviceTable, w: &mut Writer) -> Held {
+        let mut held = Held::default();
         w.u32(self.sites.len() as u32);
         for site in &self.sites {
             let count = w.bytes.len();
@@ -399,7 +401,9 @@ impl Memory {
                 }
             }
             w.bytes[count..count + 4].copy_from_slice(&n.to_le_bytes());
+            held.devices = held.devices.max(u64::from(n));
         }
+        held
     }
 
     /// Reads what [`Memory::snapshot`] wrote, into a memory of the same calls.

@@ -5,14 +5,16 @@ use super::operator::WindowOperator;
 use super::panes::NONE;
 use crate::codec::{CodecError, Reader, Writer};
 use crate::device::DeviceTable;
+use crate::migrate::Held;
 use crate::sha256::Running;
 
 /// Devices in a section of a snapshot; their slots are some 64 KiB then.
 const BLOCK: u32 = 256;
 
 impl WindowOperator {
-    /// Writes the state. Two operators of the same definition that took the same rows write the same bytes.
-    pub fn snapshot(&self, w: &mut Writer) {
+    /// Writes the state, and returns of how many devices and rows. Two operators of the same definition that took the same
+    /// rows write the same bytes.
+    pub fn snapshot(&self, w: &mut Writer) -> Held {
         // Of sessions it is a bound that depends on when it was looked at.
         w.i64(if self.sessions.is_some() { i64::MAX } else { self.next_end });
         w.i64(self.watermark);
@@ -20,6 +22,7 @@ impl WindowOperator {
         w.u32(self.panes.gathers as u32);
         let devices = self.panes.devices();
         w.u32(devices.len() as u32);
+        let mut held = Held { devices: devices.len() as u64, rows: 0 };
         // By blocks of device numbers: what one device adds does not move the bytes of the blocks after it.
         for block in devices.chunk_by(|a, b| a / BLOCK == b / BLOCK) {
             w.part("devices", block.len());
@@ -34,6 +37,7 @@ impl WindowOperator {
                 w.u32(slots.len() as u32);
                 for i in slots {
                     let s = &self.panes.slots[i];
+                    held.rows += s.rows;
                     w.i64(s.pane);
                     w.u64(s.rows);
                     w.i64(s.first_offset);
@@ -52,6 +56,14 @@ impl WindowOperator {
                 }
             }
         }
+        held
+    }
+
+    /// For an operator that begins in a lane which has come to `watermark`: windows that end by then are over, and none of
+    /// them is ever made.
+    pub fn begin_at(&mut self, watermark: i64) {
+        self.watermark = watermark;
+        self.early.stand_at(watermark);
     }
 
     /// Reads what [`WindowOperator::snapshot`] wrote, into an operator of the same definition. `devices` are

@@ -438,8 +438,9 @@ async fn judge(
     let total = fleet.total_rows();
     let metrics = Metrics::new().map_err(|e| DemoError::Thread(format!("metrics: {e}")))?;
     let (stop, stopped) = watch::channel(false);
-    let options = RunOptions { share: Share::All, until_end: false, create_topics: false };
-    let running = runtime::run_watched(pipeline, plan, options, metrics.clone(), stopped);
+    let options = RunOptions { share: Share::All, until_end: false, create_topics: false, accept_change: false };
+    let reloads = runtime::Reloads::none();
+    let running = runtime::run_watched(pipeline, plan, options, metrics.clone(), reloads, stopped);
     tokio::pin!(running);
 
     let sent = Arc::new(Sent::default());

@@ -9,14 +9,15 @@ use avouch_engine::dead_letter::DeadReason;
 use avouch_engine::verdict::Severity;
 use clap::Args;
 use serde_json::{Value, json};
-use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{mpsc, watch};
 
 use super::fail;
 use crate::lang::{self, Pipeline};
-use crate::runtime::{self, RunOptions, Share, Summary};
+use crate::runtime::{self, Reloads, RunOptions, Share, Summary};
 
-/// Run a pipeline: read, judge, log, deliver and anchor. SIGTERM or Ctrl-C stops it after a last checkpoint.
+/// Run a pipeline: read, judge, log, deliver and anchor. SIGTERM or Ctrl-C stops it after a last checkpoint; SIGHUP reloads
+/// the pipeline file.
 #[derive(Debug, Clone, Args)]
 pub struct RunArgs {
     /// The pipeline file
@@ -37,6 +38,16 @@ pub struct RunArgs {
     #[arg(long)]
     pub create_topics: bool,
 
+    /// Reload the pipeline file also when it changes, not only on SIGHUP. A file that is wrong is said, and the pipeline goes on
+    /// as it was
+    #[arg(long)]
+    pub reload_on_change: bool,
+
+    /// The pipeline file has changed since its lanes were run last: carry them over. The state of steps that changed is
+    /// dropped, and the log goes on under the new configHash
+    #[arg(long)]
+    pub accept_change: bool,
+
     /// Print a JSON summary at the end instead of text
     #[arg(long)]
     pub json: bool,
@@ -44,6 +55,15 @@ pub struct RunArgs {
 
 /// Runs the pipeline. Exit code 0 after a clean stop, 1 if it could not start or had to give up.
 pub fn run(args: &RunArgs) -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(r) => r,
+        Err(e) => return fail(args.json, format!("cannot start the async runtime: {e}")),
+    };
+    // Before anything takes long: until then a SIGHUP would end the process.
+    let hangup = {
+        let _inside = runtime.enter();
+        signal(SignalKind::hangup())
+    };
     let (pipeline, plan) = match load(&args.file) {
         Ok(loaded) => loaded,
         Err(diags) => {
@@ -51,13 +71,15 @@ pub fn run(args: &RunArgs) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
-        Ok(r) => r,
-        Err(e) => return fail(args.json, format!("cannot start the async runtime: {e}")),
-    };
     let outcome = runtime.block_on(async {
         let (stop, stopped) = watch::channel(false);
         tokio::spawn(stop_on_signal(stop));
+        let file = args.file.clone();
+        let (ask, reloads) = Reloads::new(Arc::new(move || reload(&file)));
+        if args.reload_on_change {
+            tokio::spawn(runtime::ask_on_change(args.file.clone(), ask.clone()));
+        }
+        tokio::spawn(reload_on_signal(hangup, ask));
         runtime::run(
             &pipeline,
             plan,
@@ -65,7 +87,9 @@ pub fn run(args: &RunArgs) -> ExitCode {
                 share: if args.until_end || args.all_partitions { Share::All } else { Share::Group },
                 until_end: args.until_end,
                 create_topics: args.create_topics,
+                accept_change: args.accept_change,
             },
+            reloads,
             stopped,
         )
         .await
@@ -90,6 +114,28 @@ pub(crate) fn load(file: &Path) -> Result<(Pipeline, Arc<avouch_engine::plan::La
     eprint!("{}", pipeline.warnings.render_text(super::check::colour()));
     eprint!("{}", warnings.render_text(super::check::colour()));
     Ok((pipeline, Arc::new(plan)))
+}
+
+/// What a reload reads: the same as a start, and all that `avouch check` finds beside it.
+fn reload(file: &Path) -> Result<(Pipeline, Arc<avouch_engine::plan::LanePlan>), String> {
+    let said = |diags: lang::Diagnostics| format!("\n{}", diags.render_text(false));
+    let pipeline = Pipeline::load(file).map_err(said)?;
+    let found = lang::check(&pipeline);
+    if found.has_errors() {
+        return Err(said(found));
+    }
+    load(file).map_err(said)
+}
+
+async fn reload_on_signal(hangup: std::io::Result<Signal>, ask: mpsc::UnboundedSender<&'static str>) {
+    let mut hangup = match hangup {
+        Ok(hangup) => hangup,
+        Err(e) => {
+            tracing::error!(error = %e, "SIGHUP cannot be caught: it ends this process instead of reloading its file");
+            return;
+        }
+    };
+    while hangup.recv().await.is_some() && ask.send("SIGHUP").is_ok() {}
 }
 
 async fn stop_on_signal(stop: watch::Sender<bool>) {

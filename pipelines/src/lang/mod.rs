@@ -21,6 +21,7 @@
 
 mod assertions;
 mod canonical;
+mod changes;
 mod diagnostics;
 mod early;
 mod fields;
@@ -45,6 +46,7 @@ use std::sync::Arc;
 
 pub use assertions::{TestTable, assertion_plan, assertion_session, test_tables, uses_verdicts};
 pub use canonical::{Canonical, hex};
+pub use changes::{Change, Takes, canonical_changes, changes};
 pub(crate) use diagnostics::plural;
 pub use diagnostics::{Diagnostic, Diagnostics, Level};
 pub use early::with_early;

@@ -48,6 +48,12 @@ impl Artifacts {
         Self { state: state.to_path_buf(), objects }
     }
 
+    /// In a directory alone.
+    #[cfg(test)]
+    pub fn local(state: &Path) -> Self {
+        Self { state: state.to_path_buf(), objects: None }
+    }
+
     /// The state directory.
     pub fn state(&self) -> &Path {
         &self.state

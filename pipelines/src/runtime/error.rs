@@ -60,6 +60,19 @@ pub enum RuntimeError {
         /// What.
         why: String,
     },
+    /// The lanes were run under another version of the pipeline, and nobody has said that they are to go on under this one.
+    #[error(
+        "the lanes of this pipeline were last run under another version of its file (configHash {found}, this one is \
+         {expected}). If this file is to be used from here on, start with --accept-change: the lanes go on at their checkpoints, \
+         the state of steps that changed is dropped and said, and the log goes on. Else bring the other file back, or give \
+         this one a new pipeline.name, which begins a new log"
+    )]
+    Changed {
+        /// Hex of the latest configHash.
+        found: String,
+        /// Hex of this one.
+        expected: String,
+    },
     /// An invariant does not hold: going on would be wrong.
     #[error("lane {lane}: {source}")]
     Violation {

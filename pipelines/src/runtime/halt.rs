@@ -1,6 +1,6 @@
-//! How a lane is told to end.
+//! How a lane is told to end, or to stand still for a while.
 
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 /// How a lane ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -13,7 +13,13 @@ pub enum Ending {
 
 /// Shared between a lane's thread and whoever may end it. Once told, there is no way back; abandoning overrides.
 #[derive(Debug, Default)]
-pub struct Halt(AtomicU8);
+pub struct Halt {
+    told: AtomicU8,
+    /// The number of the hold that is asked for, 0 if none.
+    hold: AtomicU64,
+    /// The number of the last hold at which the lane stood still.
+    still: AtomicU64,
+}
 
 impl Halt {
     /// Tells the lane to end.
@@ -22,12 +28,38 @@ impl Halt {
             Ending::Checkpoint => 1,
             Ending::Abandon => 2,
         };
-        self.0.fetch_max(value, Ordering::Release);
+        self.told.fetch_max(value, Ordering::Release);
+    }
+
+    /// Asks the lane to make everything durable and then stand still, until it is told to end or let go on. `number` is
+    /// above 0 and another one each time.
+    pub fn hold(&self, number: u64) {
+        self.hold.store(number, Ordering::Release);
+    }
+
+    /// Lets it go on.
+    pub fn go_on(&self) {
+        self.hold.store(0, Ordering::Release);
+    }
+
+    /// The number of the hold that is asked for.
+    pub fn held(&self) -> Option<u64> {
+        Some(self.hold.load(Ordering::Acquire)).filter(|n| *n > 0)
+    }
+
+    /// The lane stands still for this hold, and everything it has taken is durable.
+    pub fn stand_still(&self, number: u64) {
+        self.still.store(number, Ordering::Release);
+    }
+
+    /// Whether it does.
+    pub fn is_still(&self, number: u64) -> bool {
+        self.still.load(Ordering::Acquire) == number
     }
 
     /// What it was told.
     pub fn told(&self) -> Option<Ending> {
-        match self.0.load(Ordering::Acquire) {
+        match self.told.load(Ordering::Acquire) {
             0 => None,
             1 => Some(Ending::Checkpoint),
             _ => Some(Ending::Abandon),
@@ -38,6 +70,20 @@ impl Halt {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn standing_still_is_for_one_hold() {
+        let halt = Halt::default();
+        assert_eq!(halt.held(), None);
+        halt.hold(1);
+        assert_eq!(halt.held(), Some(1));
+        assert!(!halt.is_still(1));
+        halt.stand_still(1);
+        assert!(halt.is_still(1));
+        halt.go_on();
+        halt.hold(2);
+        assert!(!halt.is_still(2));
+    }
 
     #[test]
     fn abandoning_overrides_and_nothing_takes_it_back() {

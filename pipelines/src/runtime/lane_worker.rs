@@ -21,6 +21,7 @@ use tokio::sync::watch;
 
 use super::artifacts::Artifacts;
 use super::error::RuntimeError;
+use super::generations;
 use super::halt::{Ending, Halt};
 use super::lane_input::{InputBatch, LaneInput};
 use super::metrics::LaneMetrics;
@@ -31,6 +32,8 @@ use super::sinks::EarlyOutputs;
 /// How long a poll gathers messages: the latency added at low rates.
 const GATHER: Duration = Duration::from_millis(20);
 
+/// How often a lane that stands still looks whether it is to go on.
+const STANDING: Duration = Duration::from_millis(2);
 /// How long a lane waits for the broker's word on where its partition ends.
 const BROKER_WAIT: Duration = Duration::from_secs(1);
 /// When a lane stops by itself, with everything read before it judged and in a checkpoint.
@@ -79,6 +82,10 @@ pub struct LaneWorker {
     pub checkpointed: UnboundedSender<(i32, i64)>,
     /// When the checkpoint under way was begun; none at the start.
     pub begun: Option<Instant>,
+    /// The number of the pipeline's version ([`generations`]).
+    pub generation: u64,
+    /// Whether the lane was carried over to this pipeline when it was opened, which no checkpoint covers yet.
+    pub migrated: bool,
 }
 
 /// What a lane that ended has left.
@@ -115,8 +122,12 @@ impl LaneWorker {
         } else {
             self.begin_replay(&mut output)?;
         }
-        // Coverage of the first anchor starts at the first one.
-        self.checkpoint(false)?;
+        // Coverage of the first anchor starts at the first one. And a lane that was carried over to another pipeline begins
+        // at a checkpoint of it.
+        if self.migrated {
+            self.checkpoints.progressed();
+        }
+        self.checkpoint(self.migrated)?;
         self.readiness.ready(&part);
         loop {
             let batch = self.input.poll(GATHER)?;
@@ -158,6 +169,7 @@ impl LaneWorker {
                 self.checkpoints.progressed();
                 self.show();
             }
+            self.stand_still()?;
             let told = self.halt.told();
             if told == Some(Ending::Abandon) {
                 self.hurry();
@@ -189,6 +201,26 @@ impl LaneWorker {
                 return Ok(self.end(false));
             }
         }
+    }
+
+    /// While the lane is held, makes everything durable that it has taken, and then waits. It is let go on also while a
+    /// checkpoint is being made that does not get done.
+    fn stand_still(&mut self) -> Result<(), RuntimeError> {
+        while let Some(number) = self.halt.held().filter(|_| self.halt.told().is_none()) {
+            match self.checkpoints.action(clock_ms(self.began), true) {
+                Action::ReadOn => self.halt.stand_still(number),
+                Action::Begin => self.begin_checkpoint(Instant::now())?,
+                Action::Settle => {
+                    let polled = self.store.poll_commit();
+                    if let Some(committed) = self.stored(polled)? {
+                        self.durable(&committed)?;
+                    }
+                    self.show_remote();
+                }
+            }
+            std::thread::sleep(STANDING);
+        }
+        Ok(())
     }
 
     /// Takes records, however many rows they hold, and waits for the schemas they need; whether all were taken, which is
@@ -267,8 +299,13 @@ impl LaneWorker {
         }
         let artifacts = &self.artifacts;
         let given = self.replay.give(&mut self.lane, |name, version| artifacts.reference(name, version), output);
-        given.map_err(|source| self.failed(source))?;
         self.keep(output)?;
+        if let Err(LaneError::NextPipeline { .. }) = &given {
+            // What comes is for another pipeline, which begins at this place.
+            self.checkpoints.progressed();
+            self.checkpoint(true)?;
+        }
+        given.map_err(|source| self.failed(source))?;
         if self.replay.is_empty() {
             tracing::info!(
                 lane = self.input.lane(),
@@ -302,6 +339,10 @@ impl LaneWorker {
             }
             let until = Instant::now() + pause;
             while Instant::now() < until && self.halt.told().is_none() {
+                // All is durable already, and it stands still as it is.
+                if let Some(number) = self.halt.held() {
+                    self.halt.stand_still(number);
+                }
                 std::thread::sleep(Duration::from_millis(50));
             }
             if self.halt.told().is_some() {
@@ -400,7 +441,8 @@ impl LaneWorker {
         // Checked in production, not only in tests: a checkpoint must never make an imbalance durable.
         let begun = self.checkpoints.begin(covers, self.lane.next_index(), &counters, clock_ms(self.began));
         begun.map_err(|v| self.violation(v))?;
-        let counters = named(&counters);
+        let mut counters = named(&counters);
+        counters.extend(generations::counter(self.generation));
         let state = self.lane.snapshot();
         self.metrics.checkpoint_bytes.set(state.len() as i64);
         let begun = self.store.begin_commit(Commit {

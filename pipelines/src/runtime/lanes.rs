@@ -18,7 +18,6 @@ use avouch_engine::control::checkpoint::Checkpointer;
 use avouch_engine::control::lane::{LaneAction, LaneControl, LaneEvent, LaneState};
 use avouch_engine::idle::Idle;
 use avouch_engine::lane::Counters;
-use avouch_engine::replay::Replay;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 
@@ -40,6 +39,10 @@ const TAKEN_BACK: Duration = Duration::from_secs(30);
 /// How often lanes are looked at when nothing happens to them, milliseconds: more often than whoever waits for
 /// [`Lanes::next`] has other things to do (every second), since that begins the waiting anew.
 const LOOK_EVERY: i64 = 250;
+/// How often lanes that are held are looked at, milliseconds.
+const LOOK_AT_HELD: i64 = 5;
+/// How long all lanes may take to stand still, each at a durable checkpoint, before a reload is given up.
+const HELD_FOR: Duration = Duration::from_secs(30);
 /// How long a fenced sink waits: by then a process that has lost its lanes knows it.
 const FENCED_PAUSE: Duration = Duration::from_secs(5);
 /// How often the sinks of a lane may be fenced within [`FENCED_WITHIN`].
@@ -84,8 +87,8 @@ struct Slot {
     cut: bool,
     /// When this lane was found to be written by another process, and how that showed.
     fenced: Option<(Instant, RuntimeError)>,
-    /// Whether it is to be opened again once it is closed, if it is still ours then.
-    reopen: bool,
+    /// Whether it is to be opened again once it is closed, if it is still ours then, and after how long.
+    reopen: Option<Duration>,
 }
 
 impl Slot {
@@ -136,6 +139,13 @@ impl Slot {
     }
 }
 
+/// All lanes are to stand still.
+struct Hold {
+    number: u64,
+    /// When that is given up.
+    until: Instant,
+}
+
 /// What a thread has done for a lane.
 enum Done {
     Taken(Result<Result<Box<OpenLane>, Busy>, RuntimeError>),
@@ -161,6 +171,10 @@ pub struct Lanes {
     fences: BTreeMap<i32, Vec<Instant>>,
     /// Partitions the group wants back, until all of them are closed.
     revoked: Option<Vec<i32>>,
+    /// Lanes are held at a checkpoint so that all of them can go over to another pipeline.
+    hold: Option<Hold>,
+    /// How many holds there were.
+    holds: u64,
     /// What the lanes that ended here left.
     ended: BTreeMap<i32, (Counters, u64)>,
     stopping: bool,
@@ -181,6 +195,8 @@ impl Lanes {
             ours: BTreeSet::new(),
             fences: BTreeMap::new(),
             revoked: None,
+            hold: None,
+            holds: 0,
             ended: BTreeMap::new(),
             stopping: false,
         }
@@ -234,7 +250,7 @@ impl Lanes {
             sinks: Vec::new(),
             cut: false,
             fenced: None,
-            reopen: false,
+            reopen: None,
         };
         self.slots.insert(partition, slot);
         self.drive(partition)
@@ -348,7 +364,8 @@ impl Lanes {
         let now = self.now_ms();
         let wakes_at = self.slots.values().filter_map(|s| s.wakes_at(now)).min();
         // With nothing under way there is nothing else to wait for.
-        let left = wakes_at.map_or(LOOK_EVERY, |at| at.saturating_sub(now).clamp(0, LOOK_EVERY));
+        let most = if self.hold.is_some() { LOOK_AT_HELD } else { LOOK_EVERY };
+        let left = wakes_at.map_or(most, |at| at.saturating_sub(now).clamp(0, most));
         let outcome = tokio::select! {
             Some(done) = self.threads.join_next() => {
                 let (partition, done) = joined(done)?;
@@ -436,7 +453,9 @@ impl Lanes {
         let worker = LaneWorker {
             plan: setup.opener.plan.clone(),
             next_offset: open.next_offset.unwrap_or(0),
-            replay: Replay::new(open.store.recovery().replay.iter().cloned()),
+            replay: open.replay,
+            generation: open.generation,
+            migrated: open.migrated,
             artifacts: setup.opener.artifacts.clone(),
             metrics: setup.opener.metrics.lane(partition),
             lane: open.lane,
@@ -515,6 +534,73 @@ impl Lanes {
         failed.map_or(Ok(()), Err)
     }
 
+    /// Asks all lanes that run to stand still at a durable checkpoint: see [`Lanes::held`].
+    pub fn hold(&mut self) {
+        self.holds += 1;
+        self.hold = Some(Hold { number: self.holds, until: Instant::now() + HELD_FOR });
+        self.ask_to_stand_still();
+    }
+
+    fn ask_to_stand_still(&self) {
+        let Some(hold) = &self.hold else { return };
+        for slot in self.slots.values().filter(|s| s.control.state() == LaneState::Running) {
+            slot.halt.hold(hold.number);
+        }
+    }
+
+    /// Whether all lanes that run stand still now; `None` while that is waited for, or when nothing is. Those that are being
+    /// opened or closed are not waited for: nothing is read in them. Once it has said that they do not, they go on.
+    pub fn held(&mut self) -> Option<Result<(), String>> {
+        let hold = self.hold.as_ref()?;
+        let number = hold.number;
+        self.ask_to_stand_still();
+        let moves = |s: &Slot| s.control.state() == LaneState::Running && !s.halt.is_still(number);
+        let moving: Vec<i32> = self.slots.iter().filter(|(_, s)| moves(s)).map(|(p, _)| *p).collect();
+        if moving.is_empty() {
+            return Some(Ok(()));
+        }
+        if Instant::now() < hold.until {
+            return None;
+        }
+        self.go_on();
+        Some(Err(format!(
+            "after {} s lanes {moving:?} had no durable checkpoint yet: their checkpoint store does not answer, or is too slow",
+            HELD_FOR.as_secs()
+        )))
+    }
+
+    /// Lets lanes that stand still go on as they were.
+    pub fn go_on(&mut self) {
+        self.hold = None;
+        self.slots.values().for_each(|s| s.halt.go_on());
+    }
+
+    /// Goes over to another pipeline: each lane is closed as when the group takes it, and opened again with `setup`. It must
+    /// have the inputs and the metrics of the one before.
+    pub fn change(&mut self, setup: Setup) -> Result<(), RuntimeError> {
+        self.setup = Arc::new(setup);
+        self.hold = None;
+        let partitions: Vec<i32> = self.slots.keys().copied().collect();
+        for partition in partitions {
+            let Some(slot) = self.slots.get_mut(&partition) else { continue };
+            // A lane that is closing already goes where it goes; opened again, it has the new pipeline.
+            if slot.control.may_open() && slot.control.state() != LaneState::Draining {
+                slot.reopen = Some(Duration::ZERO);
+            }
+            let now = self.now_ms();
+            if let Some(slot) = self.slots.get_mut(&partition).filter(|s| s.fenced.is_none()) {
+                slot.on(LaneEvent::Revoked, now, partition)?;
+            }
+            self.drive(partition)?;
+        }
+        self.settle()
+    }
+
+    /// Whether lanes of this process are being opened or closed.
+    pub fn moving(&self) -> bool {
+        self.slots.values().any(|s| !matches!(s.control.state(), LaneState::Running | LaneState::Resting))
+    }
+
     /// Call it every second or so. A lane that another process writes although the group says that it is ours is a mistake of
     /// whoever started both.
     pub fn tick(&mut self) -> Result<(), RuntimeError> {
@@ -547,7 +633,7 @@ impl Lanes {
                     return Err(e);
                 }
                 tracing::warn!(lane = partition, error = %e, "a sink's writer was fenced; opening the lane again");
-                slot.reopen = true;
+                slot.reopen = Some(FENCED_PAUSE);
                 slot.on(LaneEvent::Revoked, now, partition)?;
                 self.drive(partition)
             }
@@ -563,7 +649,7 @@ impl Lanes {
         let now = self.now_ms();
         let over: Vec<i32> = self.slots.iter().filter(|(_, s)| s.over(now)).map(|(p, _)| *p).collect();
         for partition in over {
-            let reopen = self.slots.remove(&partition).is_some_and(|s| s.reopen);
+            let reopen = self.slots.remove(&partition).and_then(|s| s.reopen);
             self.setup.opener.readiness.ready(&part(partition));
             if !self.stopping {
                 // Elsewhere its counters go on; shown here as well they would count twice.
@@ -571,8 +657,8 @@ impl Lanes {
                 self.ended.remove(&partition);
                 self.metrics().forget(partition);
             }
-            if reopen && self.ours.contains(&partition) {
-                self.open(partition, FENCED_PAUSE)?;
+            if let Some(pause) = reopen.filter(|_| self.ours.contains(&partition)) {
+                self.open(partition, pause)?;
             }
             self.count();
         }

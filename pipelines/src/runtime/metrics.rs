@@ -101,6 +101,9 @@ declarations! {
     MOVED: Counter "avouch_repartition_records_total" [] "Records that this process has written to the topic they are repartitioned through, in transactions that were committed.";
     MOVES_ABORTED: Counter "avouch_repartition_transactions_aborted_total" [] "Transactions of the repartitioning that were aborted; what was in them is read again.";
     MOVE_LAG: Gauge "avouch_repartition_lag_records" ["partition"] "Offsets of a source partition that this process repartitions and has not committed yet.";
+    RELOAD_FAILED: Gauge "avouch_reload_failed" [] "1 after a reload that failed, so that the pipeline runs on as it was, until one succeeds; else 0.";
+    RELOADS: Counter "avouch_reloads_total" ["outcome"] "Reloads of the pipeline file since the process started, by outcome: applied or failed.";
+    DROPPED_STATES: Counter "avouch_lane_dropped_states_total" ["lane"] "States of steps that were dropped because the pipeline changed, since the process started.";
     BUILD: Gauge "avouch_build_info" ["version"] "Always 1; its label is the version that runs.";
 }
 
@@ -173,6 +176,12 @@ pub struct Metrics {
     /// [`MOVES_ABORTED`].
     pub moves_aborted: IntCounter,
     move_lag: IntGaugeVec,
+    /// [`RELOAD_FAILED`].
+    pub reload_failed: IntGauge,
+    /// [`RELOADS`].
+    pub reloads: IntCounterVec,
+    /// [`DROPPED_STATES`].
+    pub dropped_states: IntCounterVec,
 }
 
 fn register<C: prometheus::core::Collector + Clone + 'static>(registry: &Registry, c: C) -> prometheus::Result<C> {
@@ -196,6 +205,10 @@ impl Metrics {
         let rebalances = counter(REBALANCES)?;
         for change in ["given", "taken", "lost"] {
             rebalances.with_label_values(&[change]);
+        }
+        let reloads = counter(RELOADS)?;
+        for outcome in ["applied", "failed"] {
+            reloads.with_label_values(&[outcome]);
         }
         int(BUILD)?.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         Ok(Self {
@@ -255,14 +268,24 @@ impl Metrics {
             moved: register(&r, IntCounter::with_opts(opts(MOVED))?)?,
             moves_aborted: register(&r, IntCounter::with_opts(opts(MOVES_ABORTED))?)?,
             move_lag: int(MOVE_LAG)?,
+            reload_failed: register(&r, IntGauge::with_opts(opts(RELOAD_FAILED))?)?,
+            reloads,
+            dropped_states: counter(DROPPED_STATES)?,
             registry: r,
         })
+    }
+
+    /// Shows how a reload ended.
+    pub fn reloaded(&self, applied: bool) {
+        self.reloads.with_label_values(&[if applied { "applied" } else { "failed" }]).inc();
+        self.reload_failed.set(i64::from(!applied));
     }
 
     /// Those of one lane, with every label value present from the start so that rates do not miss the first event.
     pub fn lane(&self, lane: i32) -> LaneMetrics {
         let lane = lane.to_string();
         let l = [lane.as_str()];
+        self.dropped_states.with_label_values(&l);
         LaneMetrics {
             rows_in: self.rows_in.with_label_values(&l),
             rows_used: self.rows_used.with_label_values(&l),

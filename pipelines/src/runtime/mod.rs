@@ -18,6 +18,7 @@ mod anchor_tail;
 mod artifacts;
 mod checkpoint_store;
 mod error;
+mod generations;
 mod halt;
 mod inputs;
 mod lane_input;
@@ -27,6 +28,7 @@ pub mod metrics;
 mod open;
 mod readers;
 mod reference_watch;
+mod reload;
 mod repartition;
 mod schemas;
 mod secret;
@@ -41,6 +43,7 @@ pub use checkpoint_store::CheckpointStore;
 pub use error::RuntimeError;
 pub use inputs::{files_place, mqtt_options};
 pub use schemas::registry as schema_registry;
+pub use reload::{Load, Reloads, ask_on_change};
 pub use sinks::connection as kafka_connection;
 pub use verdict_json::{class_name, verdict_json};
 
@@ -59,6 +62,7 @@ use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
 use crate::lang::{Pipeline, SourceKind};
+use generations::Generations;
 use metrics::Metrics;
 use readers::OwnReaders;
 use reference_watch::ReferenceWatch;
@@ -85,6 +89,8 @@ pub struct RunOptions {
     /// Create the topics of sinks and dead letters that do not exist, with as many partitions as the source, and the one it
     /// is repartitioned through.
     pub create_topics: bool,
+    /// Carry lanes over that were run under another version of the pipeline file.
+    pub accept_change: bool,
 }
 
 /// What the lanes that this process had at the end have done, over all restarts.
@@ -137,10 +143,11 @@ pub async fn run(
     pipeline: &Pipeline,
     plan: Arc<LanePlan>,
     options: RunOptions,
+    reloads: Reloads,
     stop: watch::Receiver<bool>,
 ) -> Result<Summary, RuntimeError> {
     let metrics = Metrics::new().map_err(|e| RuntimeError::Start(format!("metrics: {e}")))?;
-    run_watched(pipeline, plan, options, metrics, stop).await
+    run_watched(pipeline, plan, options, metrics, reloads, stop).await
 }
 
 /// [`run`] with the metrics of whoever watches it from inside the process. They must be new.
@@ -149,6 +156,7 @@ pub async fn run_watched(
     plan: Arc<LanePlan>,
     options: RunOptions,
     metrics: Metrics,
+    reloads: Reloads,
     mut stop: watch::Receiver<bool>,
 ) -> Result<Summary, RuntimeError> {
     let options = RunOptions { until_end: options.until_end || pipeline.source.ends(), ..options };
@@ -157,7 +165,17 @@ pub async fn run_watched(
     let secret = secret::secret(pipeline, &state)?;
     let stores = CheckpointStore::open(pipeline)?;
     let artifacts = Artifacts::new(&pipeline.name.value, &state, &stores);
-    keep_artifacts(pipeline, &plan, &artifacts)?;
+    let generations = Generations::new(pipeline, &state, &stores, &artifacts);
+    let generation = {
+        let (pipeline, plan) = (pipeline.clone(), plan.clone());
+        let (generations, artifacts) = (generations.clone(), artifacts.clone());
+        blocking(move || {
+            // Before its number is taken: whoever reads the list finds what it speaks of.
+            keep_artifacts(&pipeline, &plan, &artifacts)?;
+            generations.begin(&pipeline, options.accept_change)
+        })
+        .await?
+    };
     let (reference_watch, references) = ReferenceWatch::new(pipeline, &plan, &artifacts, &metrics)?;
 
     let readiness = Readiness::default();
@@ -210,9 +228,11 @@ pub async fn run_watched(
         false => Ok(()),
     };
 
-    let membership = session::Membership {
-        pipeline,
+    let mut membership = session::Membership {
+        pipeline: pipeline.clone(),
         plan,
+        generation,
+        generations,
         options,
         metrics,
         readiness,
@@ -223,8 +243,10 @@ pub async fn run_watched(
         readers,
         registry,
         references,
+        watching: reference_watch.map(|w| tokio::spawn(w.run())),
+        partitions,
+        reloads,
     };
-    let reference_watch = reference_watch.map(|w| tokio::spawn(w.run()));
     let mut outcome = repartitioned.map(|()| Summary::default());
     let mut fenced: Vec<Instant> = Vec::new();
     while outcome.is_ok() || !fenced.is_empty() {
@@ -259,7 +281,7 @@ pub async fn run_watched(
     if let Some(http) = beside.http {
         http.abort();
     }
-    if let Some(watch) = reference_watch {
+    if let Some(watch) = membership.watching {
         watch.abort();
     }
     outcome

@@ -1,22 +1,29 @@
 //! Opening a lane: its store, its state, its place in the topic.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use avouch_connectors::http::Readiness;
-use avouch_connectors::store::{LaneStore, RemoteLane, StoreError};
-use avouch_engine::lane::Lane;
+use avouch_connectors::store::{Checkpoint, LaneStore, RemoteLane, StoreError};
+use avouch_engine::event::LaneEvent;
+use avouch_engine::lane::{Lane, LaneError, Output};
 use avouch_engine::plan::LanePlan;
+use avouch_engine::replay::Replay;
 use avouch_engine::verdict::{LogOrigin, Secret};
 
-use super::artifacts::Artifacts;
+use super::artifacts::{Artifacts, hex};
 use super::checkpoint_store::CheckpointStore;
 use super::error::RuntimeError;
+use super::generations;
 use super::inputs::Inputs;
 use super::lane_dir;
 use super::lane_input::LaneInput;
 use super::lane_worker::Until;
 use super::metrics::Metrics;
+
+/// How long a lane that has gone on under a newer version of the pipeline is left alone before it is looked at again.
+const NEWER_PAUSE: Duration = Duration::from_secs(2);
 
 /// A lane that is restored, and its store.
 pub struct OpenLane {
@@ -25,6 +32,13 @@ pub struct OpenLane {
     /// The object store that its checkpoints are copied to, if there is one.
     pub remote: Option<RemoteLane>,
     pub next_offset: Option<i64>,
+    /// What was recorded beyond its checkpoint and is to be taken again.
+    pub replay: Replay,
+    /// The number of the pipeline's version that its checkpoints are made under from here on.
+    pub generation: u64,
+    /// Whether it was carried over from another version of the pipeline; the event of it is in the store, and no checkpoint
+    /// covers it yet.
+    pub migrated: bool,
 }
 
 /// Why a lane's store could not be taken this time.
@@ -39,11 +53,18 @@ pub enum Busy {
         /// What the store says of it.
         found: String,
     },
+    /// It has gone on under a newer version of the pipeline than this process has.
+    Newer {
+        /// Hex of its configHash.
+        config: String,
+    },
 }
 
 /// What opening needs to know.
 pub struct Opener {
     pub plan: Arc<LanePlan>,
+    /// The number of the pipeline's version.
+    pub generation: u64,
     pub state: PathBuf,
     pub stores: CheckpointStore,
     pub artifacts: Artifacts,
@@ -59,8 +80,20 @@ pub struct Opener {
 impl Opener {
     /// Tries to take a lane's lock, then restores the lane. Blocks.
     pub fn take(&self, partition: i32) -> Result<Result<Box<OpenLane>, Busy>, RuntimeError> {
-        match open_lane(&self.plan, &self.stores, &self.state, partition, &self.secret) {
-            Ok(open) => Ok(Ok(Box::new(open))),
+        match self.open_lane(partition) {
+            Ok(Opened::Lane(open)) => Ok(Ok(open)),
+            Ok(Opened::Newer(config)) if self.waits => {
+                // Not again at once: each time it is opened it has a new generation.
+                std::thread::sleep(NEWER_PAUSE);
+                Ok(Err(Busy::Newer { config }))
+            }
+            Ok(Opened::Newer(config)) => {
+                let why = format!(
+                    "it has gone on under a newer version of the pipeline, configHash {config}; start with that file, or \
+                     carry it back to this one with --accept-change"
+                );
+                Err(RuntimeError::Inconsistent { lane: partition, why })
+            }
             Err(RuntimeError::Store(StoreError::Locked { holder, .. })) if self.waits => {
                 Ok(Err(Busy::Locked { holder }))
             }
@@ -79,7 +112,19 @@ impl Opener {
                 self.metrics.lane_waits.inc();
                 *said = holder;
             }
-            Busy::Locked { .. } => {}
+            Busy::Newer { config } if config != *said => {
+                tracing::error!(
+                    lane = partition,
+                    config,
+                    "the lane has gone on under a newer version of the pipeline than this process has, which leaves it alone; \
+                     give this process the same file and reload it (SIGHUP)"
+                );
+                let why = "gone on under a newer version of the pipeline; reload this process with that file";
+                self.readiness.waiting(&part(partition), why);
+                self.metrics.lane_waits.inc();
+                *said = config;
+            }
+            Busy::Locked { .. } | Busy::Newer { .. } => {}
             Busy::Raced { found } => {
                 tracing::info!(lane = partition, found, "another process was faster to open the lane's store");
             }
@@ -93,50 +138,134 @@ impl Opener {
     }
 }
 
+impl Opener {
+    fn open_lane(&self, partition: i32) -> Result<Opened, RuntimeError> {
+        let Self { plan, secret, .. } = self;
+        let origin = LogOrigin::new(&plan.pipeline, partition);
+        let dir = lane_dir(&self.state, partition);
+        let options = self.stores.options(partition, secret)?;
+        let remote = options.remote.clone();
+        let (store, checkpoint) = LaneStore::open(&dir, &origin, options)?;
+        let replay = Replay::new(store.recovery().replay.iter().cloned());
+        let inconsistent = |why| RuntimeError::Inconsistent { lane: partition, why };
+        let Some(c) = checkpoint else {
+            let lane = Lane::new(plan.clone(), partition, secret.clone());
+            let (generation, next_offset) = (self.generation, None);
+            let open = OpenLane { lane, store, remote, next_offset, replay, generation, migrated: false };
+            return self.following(open, partition);
+        };
+        if c.committed.topic != plan.source.topic {
+            return Err(inconsistent(format!(
+                "the state in {} is of topic \"{}\", not \"{}\"; use another checkpoint store",
+                dir.display(),
+                c.committed.topic,
+                plan.source.topic
+            )));
+        }
+        let found = c.committed.config_hash;
+        let known = generations::of(&c.committed);
+        let next_offset = Some(c.committed.next_offset);
+        let open = if found == plan.config_hash {
+            let lane = Lane::restore(plan.clone(), partition, secret.clone(), &c.lane_state);
+            let lane = lane.map_err(|source| RuntimeError::Lane { lane: partition, source })?;
+            // The highest: so a lane never looks older than it is.
+            let generation = known.max(self.generation);
+            OpenLane { lane, store, remote, next_offset, replay, generation, migrated: false }
+        } else if known > self.generation {
+            return Ok(Opened::Newer(hex(&found)));
+        } else if known == self.generation {
+            let source = LaneError::OtherPipeline { found: hex(&found), expected: hex(&plan.config_hash) };
+            return Err(RuntimeError::Lane { lane: partition, source });
+        } else {
+            self.carry_over(partition, &c, store, remote, replay)?
+        };
+        tracing::info!(
+            lane = partition,
+            offset = c.committed.next_offset,
+            log = c.committed.log_size,
+            generation = open.store.generation(),
+            "lane restored"
+        );
+        self.following(open, partition)
+    }
+
+    fn following(&self, open: OpenLane, lane: i32) -> Result<Opened, RuntimeError> {
+        if open.lane.next_index() != open.store.size() {
+            let why = format!("its state has {} verdicts but its log {}", open.lane.next_index(), open.store.size());
+            return Err(RuntimeError::Inconsistent { lane, why });
+        }
+        Ok(Opened::Lane(Box::new(open)))
+    }
+
+    /// Goes on with a lane of another version of the pipeline, from its checkpoint on.
+    fn carry_over(
+        &self,
+        partition: i32,
+        c: &Checkpoint,
+        mut store: LaneStore,
+        remote: Option<RemoteLane>,
+        mut replay: Replay,
+    ) -> Result<OpenLane, RuntimeError> {
+        let in_lane = |source| RuntimeError::Lane { lane: partition, source };
+        let (found, to) = (c.committed.config_hash, self.plan.config_hash);
+        let mut out = Output::default();
+        let lane = Lane::migrate(self.plan.clone(), partition, self.secret.clone(), &c.lane_state, &mut out);
+        let lane = lane.map_err(in_lane)?;
+        let at = lane.last_offset();
+        match replay.next_change(at) {
+            // It was carried over here before, and is again.
+            Some((from, recorded)) if (*from, *recorded) == (found, to) => replay.changed(),
+            Some((_, recorded)) => {
+                return Err(in_lane(LaneError::NextPipeline { after_offset: at, to: hex(recorded) }));
+            }
+            None => {
+                let shown = store.recovery().high_water.is_some_and(|(size, _)| size > c.committed.log_size);
+                if shown || !replay.is_empty() {
+                    let why = format!(
+                        "an earlier checkpoint is in use, and what was shown beyond it was judged by the version of the \
+                         pipeline before; start with that file (configHash {}) until the log has regrown, then change it",
+                        hex(&found)
+                    );
+                    return Err(RuntimeError::Inconsistent { lane: partition, why });
+                }
+            }
+        }
+        for event in &out.events {
+            store.append_event(event)?;
+            if let LaneEvent::Pipeline { after_offset, dropped, .. } = event {
+                tracing::warn!(
+                    lane = partition,
+                    after_offset,
+                    from = hex(&found),
+                    to = hex(&to),
+                    dropped = dropped.len(),
+                    "the lane goes on under another version of the pipeline"
+                );
+                for d in dropped {
+                    tracing::warn!(
+                        lane = partition,
+                        step = d.step,
+                        why = d.why.text(),
+                        devices = d.held.devices,
+                        rows = d.held.rows,
+                        "the state of a step is dropped"
+                    );
+                    self.metrics.dropped_states.with_label_values(&[&partition.to_string()]).inc();
+                }
+            }
+        }
+        let (next_offset, generation) = (Some(c.committed.next_offset), self.generation);
+        Ok(OpenLane { lane, store, remote, next_offset, replay, generation, migrated: true })
+    }
+}
+
+enum Opened {
+    Lane(Box<OpenLane>),
+    /// With the configHash that it has gone on under.
+    Newer(String),
+}
+
 /// The lane's name in `/readyz`.
 pub fn part(partition: i32) -> String {
     format!("lane {partition}")
-}
-
-fn open_lane(
-    plan: &Arc<LanePlan>,
-    stores: &CheckpointStore,
-    state: &Path,
-    partition: i32,
-    secret: &Secret,
-) -> Result<OpenLane, RuntimeError> {
-    let origin = LogOrigin::new(&plan.pipeline, partition);
-    let dir = lane_dir(state, partition);
-    let options = stores.options(partition, secret)?;
-    let remote = options.remote.clone();
-    let (store, checkpoint) = LaneStore::open(&dir, &origin, options)?;
-    let in_lane = |source| RuntimeError::Lane { lane: partition, source };
-    let (lane, next_offset) = match &checkpoint {
-        Some(c) => {
-            if c.committed.topic != plan.source.topic {
-                let why = format!(
-                    "the state in {} is of topic \"{}\", not \"{}\"; use another checkpoint store",
-                    dir.display(),
-                    c.committed.topic,
-                    plan.source.topic
-                );
-                return Err(RuntimeError::Inconsistent { lane: partition, why });
-            }
-            let lane = Lane::restore(plan.clone(), partition, secret.clone(), &c.lane_state).map_err(in_lane)?;
-            tracing::info!(
-                lane = partition,
-                offset = c.committed.next_offset,
-                log = c.committed.log_size,
-                generation = store.generation(),
-                "lane restored"
-            );
-            (lane, Some(c.committed.next_offset))
-        }
-        None => (Lane::new(plan.clone(), partition, secret.clone()), None),
-    };
-    if lane.next_index() != store.size() {
-        let why = format!("its state has {} verdicts but its log {}", lane.next_index(), store.size());
-        return Err(RuntimeError::Inconsistent { lane: partition, why });
-    }
-    Ok(OpenLane { lane, store, remote, next_offset })
 }

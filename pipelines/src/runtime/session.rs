@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use avouch_connectors::http::Readiness;
 use avouch_connectors::kafka::GroupEvent;
@@ -13,27 +13,34 @@ use avouch_connectors::schema_registry::SchemaRegistry;
 use avouch_engine::plan::LanePlan;
 use avouch_engine::verdict::Secret;
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 
-use super::artifacts::Artifacts;
+use super::artifacts::{Artifacts, hex};
 use super::checkpoint_store::CheckpointStore;
 use super::error::RuntimeError;
+use super::generations::Generations;
 use super::inputs::{Inputs, OpenInputs};
 use super::lanes::{Lanes, Setup};
 use super::metrics::Metrics;
 use super::open::Opener;
 use super::readers::OwnReaders;
 use super::reference_watch::Tables;
+use super::reload::{Candidate, Preparation, Reloads};
 use super::{Beside, RunOptions, Share, Summary, joined};
 use crate::lang::Pipeline;
 
 /// How long the source's queue is served at a time.
 const SERVE: Duration = Duration::from_millis(100);
+/// How long the lanes of a reload are waited for to run again before it is called done without them.
+const OPENED_WITHIN: Duration = Duration::from_secs(60);
 
 /// What a membership needs, and what outlives it.
-pub(super) struct Membership<'p> {
-    pub pipeline: &'p Pipeline,
+pub(super) struct Membership {
+    pub pipeline: Pipeline,
     pub plan: Arc<LanePlan>,
+    /// The number of the pipeline's version, and where it is from.
+    pub generation: u64,
+    pub generations: Generations,
     pub options: RunOptions,
     pub metrics: Metrics,
     pub readiness: Readiness,
@@ -46,14 +53,35 @@ pub(super) struct Membership<'p> {
     pub registry: Option<Arc<SchemaRegistry>>,
     /// The reference tables, as they change.
     pub references: watch::Receiver<Tables>,
+    /// What watches their files, where there are any.
+    pub watching: Option<JoinHandle<()>>,
+    /// With how many partitions topics are made.
+    pub partitions: i32,
+    /// Where reloads come from.
+    pub reloads: Reloads,
 }
 
-impl Membership<'_> {
+/// Where a reload is.
+enum Reloading {
+    No,
+    /// The lanes come to rest for it.
+    Holding(Box<Candidate>),
+    /// The lanes are opened with it.
+    Opening {
+        since: Instant,
+    },
+}
+
+impl Membership {
     /// Joins, runs the lanes it is given, and leaves.
-    pub async fn run(&self, beside: &mut Beside, stop: &mut watch::Receiver<bool>) -> Result<Summary, RuntimeError> {
+    pub async fn run(
+        &mut self,
+        beside: &mut Beside,
+        stop: &mut watch::Receiver<bool>,
+    ) -> Result<Summary, RuntimeError> {
         let options = self.options;
         let OpenInputs { inputs, mut events, mut bridges } =
-            Inputs::open(self.pipeline, &self.state, options, &self.metrics).await?;
+            Inputs::open(&self.pipeline, &self.state, options, &self.metrics).await?;
         let source = Arc::new(inputs);
         let (stop_bridges, bridges_stop) = watch::channel(false);
         let mut filling: JoinSet<Result<(), RuntimeError>> = JoinSet::new();
@@ -68,7 +96,9 @@ impl Membership<'_> {
             })
         };
         let (tell, mut told) = mpsc::unbounded_channel();
-        let mut lanes = Lanes::new(self.setup(source.clone(), tell), self.readers.clone());
+        let mut lanes = Lanes::new(self.setup(source.clone(), tell.clone()), self.readers.clone());
+        let mut preparing: JoinSet<Result<Box<Candidate>, String>> = JoinSet::new();
+        let mut reloading = Reloading::No;
 
         let mut tick = tokio::time::interval(Duration::from_secs(1));
         let mut failure: Option<RuntimeError> = None;
@@ -77,6 +107,24 @@ impl Membership<'_> {
         while !(stopping && lanes.idle()) {
             let happened: Result<(), RuntimeError> = tokio::select! {
                 happened = lanes.next() => happened,
+                why = self.reloads.asked(), if preparing.is_empty() && !stopping
+                    && !matches!(reloading, Reloading::Holding(_)) =>
+                {
+                    tracing::info!(why, "reloading the pipeline");
+                    preparing.spawn(self.preparation().run());
+                    Ok(())
+                }
+                Some(prepared) = preparing.join_next() => {
+                    match prepared.unwrap_or_else(|e| Err(format!("preparing it ended: {e}"))) {
+                        Ok(_) if stopping => {}
+                        Ok(candidate) => {
+                            lanes.hold();
+                            reloading = Reloading::Holding(candidate);
+                        }
+                        Err(why) => self.reload_failed(&why),
+                    }
+                    Ok(())
+                }
                 Some(event) = events.recv() => self.follow(&source, &mut lanes, event),
                 ended = beside.ended() => ended,
                 ended = &mut serving, if serves => {
@@ -104,11 +152,18 @@ impl Membership<'_> {
                 }
             };
             note(happened, &mut failure);
+            if !stopping && failure.is_none() {
+                note(self.reload(&mut reloading, &mut lanes, &source, &tell), &mut failure);
+            }
             stopping |= failure.is_some() || (options.until_end && lanes.finished());
             if stopping {
+                if matches!(std::mem::replace(&mut reloading, Reloading::No), Reloading::Holding(_)) {
+                    lanes.go_on();
+                }
                 note(lanes.stop(), &mut failure);
             }
         }
+        preparing.shutdown().await;
         // What a bridge has written and no lane has judged waits in the journal.
         stop_bridges.send_replace(true);
         while let Some(ended) = filling.join_next().await {
@@ -140,6 +195,7 @@ impl Membership<'_> {
         let waits = inputs.is_shared() && self.options.share == Share::Group;
         let opener = Opener {
             plan: self.plan.clone(),
+            generation: self.generation,
             state: self.state.clone(),
             stores: self.stores.clone(),
             artifacts: self.artifacts.clone(),
@@ -159,6 +215,81 @@ impl Membership<'_> {
             registry: self.registry.clone(),
             references: self.references.clone(),
         }
+    }
+
+    fn preparation(&self) -> Preparation {
+        Preparation {
+            load: self.reloads.load(),
+            running: self.pipeline.clone(),
+            generation: self.generation,
+            generations: self.generations.clone(),
+            artifacts: self.artifacts.clone(),
+            metrics: self.metrics.clone(),
+            create_topics: self.options.create_topics.then_some(self.partitions),
+        }
+    }
+
+    fn reload_failed(&self, why: &str) {
+        self.metrics.reloaded(false);
+        tracing::error!("the reload failed, and the pipeline goes on as it was: {why}");
+    }
+
+    fn reload_applied(&self, since: Instant) {
+        self.metrics.reloaded(true);
+        let config = hex(&self.plan.config_hash);
+        tracing::info!(config, generation = self.generation, took = ?since.elapsed(), "the reload is done");
+    }
+
+    /// Goes on with a reload, if there is one.
+    fn reload(
+        &mut self,
+        reloading: &mut Reloading,
+        lanes: &mut Lanes,
+        source: &Arc<Inputs>,
+        tell: &mpsc::UnboundedSender<(i32, i64)>,
+    ) -> Result<(), RuntimeError> {
+        match std::mem::replace(reloading, Reloading::No) {
+            Reloading::No => Ok(()),
+            Reloading::Holding(candidate) => match lanes.held() {
+                None => {
+                    *reloading = Reloading::Holding(candidate);
+                    Ok(())
+                }
+                Some(Err(why)) => {
+                    self.reload_failed(&why);
+                    Ok(())
+                }
+                Some(Ok(())) => {
+                    let since = Instant::now();
+                    self.adopt(*candidate);
+                    let changed = lanes.change(self.setup(source.clone(), tell.clone()));
+                    *reloading = Reloading::Opening { since };
+                    changed
+                }
+            },
+            // A lane that waits for another process does not hold it up for ever: it is opened with this pipeline whenever
+            // that lets go.
+            Reloading::Opening { since } if lanes.moving() && since.elapsed() < OPENED_WITHIN => {
+                *reloading = Reloading::Opening { since };
+                Ok(())
+            }
+            Reloading::Opening { since } => {
+                self.reload_applied(since);
+                Ok(())
+            }
+        }
+    }
+
+    fn adopt(&mut self, candidate: Candidate) {
+        let Candidate { pipeline, plan, generation, registry, references, watch } = candidate;
+        if let Some(watching) = std::mem::replace(&mut self.watching, watch.map(|w| tokio::spawn(w.run()))) {
+            watching.abort();
+        }
+        self.pipeline = pipeline;
+        self.plan = plan;
+        self.generation = generation;
+        self.registry = registry;
+        self.references = references;
     }
 
     /// Does what the group has decided.

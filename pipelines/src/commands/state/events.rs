@@ -106,6 +106,19 @@ fn text(event: &LaneEvent) -> String {
             hex(device_id),
             time(*watermark_ms)
         ),
+        LaneEvent::Pipeline { from, to, dropped, .. } => {
+            let mut out = format!("{place}: the pipeline is {} from here on, and was {}", hex(to), hex(from));
+            for d in dropped {
+                out += &format!(
+                    "; state of {} dropped ({}): {} devices, {} rows",
+                    d.step,
+                    d.why.text(),
+                    d.held.devices,
+                    d.held.rows
+                );
+            }
+            out
+        }
     }
 }
 
@@ -117,6 +130,15 @@ fn value(number: u64, event: &LaneEvent) -> Value {
         }
         LaneEvent::Evicted { watermark_ms, device_id, next_seq, .. } => json!({
             "kind": "evicted", "watermark_ms": watermark_ms, "device_id": hex(device_id), "next_seq": next_seq,
+        }),
+        LaneEvent::Pipeline { from, to, dropped, .. } => json!({
+            "kind": "pipeline", "from": hex(from), "to": hex(to),
+            "dropped": dropped
+                .iter()
+                .map(|d| json!({
+                    "step": d.step, "why": d.why.text(), "devices": d.held.devices, "rows": d.held.rows,
+                }))
+                .collect::<Vec<_>>(),
         }),
     };
     if let Some(map) = out.as_object_mut() {
