@@ -158,9 +158,8 @@ impl History {
         let mut n = 0;
         while n < CHUNK && self.replay.next_row(&mut row)? {
             n += 1;
-            if let Some(time) = if self.arrival { row.arrival_ms } else { row.time_ms } {
-                self.last_timestamp = time;
-            }
+            let time = if self.arrival { row.arrival_ms } else { row.time_ms };
+            self.last_timestamp = time.unwrap_or(self.last_timestamp);
             let feed = match row.key.is_empty() {
                 true => 0,
                 false => partition_of_key(row.key.as_bytes(), lanes) as usize,

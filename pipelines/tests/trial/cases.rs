@@ -326,3 +326,43 @@ fn the_tests_of_the_pipelines_we_ship_pass() {
     let files = outcomes(&args).unwrap();
     assert!(files.iter().all(|f| f.ok() && !f.tests.is_empty()), "{}", trial::render(&files, false));
 }
+
+#[test]
+fn the_program_ends_as_a_script_needs_it() {
+    let place = Place::new(
+        r#"
+[[tests]]
+name   = "holds"
+input  = "fixtures/two.jsonl"
+assert = "SELECT count(*) = 84 FROM readings"
+
+[[tests]]
+name   = "does not"
+input  = "fixtures/two.jsonl"
+assert = "SELECT count(*) = 85 FROM readings"
+"#,
+    );
+    let run = |arguments: &[&str]| {
+        let out = std::process::Command::new(env!("CARGO_BIN_EXE_avouch"))
+            .current_dir(place.dir.path())
+            .env_clear()
+            .arg("test")
+            .args(arguments)
+            .output()
+            .unwrap();
+        (out.status.code(), String::from_utf8(out.stdout).unwrap(), String::from_utf8(out.stderr).unwrap())
+    };
+    let (code, out, err) = run(&["pipeline.toml", "--name", "hol*s"]);
+    assert_eq!((code, err.as_str()), (Some(0), ""), "{out}");
+    assert!(out.ends_with("\n1 test passed\n"), "{out}");
+    let (code, out, _) = run(&["pipeline.toml", "--json", "--junit", "report.xml"]);
+    assert_eq!(code, Some(1));
+    let json: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((&json["files"][0]["passed"], &json["files"][0]["failed"]), (&1.into(), &1.into()));
+    assert!(std::fs::read_to_string(place.path("report.xml")).unwrap().contains("failures=\"1\""));
+    let (code, out, _) = run(&["none.toml", "pipeline.toml"]);
+    assert_eq!(code, Some(1));
+    assert!(out.contains("none.toml\n  error no test could be run"), "{out}");
+    assert_eq!(run(&["pipeline.toml", "--name", "nobody"]).0, Some(2));
+    assert_eq!(run(&[]).0, Some(2));
+}
