@@ -1,5 +1,6 @@
 //! From a [`LaneSpec`] to something that runs: names resolved, SQL planned, every column and type checked.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, SchemaRef};
@@ -226,6 +227,29 @@ impl LanePlan {
         }
         found.early_ms = Some(every_ms);
         Ok(self)
+    }
+
+    /// The source's fields that no window's aggregates rest on, that no condition or join looks at, and that are neither its
+    /// key nor its time, by name.
+    pub fn unread_fields(&self) -> Vec<&str> {
+        let mut source = BTreeSet::from([self.key, self.time]);
+        let mut rows = vec![BTreeSet::new(); self.rows.len()];
+        for window in &self.windows {
+            match window.input {
+                Input::Source => source.extend(window.query.reads()),
+                Input::Step(i) => rows[i].extend(window.query.reads()),
+            }
+        }
+        // A step reads only earlier ones, so what is asked of a step is known when its turn comes.
+        for (i, step) in self.rows.iter().enumerate().rev() {
+            let reads = step.query.reads(&rows[i]);
+            match step.input {
+                Input::Source => source.extend(reads),
+                Input::Step(below) => rows[below].extend(reads),
+            }
+        }
+        let fields = self.source.fields.iter().enumerate();
+        fields.filter(|(i, _)| !source.contains(i)).map(|(_, f)| f.name.as_str()).collect()
     }
 
     fn input(&self, step: &SqlStepSpec) -> Option<Input> {

@@ -3,7 +3,9 @@
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
-use avouch::commands::{bench, bundle, check, demo, deploy, evaluate, produce, run, simulate, state, train, verify};
+use avouch::commands::{
+    bench, bundle, check, demo, deploy, evaluate, produce, run, schema, simulate, state, train, verify,
+};
 use clap::{Parser, Subcommand, ValueEnum};
 use tracing_subscriber::EnvFilter;
 
@@ -36,6 +38,7 @@ enum LogFormat {
 enum Command {
     Demo(demo::DemoArgs),
     Check(check::CheckArgs),
+    Schema(schema::SchemaArgs),
     Train(train::TrainArgs),
     Run(run::RunArgs),
     Deploy(deploy::DeployArgs),
@@ -63,6 +66,7 @@ fn main() -> ExitCode {
     match &cli.command {
         Command::Demo(args) => demo::run(args),
         Command::Check(args) => check::run(args),
+        Command::Schema(args) => schema::run(args),
         Command::Train(args) => train::run(args),
         Command::Run(args) => run::run(args),
         Command::Deploy(args) => deploy::run(args),

@@ -1,14 +1,21 @@
 //! A condition over the rows of one table: what stands after WHERE.
 
+use std::sync::Arc;
+
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
-use datafusion::common::{Result, plan_err};
+use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::common::{Column, DFSchema, Result, ScalarValue, plan_err};
+use datafusion::logical_expr::interval_arithmetic::{Interval, NullableInterval};
+use datafusion::logical_expr::simplify::SimplifyContext;
+use datafusion::logical_expr::{Expr, LogicalPlan, Operator, lit};
+use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::parser::Parser;
 use datafusion::sql::sqlparser::tokenizer::Token;
 
-use super::message;
 use super::rows::{RowPipeline, Selection};
+use super::{context, message};
 
 /// A condition, compiled once. With the same functions as SQL steps, it is as deterministic as they are.
 #[derive(Debug, Clone)]
@@ -25,6 +32,21 @@ impl Condition {
         one_expression(condition).map_err(|e| message(&e))?;
         let sql = format!("SELECT * FROM {table} WHERE (\n{condition}\n)");
         RowPipeline::plan_alone(&sql, table, schema).map(|query| Self { query }).map_err(|e| message(&e))
+    }
+
+    /// Whether no row can fulfil a condition that plans, as far as can be seen from the condition alone. `words`: for
+    /// columns of which the values are known, every combination that occurs. `shares`: columns of numbers from 0 to 1.
+    pub fn never(
+        condition: &str,
+        table: &str,
+        schema: SchemaRef,
+        words: &[Vec<(&str, &str)>],
+        shares: &[&str],
+    ) -> bool {
+        let sql = format!("SELECT * FROM {table} WHERE (\n{condition}\n)");
+        let Ok(plan) = context::plan(&sql, table, schema) else { return false };
+        let Some((predicate, columns)) = predicate(&plan) else { return false };
+        words.iter().all(|row| impossible(predicate, columns, row, shares).unwrap_or(false))
     }
 
     /// For each row whether the condition holds. Where it is null it does not; where it cannot be computed (say, a
@@ -44,6 +66,41 @@ impl Condition {
     }
 }
 
+fn predicate(plan: &LogicalPlan) -> Option<(&Expr, &Arc<DFSchema>)> {
+    match plan {
+        LogicalPlan::Filter(f) => Some((&f.predicate, f.input.schema())),
+        LogicalPlan::Projection(p) => predicate(&p.input),
+        _ => None,
+    }
+}
+
+/// Whether the condition is false or null for every row with these words.
+fn impossible(e: &Expr, columns: &Arc<DFSchema>, words: &[(&str, &str)], shares: &[&str]) -> Result<bool> {
+    let put_in = e.clone().transform_up(|e| {
+        let Expr::Column(c) = &e else { return Ok(Transformed::no(e)) };
+        match words.iter().find(|(column, _)| *column == c.name) {
+            Some((_, word)) => Ok(Transformed::yes(lit(*word))),
+            None => Ok(Transformed::no(e)),
+        }
+    })?;
+    let share = Interval::make(Some(0.0), Some(1.0))?;
+    let between = columns.iter().filter(|(_, f)| shares.contains(&f.name().as_str())).map(|(q, f)| {
+        let column = Expr::Column(Column::new(q.cloned(), f.name()));
+        (column, NullableInterval::MaybeNull { values: share.clone() })
+    });
+    let context = SimplifyContext::builder().with_schema(columns.clone()).build();
+    let simplifier = ExprSimplifier::new(context).with_guarantees(between.collect());
+    Ok(match simplifier.simplify(put_in.data)? {
+        Expr::Literal(value, _) => value.is_null() || value == ScalarValue::Boolean(Some(false)),
+        // `column > 2` where the column is null or at most 1 is null or false.
+        Expr::BinaryExpr(b) => {
+            let never = |e: &Expr| matches!(e, Expr::Literal(v, _) if v.is_null());
+            b.op == Operator::And && (never(&b.left) || never(&b.right))
+        }
+        _ => false,
+    })
+}
+
 /// Refuses what would be more than a condition once it stands after WHERE.
 fn one_expression(condition: &str) -> Result<()> {
     let mut parser = Parser::new(&GenericDialect {}).try_with_sql(condition)?;
@@ -59,8 +116,6 @@ fn one_expression(condition: &str) -> Result<()> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use std::sync::Arc;
-
     use arrow::array::{Float64Array, Int64Array, StringArray};
     use arrow::datatypes::{DataType, Field, Schema};
 
@@ -93,6 +148,36 @@ mod tests {
         assert_eq!(holds("true"), [true; 4]);
         // A row it cannot be computed for is kept; the others are as they would be alone.
         assert_eq!(holds("6 / n > 2"), [true, true, true, false]);
+    }
+
+    #[test]
+    fn what_can_never_hold() {
+        let severities = ["normal", "warning"].map(|s| vec![("severity", s)]);
+        let never = |c: &str| Condition::never(c, "verdicts", batch().schema(), &severities, &["score"]);
+        for condition in [
+            "severity = 'critical'",
+            "severity = 'Warning'",
+            "false",
+            "severity = 'warning' AND severity = 'normal'",
+            "severity IN ('critical', 'grave') AND n > 1",
+            "1 = 2 OR severity = 'x'",
+            "score > 1.5",
+            "NULL = 3",
+        ] {
+            assert!(never(condition), "{condition}");
+        }
+        for condition in [
+            "severity = 'warning'",
+            "true",
+            "n > 1",
+            "score > 0.5",
+            "severity <> 'normal' AND score < 0.1",
+            "lower(severity) = 'warning'",
+            "severity LIKE 'n%'",
+            "6 / n > 2",
+        ] {
+            assert!(!never(condition), "{condition}");
+        }
     }
 
     #[test]

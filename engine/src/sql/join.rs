@@ -16,7 +16,7 @@ use crate::reference::{Reference, ReferenceSpec};
 #[derive(Debug, Clone)]
 pub(super) struct Lookup {
     spec: ReferenceSpec,
-    value: Arc<dyn PhysicalExpr>,
+    pub(super) value: Arc<dyn PhysicalExpr>,
     inner: bool,
     /// The column of the reference's key after the join, and the column before it that it is equal to.
     key_from: Option<(usize, usize)>,
@@ -89,6 +89,11 @@ impl Lookup {
     /// The columns after the join: the left side's, then the reference's.
     pub fn schema(&self) -> &SchemaRef {
         &self.schema
+    }
+
+    /// How many columns the left side has.
+    pub fn width(&self) -> usize {
+        self.schema.fields().len() - self.spec.fields.len()
     }
 
     /// The column that is the reference's key, and the one before the join that it is a copy of.

@@ -112,7 +112,7 @@ enum Function {
 #[derive(Debug, Clone)]
 pub(super) struct Call {
     function: Function,
-    value: Arc<dyn PhysicalExpr>,
+    pub(super) value: Arc<dyn PhysicalExpr>,
     ty: DataType,
 }
 

@@ -6,6 +6,7 @@ mod context;
 mod functions;
 mod join;
 mod memory;
+mod reads;
 mod reduce;
 mod rows;
 mod signal;

@@ -28,7 +28,7 @@ pub struct Selection {
 }
 
 #[derive(Debug, Clone)]
-enum Stage {
+pub(super) enum Stage {
     Filter(Arc<dyn PhysicalExpr>),
     Project(Vec<Arc<dyn PhysicalExpr>>, SchemaRef),
     /// Row functions: from this site on, a column each; and the columns with them.
@@ -50,7 +50,7 @@ pub struct Surroundings<'a> {
 /// A query without aggregation: the filters and projections of its plan, innermost first.
 #[derive(Debug, Clone)]
 pub struct RowPipeline {
-    stages: Vec<Stage>,
+    pub(super) stages: Vec<Stage>,
     schema: SchemaRef,
     /// For each output column the input column it is a plain copy of.
     lineage: Vec<Option<usize>>,

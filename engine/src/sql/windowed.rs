@@ -19,8 +19,8 @@ use crate::window::{CellArray, ChannelValues, Column, FiredWindow, Inputs, Windo
 /// `SELECT key, aggregates… FROM input [WHERE …] GROUP BY key [HAVING …]`, split at the aggregation.
 #[derive(Debug, Clone)]
 pub struct WindowedQuery {
-    before: RowPipeline,
-    kept: Kept,
+    pub(super) before: RowPipeline,
+    pub(super) kept: Kept,
     /// The aggregation's output: the key, then the aggregates.
     grouped: SchemaRef,
     after: RowPipeline,

@@ -4,46 +4,82 @@ use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 
+use super::sarif;
 use crate::lang::{self, Canonical, Delivery, Diagnostics, Level, Pipeline, Sink, format_duration, hex, plural};
 
 /// Check pipeline files: keys, names, guarantees, SQL, features and models. Needs no network but with --connect.
-#[derive(Debug, Clone, Args)]
+///
+/// Exit code 0 if every file can run (warnings are allowed), 1 if one cannot, 2 if the command line is wrong.
+#[derive(Debug, Clone, Default, Args)]
 pub struct CheckArgs {
     /// The pipeline files
     #[arg(required = true, value_name = "PIPELINE.toml")]
     pub files: Vec<PathBuf>,
 
-    /// Print one JSON object for each file instead of text
-    #[arg(long)]
+    /// How findings are written: text (on standard error), one JSON object a file and line, or one SARIF 2.1.0 log for all
+    /// files
+    #[arg(long, value_enum, default_value_t)]
+    pub format: OutputFormat,
+
+    /// The same as --format json
+    #[arg(long, conflicts_with = "format")]
     pub json: bool,
 
-    /// Also ask the brokers and the chain's endpoint whether they are there, let us in, and have what the file names, and
-    /// look for the files it names
+    /// Also ask the brokers, the registry, the chain's endpoint, object stores and whoever takes alerts whether they are
+    /// there, let us in, and have what the file names, and look for the files it names
     #[arg(long, conflicts_with = "canonical")]
     pub connect: bool,
 
     /// Print the canonical form whose SHA-256 stands in every verdict as configHash, and check nothing else
-    #[arg(long, conflicts_with = "json")]
+    #[arg(long, conflicts_with_all = ["json", "format"])]
     pub canonical: bool,
 }
 
-/// Checks the files and prints what was found: errors and warnings on standard error (with `--json`, everything on
-/// standard output). Exit code 0 if every file can run, 1 if not.
+/// How findings are written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum OutputFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a file, each on its line.
+    Json,
+    /// One SARIF 2.1.0 log.
+    Sarif,
+}
+
+/// Checks the files and prints what was found: errors and warnings on standard error (with `json` and `sarif`, everything
+/// on standard output). Exit code 0 if every file can run, 1 if not.
 pub fn run(args: &CheckArgs) -> ExitCode {
-    let mut good = true;
+    let (ok, out, err) = report(args);
+    // A closed pipe is the reader's choice, not an error of ours.
+    let _ = std::io::stdout().write_all(out.as_bytes());
+    let _ = std::io::stderr().write_all(err.as_bytes());
+    if ok { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Whether every file can run, and what stands on standard output and on standard error.
+pub fn report(args: &CheckArgs) -> (bool, String, String) {
+    let format = if args.json { OutputFormat::Json } else { args.format };
+    let (mut ok, mut out, mut err) = (true, String::new(), String::new());
+    let mut found = Vec::new();
     for path in &args.files {
         let report = if args.canonical { canonical(path) } else { check(path, args.connect) };
-        good &= report.ok;
-        let out = if args.json { report.json } else { report.out };
-        // A closed pipe is the reader's choice, not an error of ours.
-        let _ = std::io::stdout().write_all(out.as_bytes());
-        if !args.json {
-            let _ = std::io::stderr().write_all(report.err.as_bytes());
+        ok &= report.ok;
+        match format {
+            OutputFormat::Text => {
+                out.push_str(&report.out);
+                err.push_str(&report.err);
+            }
+            OutputFormat::Json => out.push_str(&report.json),
+            OutputFormat::Sarif => found.extend(report.diags),
         }
     }
-    if good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if format == OutputFormat::Sarif && !args.canonical {
+        out = format!("{:#}\n", sarif::log(&found));
+    }
+    (ok, out, err)
 }
 
 struct Report {
@@ -51,6 +87,7 @@ struct Report {
     out: String,
     err: String,
     json: String,
+    diags: Option<Diagnostics>,
 }
 
 fn check(path: &Path, connect: bool) -> Report {
@@ -74,14 +111,23 @@ fn check(path: &Path, connect: bool) -> Report {
             out = summary(p, &diags, &found);
         }
     }
-    Report { ok: !diags.has_errors(), out, err: diags.render_text(colour()), json: format!("{json}\n") }
+    Report {
+        ok: !diags.has_errors(),
+        out,
+        err: diags.render_text(colour()),
+        json: format!("{json}\n"),
+        diags: Some(diags),
+    }
 }
 
 fn canonical(path: &Path) -> Report {
     match lang::read_file(path).and_then(|file| Canonical::of(&file)) {
         // No newline: what is printed is what is hashed, `avouch check --canonical p.toml | sha256sum`.
-        Ok(c) => Report { ok: true, out: c.json, err: String::new(), json: String::new() },
-        Err(diags) => Report { ok: false, out: String::new(), err: diags.render_text(colour()), json: String::new() },
+        Ok(c) => Report { ok: true, out: c.json, err: String::new(), json: String::new(), diags: None },
+        Err(diags) => {
+            let err = diags.render_text(colour());
+            Report { ok: false, out: String::new(), err, json: String::new(), diags: Some(diags) }
+        }
     }
 }
 

@@ -9,6 +9,8 @@ pub mod deploy;
 pub mod evaluate;
 pub mod produce;
 pub mod run;
+mod sarif;
+pub mod schema;
 pub mod simulate;
 pub mod state;
 pub mod train;

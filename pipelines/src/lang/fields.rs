@@ -1,33 +1,28 @@
 //! Reading one table of the file: which keys it may have, which it must have, and of what kind their values are.
 //! Every mistake is reported where it stands and reading goes on, so that all are found at once.
 
+use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::path::Path;
+use std::rc::Rc;
 
 use super::diagnostics::Diagnostics;
 use super::interpolate::{Environment, SecretString, Text, has_interpolation, interpolate};
+pub(super) use super::keys::{Choices, Key, Keys, Kind, Rule};
 use super::span::{Span, Spanned};
 use super::tree::{Entry, Node, NodeValue};
 use super::units::{self, UnitError};
+
+/// Which keys of which tables the readers asked for.
+pub(super) type Asked = BTreeSet<(&'static str, String)>;
 
 /// What reading needs besides the tree.
 pub(super) struct Reading<'a> {
     pub env: &'a dyn Environment,
     pub dir: &'a Path,
     pub diags: Diagnostics,
-}
-
-/// The keys of a table.
-pub(super) struct Keys {
-    /// Supported.
-    pub known: &'static [&'static str],
-    /// Part of the language, but not of this version; with what to do instead.
-    pub planned: &'static [(&'static str, &'static str)],
-}
-
-impl Keys {
-    fn closest(&self, typed: &str) -> Option<&'static str> {
-        closest(typed, self.known.iter().copied().chain(self.planned.iter().map(|(k, _)| *k)))
-    }
+    /// Kept so that a test can hold it against what is declared.
+    pub asked: Rc<RefCell<Asked>>,
 }
 
 /// Whether a key must be there.
@@ -35,13 +30,6 @@ impl Keys {
 pub(super) enum Need {
     Must,
     May,
-}
-
-/// A choice among names: those supported, and those planned.
-pub(super) struct Choices {
-    pub what: &'static str,
-    pub known: &'static [&'static str],
-    pub planned: &'static [&'static str],
 }
 
 /// A table being read.
@@ -52,6 +40,7 @@ pub(super) struct Fields<'t> {
     pub at: Span,
     entries: &'t [Entry],
     keys: Option<&'static Keys>,
+    asked: Rc<RefCell<Asked>>,
 }
 
 impl<'t> Fields<'t> {
@@ -66,7 +55,7 @@ impl<'t> Fields<'t> {
             );
             return None;
         };
-        Some(Self { path: path.to_owned(), at, entries, keys: None })
+        Some(Self { path: path.to_owned(), at, entries, keys: None, asked: cx.asked.clone() })
     }
 
     /// Opens a table with a fixed set of keys, and reports every other key.
@@ -80,7 +69,7 @@ impl<'t> Fields<'t> {
     ) -> Option<Self> {
         let fields = Self { keys: Some(keys), ..Self::open_any(cx, node, path, at, example)? };
         for e in fields.entries {
-            if keys.known.contains(&e.key.as_str()) {
+            if keys.has(&e.key) {
                 continue;
             }
             if let Some((_, instead)) = keys.planned.iter().find(|(k, _)| *k == e.key) {
@@ -95,7 +84,7 @@ impl<'t> Fields<'t> {
     fn unknown_key(&self, cx: &mut Reading<'_>, e: &Entry, keys: &Keys) {
         let help = match keys.closest(&e.key) {
             Some(near) => format!("did you mean `{near}`?"),
-            None => format!("remove it; the keys here are {}", list(keys.known)),
+            None => format!("remove it; the keys here are {}", list(&keys.names())),
         };
         cx.diags.error("unknown-key", e.key_span, format!("unknown key `{}` in {}", e.key, self.place()), help);
     }
@@ -117,6 +106,10 @@ impl<'t> Fields<'t> {
 
     /// The entry of a key, if it is there.
     pub fn get(&self, key: &str) -> Option<&'t Entry> {
+        if let Some(keys) = self.keys {
+            let mut asked = self.asked.borrow_mut();
+            asked.extend(keys.tables_with(key).into_iter().map(|table| (table, key.to_owned())));
+        }
         self.entries.iter().find(|e| e.key == key)
     }
 
@@ -137,8 +130,7 @@ impl<'t> Fields<'t> {
     /// Whether a key is there, but under a name that was reported as unknown with this key as the likely meaning.
     pub fn misspelt(&self, key: &str) -> bool {
         let Some(keys) = self.keys else { return false };
-        self.get(key).is_none()
-            && self.entries.iter().any(|e| !keys.known.contains(&e.key.as_str()) && keys.closest(&e.key) == Some(key))
+        self.get(key).is_none() && self.entries.iter().any(|e| !keys.has(&e.key) && keys.closest(&e.key) == Some(key))
     }
 
     fn string(&self, cx: &mut Reading<'_>, need: Need, key: &str, example: &str) -> Option<(&'t str, &'t Entry)> {

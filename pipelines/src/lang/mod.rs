@@ -26,14 +26,17 @@ mod fields;
 mod format;
 mod guarantees;
 mod interpolate;
+mod keys;
 mod pipeline;
 mod planning;
 mod references;
+pub mod schema;
 mod sink;
 mod span;
 mod structure;
 mod tree;
 mod units;
+mod warnings;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -76,7 +79,7 @@ impl Pipeline {
         let root = tree::parse(&file)?;
         let canonical = Canonical::of_tree(&root);
         let dir = file.dir();
-        let mut reading = Reading { env, dir: &dir, diags: Diagnostics::new(file.clone()) };
+        let mut reading = Reading { env, dir: &dir, diags: Diagnostics::new(file.clone()), asked: Default::default() };
         let draft = structure::read(&mut reading, &root);
         let mut diags = reading.diags;
         references::check(&draft, &mut diags);

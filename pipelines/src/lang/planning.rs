@@ -15,6 +15,7 @@ use super::diagnostics::Diagnostics;
 use super::fields::{closest, list};
 use super::pipeline::{ModelStep, Pipeline};
 use super::span::{Span, Spanned};
+use super::warnings;
 use crate::verdict_table::{TABLE, condition_schema};
 
 /// Loaded models by the name of their model step.
@@ -105,8 +106,12 @@ pub fn plan(pipeline: &Pipeline, models: &Models) -> Result<LanePlan, Diagnostic
 pub fn check(pipeline: &Pipeline) -> Diagnostics {
     let mut diags = pipeline.warnings.clone();
     let tables = load_references(pipeline, &mut diags);
-    let planned = plan_features(pipeline, &tables, &mut diags).is_some();
+    let plan = plan_features(pipeline, &tables, &mut diags);
+    let planned = plan.is_some();
     plan_conditions(pipeline, &mut diags);
+    if let Some(plan) = plan.filter(|_| !diags.has_errors()) {
+        warnings::of_plan(pipeline, &plan, &mut diags);
+    }
     let mut models = Models::new();
     for step in &pipeline.model_steps {
         let trained_here = pipeline.train.iter().any(|t| t.step.value == step.name.value);

@@ -34,7 +34,7 @@ fn the_exit_code_says_whether_all_files_can_run() {
     let (good, bad) = (dir.path().join("good.toml"), dir.path().join("bad.toml"));
     std::fs::write(&good, &text).unwrap();
     std::fs::write(&bad, text.replace("[http]", "[htpp]")).unwrap();
-    let code = |files: Vec<_>, json, canonical| run(&CheckArgs { files, json, connect: false, canonical });
+    let code = |files: Vec<_>, json, canonical| run(&CheckArgs { files, json, canonical, ..CheckArgs::default() });
     assert_eq!(code(vec![good.clone()], false, false), ExitCode::SUCCESS);
     assert_eq!(code(vec![good.clone(), bad.clone()], false, false), ExitCode::FAILURE);
     assert_eq!(code(vec![bad.clone()], true, false), ExitCode::FAILURE);

@@ -7,10 +7,14 @@
 
 mod canonical;
 mod files;
+mod formats;
+mod language;
 mod models;
 mod mutations;
+mod secrets;
 mod sinks;
 mod snapshots;
+mod validator;
 
 use std::io;
 use std::path::Path;

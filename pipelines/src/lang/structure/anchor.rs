@@ -1,6 +1,6 @@
 //! `[anchor]`: where and when the verdict log is anchored.
 
-use super::super::fields::{Choices, Fields, Keys, Need, Reading};
+use super::super::fields::{Choices, Fields, Key, Keys, Kind, Need, Reading, Rule};
 use super::super::interpolate::Text;
 use super::super::pipeline::{Anchor, Signer};
 use super::super::span::Spanned;
@@ -8,11 +8,49 @@ use super::super::units::format_duration;
 use super::Section;
 use super::steps::{bad_hex, hex_bytes};
 
-const ANCHOR: Keys =
-    Keys { known: &["kind", "rpc", "chain_id", "contract", "signer", "every", "max_merge_delay"], planned: &[] };
+pub(super) const ANCHOR: Keys = Keys::new(
+    "anchor",
+    "Where and when checkpoints of the verdict log are anchored. Without it nothing is, and no bundle can be made.",
+    &[
+        Key::must("kind", Kind::Choice(&KIND), "What it is anchored in."),
+        Key::must("rpc", Kind::Text, "JSON-RPC endpoint, http or https."),
+        Key::must("chain_id", Kind::Int(1, i64::MAX), "EIP-155 chain id; any other chain is refused."),
+        Key::must("contract", Kind::Text, "Address of the VerdictLog, from `avouch deploy`."),
+        Key::must("signer", Kind::Table(&SIGNER), "Who signs checkpoints and pays for them."),
+        Key::must("every", Kind::Table(&EVERY), "When to anchor: whichever comes first."),
+        Key::may(
+            "max_merge_delay",
+            Kind::Duration(1),
+            "The promise that metrics watch: no verdict waits longer for its anchor. `every.interval` may not be longer.",
+        )
+        .or("\"5m\""),
+    ],
+);
 const KIND: Choices = Choices { what: "anchor kind", known: &["ethereum"], planned: &[] };
-const SIGNER: Keys = Keys { known: &["keystore", "password", "key"], planned: &[] };
-const EVERY: Keys = Keys { known: &["verdicts", "interval"], planned: &[] };
+const SIGNER: Keys = Keys::new(
+    "signer",
+    "An encrypted keystore with its password, or a plain key for development.",
+    &[
+        Key::may("keystore", Kind::Text, "An encrypted keystore file."),
+        Key::may("password", Kind::Secret, "Its password."),
+        Key::may("key", Kind::Secret, "64 hexadecimal digits; for development."),
+    ],
+)
+.rules(&[
+    Rule::OneOf(&["keystore", "key"]),
+    Rule::Needs("keystore", "password"),
+    Rule::Needs("password", "keystore"),
+    Rule::Not("keystore", "key"),
+]);
+const EVERY: Keys = Keys::new(
+    "anchor_every",
+    "When to anchor: whichever comes first.",
+    &[
+        Key::may("verdicts", Kind::Int(1, i64::MAX), "When so many verdicts wait."),
+        Key::may("interval", Kind::Duration(1), "When a verdict has waited so long."),
+    ],
+)
+.rules(&[Rule::NotEmpty]);
 const SIGNER_EXAMPLE: &str =
     "signer = { keystore = \"keys/operator.json\", password = \"${file:/run/secrets/keystore}\" }";
 const DEFAULT_MAX_MERGE_DELAY_MS: i64 = 300_000;

@@ -8,7 +8,7 @@ use avouch_engine::verdict::Hash32;
 use sha2::{Digest, Sha256};
 
 use super::super::canonical::hex;
-use super::super::fields::{Choices, Fields, Keys, Need, Reading};
+use super::super::fields::{Choices, Fields, Key, Keys, Kind, Need, Reading, Rule};
 use super::super::format::{Format, Protobuf, Registry, RegistryLogin};
 use super::super::span::Spanned;
 use super::super::tree::NodeValue;
@@ -16,8 +16,54 @@ use super::steps::read_sha256;
 
 const FORMAT: Choices = Choices { what: "format", known: &["json", "avro", "protobuf", "arrow"], planned: &[] };
 const FRAMING: Choices = Choices { what: "framing", known: &["none", "confluent"], planned: &[] };
-const REGISTRY: Keys = Keys { known: &["url", "username", "password", "token"], planned: &[] };
-const DESCRIPTOR: Keys = Keys { known: &["file", "sha256"], planned: &[] };
+const REGISTRY: Keys = Keys::new(
+    "registry",
+    "A schema registry that speaks Confluent's interface. Each schema is fetched once and kept.",
+    &[
+        Key::must("url", Kind::Text, "http or https."),
+        Key::may("username", Kind::Text, "User, or API key."),
+        Key::may("password", Kind::Secret, "Password, or API secret."),
+        Key::may("token", Kind::Secret, "A bearer token, instead of user and password."),
+    ],
+)
+.rules(&[
+    Rule::Needs("username", "password"),
+    Rule::Needs("password", "username"),
+    Rule::Not("token", "username"),
+    Rule::Not("token", "password"),
+]);
+const DESCRIPTOR: Keys = Keys::new(
+    "descriptor",
+    "A file that `protoc --include_imports --descriptor_set_out` wrote, and the hash it must have.",
+    &[
+        Key::must("file", Kind::Text, "The file."),
+        Key::may("sha256", Kind::AnyText, "The hash it must have, 64 hexadecimal digits; empty counts as none."),
+    ],
+);
+/// The keys of formats.
+pub(super) const FORMAT_KEYS: [Key; 5] = [
+    Key::must(
+        "format",
+        Kind::Choice(&FORMAT),
+        "What a record's value is. `json`: one flat object. `avro`: one record after a zero byte and a schema id. \
+         `protobuf`: one message. `arrow`: an IPC stream of any number of rows.",
+    ),
+    Key::may("registry", Kind::Table(&REGISTRY), "The schema registry; only with `format = \"avro\"`."),
+    Key::may(
+        "descriptor",
+        Kind::TextOr(&DESCRIPTOR),
+        "What `protoc --include_imports --descriptor_set_out` writes; only with `format = \"protobuf\"`.",
+    ),
+    Key::may("message", Kind::Literal, "The message's full name; only with `format = \"protobuf\"`."),
+    Key::may(
+        "framing",
+        Kind::Choice(&FRAMING),
+        "`confluent` where a schema id stands before each message; only with `format = \"protobuf\"`.",
+    )
+    .or("\"none\""),
+];
+pub(super) const FORMAT_RULES: [Rule; 2] =
+    [Rule::When("format", &["avro"], &["registry"]), Rule::When("format", &["protobuf"], &["descriptor", "message"])];
 const REGISTRY_EXAMPLE: &str = "registry = { url = \"http://localhost:8081\" }";
 /// The keys that belong to one format only, with an example of what they need.
 const COMPANIONS: [(&str, &str); 4] =

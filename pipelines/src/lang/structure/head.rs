@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::super::fields::{Choices, Fields, Keys, Need, Reading, closest, unsupported};
+use super::super::fields::{Choices, Fields, Key, Keys, Kind, Need, Reading, Rule, closest, unsupported};
 use super::super::interpolate::{SecretString, Text};
 use super::super::pipeline::{Checkpoint, Delivery, ObjectStore};
 use super::super::span::{Span, Spanned};
@@ -15,12 +15,42 @@ pub(in super::super) struct Head {
     pub secret: Option<Spanned<SecretString>>,
 }
 
-const PIPELINE: Keys = Keys { known: &["name", "description", "delivery", "checkpoint", "secret"], planned: &[] };
-const CHECKPOINT: Keys = Keys {
-    known: &["every", "store", "keep", "cache", "endpoint", "region", "access_key", "secret_key"],
-    planned: &[],
-};
-const DELIVERY: Choices = Choices { what: "delivery", known: &["exactly-once", "at-least-once"], planned: &[] };
+pub(super) const PIPELINE: Keys = Keys::new(
+    "pipeline",
+    "The pipeline's name, its promise, and where its state is kept.",
+    &[
+        Key::must(
+            "name",
+            Kind::Literal,
+            "Letters, digits, `-`, `_` and `.`, at most 64. Names the log: `avouch/<name>/<partition>`.",
+        ),
+        Key::may("description", Kind::AnyText, "For people.").or("\"\""),
+        Key::may("delivery", Kind::Choice(&DELIVERY), "What is promised of every verdict.").or("\"exactly-once\""),
+        Key::may("checkpoint", Kind::Table(&CHECKPOINT), "When and where state is made durable."),
+        Key::may(
+            "secret",
+            Kind::Secret,
+            "Key of pseudonyms and salts, 16 bytes or more. Without one it is made once and kept in the store.",
+        ),
+    ],
+);
+const CHECKPOINT: Keys = Keys::new(
+    "checkpoint",
+    "When and where state is made durable. It is no part of the configHash.",
+    &[
+        Key::may("every", Kind::Duration(10), "How often; verdicts are delivered after that.").or("\"10s\""),
+        Key::may("store", Kind::Text, "A directory, or a bucket: `s3://bucket/prefix`.").or("\"file://./state\""),
+        Key::may("keep", Kind::Int(KEEP.0, KEEP.1), "How many checkpoints are kept.").or("5"),
+        Key::may("cache", Kind::Text, "With a bucket: the directory of the working copy.").or("\"./state\""),
+        Key::may("endpoint", Kind::Text, "With a bucket: URL of the S3 service.").or("the environment's"),
+        Key::may("region", Kind::Text, "With a bucket: its region.").or("the environment's"),
+        Key::may("access_key", Kind::Secret, "With a bucket: access key.").or("the environment's"),
+        Key::may("secret_key", Kind::Secret, "With a bucket: secret key.").or("the environment's"),
+    ],
+)
+.rules(&[Rule::Needs("access_key", "secret_key"), Rule::Needs("secret_key", "access_key")]);
+pub(super) const DELIVERY: Choices =
+    Choices { what: "delivery", known: &["exactly-once", "at-least-once"], planned: &[] };
 const DEFAULT_STORE: &str = "file://./state";
 /// Fewer would leave nothing to fall back to; more than this is a backup, which is another thing.
 const KEEP: (i64, i64) = (2, 1000);

@@ -6,30 +6,57 @@ use std::time::Duration;
 
 use avouch_connectors::kafka::{GroupProtocol, Password, Sasl, Tls, TlsIdentity, TokenSource};
 
-use super::super::fields::{Choices, Fields, Keys, Need, Reading, either, list};
+use super::super::fields::{Choices, Fields, Key, Keys, Kind, Need, Reading, Rule, either, list};
 use super::super::interpolate::Text;
 use super::super::pipeline::{KafkaSecurity, Membership};
 
 const EXAMPLE: &str = "security = { protocol = \"SASL_SSL\", mechanism = \"SCRAM-SHA-512\", username = \"avouch\", \
                        password = \"${file:/run/secrets/kafka}\" }";
-const SECURITY: Keys = Keys {
-    known: &[
-        "protocol",
-        "mechanism",
-        "username",
-        "password",
-        "ca",
-        "certificate",
-        "key",
-        "key_password",
-        "token",
-        "token_endpoint",
-        "client_id",
-        "client_secret",
-        "scope",
+pub(super) const SECURITY: Keys = Keys::new(
+    "security",
+    "How the cluster is reached, also by sinks and dead letters on the source's brokers.",
+    &[
+        Key::must("protocol", Kind::Choice(&PROTOCOL), "Whether the way is encrypted, and whether we say who we are."),
+        Key::may("mechanism", Kind::Choice(&MECHANISM), "How we say who we are; with `SASL_…`."),
+        Key::may("username", Kind::Text, "User; with `PLAIN` and `SCRAM-…`."),
+        Key::may("password", Kind::OutsideSecret, "Password; with `PLAIN` and `SCRAM-…`. Must be interpolated."),
+        Key::may("ca", Kind::Text, "PEM file of the authorities that sign brokers' certificates.").or("the system's"),
+        Key::may("certificate", Kind::Text, "PEM file of our certificate, where a broker asks for it."),
+        Key::may("key", Kind::Text, "PEM file of its key."),
+        Key::may("key_password", Kind::OutsideSecret, "The key's password. Must be interpolated."),
+        Key::may("token", Kind::OutsideSecret, "One lasting token; with `OAUTHBEARER`. Must be interpolated."),
+        Key::may("token_endpoint", Kind::Text, "Where tokens come from; with `OAUTHBEARER`."),
+        Key::may("client_id", Kind::Text, "Who we are there."),
+        Key::may("client_secret", Kind::OutsideSecret, "Our secret there. Must be interpolated."),
+        Key::may("scope", Kind::Text, "What the token is for."),
     ],
-    planned: &[],
-};
+)
+.rules(&[
+    Rule::When("protocol", &["SASL_PLAINTEXT", "SASL_SSL"], &["mechanism"]),
+    Rule::When("mechanism", &["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"], &["username", "password"]),
+    Rule::Needs("certificate", "key"),
+    Rule::Needs("key", "certificate"),
+    Rule::Needs("key_password", "key"),
+    Rule::Needs("token_endpoint", "client_id"),
+    Rule::Needs("token_endpoint", "client_secret"),
+    Rule::Not("token", "token_endpoint"),
+]);
+/// The keys of membership in the source's group.
+pub(super) const MEMBERSHIP_KEYS: [Key; 3] = [
+    Key::may("group_protocol", Kind::Choice(&PROTOCOLS), "`classic`, or `consumer`: the broker decides (KIP-848).")
+        .or("\"classic\""),
+    Key::may(
+        "instance",
+        Kind::AnyText,
+        "A lasting name of this process in the group: a restart within the session moves no lane. Empty is none.",
+    ),
+    Key::may(
+        "session_timeout",
+        Kind::Duration(SHORTEST_SESSION_MS),
+        "After how long a silent process loses its lanes; with `consumer` the broker's setting.",
+    )
+    .or("\"45s\""),
+];
 const PROTOCOL: Choices =
     Choices { what: "security protocol", known: &["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"], planned: &[] };
 const MECHANISM: Choices = Choices {

@@ -17,7 +17,7 @@ mod train;
 
 use std::net::SocketAddr;
 
-use super::fields::{Fields, Keys, Need, Reading, list, value_span};
+use super::fields::{Fields, Key, Keys, Kind, Need, Reading, list, value_span};
 use super::interpolate::Text;
 use super::pipeline::{Anchor, ModelStep, ReferenceTable, Source, SqlStep, Train};
 use super::span::{Span, Spanned};
@@ -86,21 +86,32 @@ pub(super) struct TrainDraft {
     pub body: Option<Train>,
 }
 
-const FILE: Keys = Keys {
-    known: &[
-        "version",
-        "pipeline",
-        "sources",
-        "references",
-        "steps",
-        "sinks",
-        "dead_letter",
-        "anchor",
-        "train",
-        "http",
+/// The whole file.
+pub(super) const FILE: Keys = Keys::new(
+    "file",
+    "A pipeline of Avouch: where readings come from, what is computed, and where verdicts go.",
+    &[
+        Key::must("version", Kind::Version, "The version of the pipeline language."),
+        Key::must(
+            "pipeline",
+            Kind::Table(&head::PIPELINE),
+            "The pipeline's name, its promise, and where its state is.",
+        ),
+        Key::must("sources", Kind::Named(&source::SOURCE_TABLES), "Where readings come from: exactly one."),
+        Key::may("references", Kind::Named(&[&reference::REFERENCE]), "Tables that row steps may join."),
+        Key::must("steps", Kind::Named(&steps::STEP_TABLES), "What is computed."),
+        Key::may("sinks", Kind::Named(&sinks::SINK_TABLES), "Where verdicts go."),
+        Key::must(
+            "dead_letter",
+            Kind::OneOf(&sinks::DEAD_TABLES),
+            "Where rows go that cannot be used: bad, late and future ones, with the reason and their bytes.",
+        ),
+        Key::may("anchor", Kind::Table(&anchor::ANCHOR), "Where and when the verdict log is anchored.").or("none"),
+        Key::may("train", Kind::Named(&[&train::TRAIN]), "How models are made."),
+        Key::may("http", Kind::Table(&outputs::HTTP), "Where a running pipeline can be seen."),
     ],
-    planned: &[("tests", "remove the table; try the pipeline on recorded readings with `avouch produce`")],
-};
+)
+.planned(&[("tests", "remove the table; try the pipeline on recorded readings with `avouch produce`")]);
 
 /// Reads the whole tree.
 pub(super) fn read(cx: &mut Reading<'_>, root: &Node) -> Draft {

@@ -2,10 +2,14 @@
 
 use std::net::SocketAddr;
 
-use super::super::fields::{Fields, Keys, Need, Reading};
+use super::super::fields::{Fields, Key, Keys, Kind, Need, Reading};
 use super::super::interpolate::Text;
 
-const HTTP: Keys = Keys { known: &["listen"], planned: &[] };
+pub(super) const HTTP: Keys = Keys::new(
+    "http",
+    "Where a running pipeline can be seen.",
+    &[Key::may("listen", Kind::Text, "Address of `/metrics`, `/livez` and `/readyz`.").or("\"127.0.0.1:9464\"")],
+);
 
 /// The address of metrics and health checks, or `None` if it is wrong.
 pub(super) fn read_http(cx: &mut Reading<'_>, file: &Fields<'_>) -> Option<SocketAddr> {

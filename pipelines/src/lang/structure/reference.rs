@@ -2,14 +2,26 @@
 
 use avouch_engine::spec::{FieldSpec, FieldType};
 
-use super::super::fields::{Fields, Keys, Need, Reading, closest, list};
+use super::super::fields::{Fields, Key, Keys, Kind, Need, Reading, closest, list};
 use super::super::pipeline::ReferenceTable;
 use super::super::span::Spanned;
 use super::super::tree::Entry;
 use super::source::read_schema;
 use super::{ReferenceDraft, name_of};
 
-const REFERENCE: Keys = Keys { known: &["file", "key", "schema"], planned: &[] };
+pub(super) const REFERENCE: Keys = Keys::new(
+    "reference",
+    "A table that row steps may join under its name.",
+    &[
+        Key::must(
+            "file",
+            Kind::Text,
+            "CSV, NDJSON or Parquet by its ending; one row for each key. Read again on change.",
+        ),
+        Key::must("key", Kind::Literal, "The column that joins look up; text, unique."),
+        Key::may("schema", Kind::Fields, "Its columns with their types; others are ignored.").or("from the values"),
+    ],
+);
 
 pub(super) fn read(cx: &mut Reading<'_>, e: &Entry) -> ReferenceDraft {
     ReferenceDraft { name: name_of(e), body: read_body(cx, e) }

@@ -1,12 +1,19 @@
 //! `repartition` of a Kafka source: the topic its records go through where its own is not keyed by device.
 
-use super::super::fields::{Fields, Keys, Need, Reading};
+use super::super::fields::{Fields, Key, Keys, Kind, Need, Reading};
 use super::super::format::Format;
 use super::super::interpolate::Text;
 use super::super::pipeline::{Repartition, Source, SourceKind};
 use super::check_topic;
 
-const REPARTITION: Keys = Keys { known: &["topic", "partitions"], planned: &[] };
+pub(super) const REPARTITION: Keys = Keys::new(
+    "repartition",
+    "The topic that records go through where their own is not keyed by device.",
+    &[
+        Key::must("topic", Kind::Text, "The topic, on the source's brokers. It is this pipeline's alone."),
+        Key::must("partitions", Kind::Int(1, MOST_PARTITIONS), "How many it has, for good."),
+    ],
+);
 const EXAMPLE: &str = "repartition = { topic = \"pumps.by-device\", partitions = 12 }";
 /// As many as one broker can be asked for within reason.
 const MOST_PARTITIONS: i64 = 10_000;

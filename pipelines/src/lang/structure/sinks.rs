@@ -1,6 +1,6 @@
 //! `[sinks.*]` and `[dead_letter]`.
 
-use super::super::fields::{Choices, Fields, Keys, Need, Reading, closest, either};
+use super::super::fields::{Choices, Fields, Key, Keys, Kind, Need, Reading, closest, either};
 use super::super::interpolate::Text;
 use super::super::pipeline::Delivery;
 use super::super::sink::{
@@ -9,6 +9,7 @@ use super::super::sink::{
 };
 use super::super::span::Spanned;
 use super::super::tree::{Entry, NodeValue};
+use super::head::DELIVERY;
 use super::source::check_brokers;
 use super::{Section, check_topic, name_of};
 
@@ -50,59 +51,133 @@ const DEAD_KINDS: [&KindFacts; 3] = [&KAFKA, &FILES, &STDOUT];
 /// Keys that Kafka sinks will have.
 const KAFKA_PLANNED: &[(&str, &str)] =
     &[("security", "remove it and connect to a plaintext listener on a network you trust")];
-const KAFKA_SINK: Keys = Keys {
-    known: &["from", "kind", "where", "delivery", "topic", "brokers", "format", "early_topic"],
-    planned: KAFKA_PLANNED,
-};
 /// Keys of sinks that take verdicts only.
 const EARLY_PLANNED: &[(&str, &str)] =
     &[("early", "remove it; Kafka (`early_topic`), webhook and stdout sinks take early results")];
-const PARQUET_SINK: Keys =
-    Keys { known: &["from", "kind", "where", "delivery", "path", "every", "rows", "size"], planned: EARLY_PLANNED };
-const ALERTMANAGER_SINK: Keys = Keys {
-    known: &["from", "kind", "where", "delivery", "url", "token", "timeout", "resolve_after", "generator_url"],
-    planned: EARLY_PLANNED,
-};
-const WEBHOOK_SINK: Keys = Keys {
-    known: &["from", "kind", "where", "delivery", "url", "secret", "token", "timeout", "batch", "format", "early"],
-    planned: &[],
-};
-const STDOUT_SINK: Keys = Keys { known: &["from", "kind", "where", "delivery", "format", "early"], planned: &[] };
-/// Keys of all kinds, so that an unknown kind is one error, not several.
-const ANY_SINK: Keys = Keys {
-    known: &[
-        "from",
-        "kind",
-        "where",
-        "delivery",
-        "topic",
-        "brokers",
-        "format",
-        "path",
-        "every",
-        "rows",
-        "size",
-        "url",
-        "token",
-        "timeout",
-        "resolve_after",
-        "generator_url",
-        "secret",
-        "batch",
-        "security",
-        "early",
-        "early_topic",
+
+const FROM: Key = Key::must("from", Kind::Names(true), "The model steps whose verdicts it takes.");
+const WHERE: Key = Key::may(
+    "where",
+    Kind::Literal,
+    "Which verdicts: an SQL condition over the columns of a verdict and its features by name. For Alertmanager, for which \
+     an alert is open; those that are not normal if not given.",
+)
+.or("all");
+const OWN_DELIVERY: Key =
+    Key::may("delivery", Kind::Choice(&DELIVERY), "`at-least-once` where the kind cannot keep exactly-once.")
+        .or("the pipeline's");
+const TOPIC: Key = Key::must("topic", Kind::Text, "The topic.");
+const BROKERS: Key =
+    Key::may("brokers", Kind::Text, "`host:port`, several with commas; reached without security.").or("the source's");
+const SINK_FORMAT: Key = Key::may("format", Kind::Choice(&FORMAT), "What is written.").or("\"json\"");
+const URL: Key = Key::must("url", Kind::Text, "http or https.");
+const TOKEN: Key = Key::may("token", Kind::Secret, "Sent as a bearer token.");
+const TIMEOUT: Key = Key::may("timeout", Kind::Duration(10), "How long a request may take.").or("\"10s\"");
+const EARLY: Key = Key::may("early", Kind::Bool, "Whether early results go there, too.").or("false");
+const fn is(kind: &'static str) -> Key {
+    Key::must("kind", Kind::Is(kind), "What it writes to.")
+}
+
+const KAFKA_SINK: Keys = Keys::new(
+    "kafka_sink",
+    "Verdicts into a Kafka topic, one message each.",
+    &[
+        FROM,
+        is("kafka"),
+        WHERE,
+        OWN_DELIVERY,
+        TOPIC,
+        BROKERS,
+        SINK_FORMAT,
+        Key::may("early_topic", Kind::Text, "A topic of their own for early results."),
     ],
-    planned: &[],
-};
-const DEAD_KAFKA: Keys = Keys { known: &["kind", "topic", "brokers", "delivery"], planned: KAFKA_PLANNED };
-const DEAD_FILES: Keys = Keys { known: &["kind", "path", "size", "delivery"], planned: &[] };
-const DEAD_STDOUT: Keys = Keys { known: &["kind", "delivery"], planned: &[] };
-const DEAD_ANY: Keys =
-    Keys { known: &["kind", "topic", "brokers", "security", "path", "size", "delivery"], planned: &[] };
+)
+.planned(KAFKA_PLANNED);
+const PARQUET_SINK: Keys = Keys::new(
+    "parquet_sink",
+    "The archive: Parquet files, a directory a day.",
+    &[
+        FROM,
+        is("parquet"),
+        WHERE,
+        OWN_DELIVERY,
+        Key::must("path", Kind::Text, "`file://` and a directory, or `s3://bucket/prefix`."),
+        Key::may("every", Kind::Duration(100), "A verdict waits at most so long for its file.").or("\"1m\""),
+        Key::may("rows", Kind::Int(1, 1_000_000), "A file has at most so many verdicts.").or("50_000"),
+        Key::may("size", Kind::Size(1 << 16, 1 << 30), "A file is closed at so many bytes.").or("\"32MiB\""),
+    ],
+)
+.planned(EARLY_PLANNED);
+const ALERTMANAGER_SINK: Keys = Keys::new(
+    "alertmanager_sink",
+    "Alerts in Prometheus Alertmanager.",
+    &[
+        FROM,
+        is("alertmanager"),
+        WHERE,
+        OWN_DELIVERY,
+        URL,
+        TOKEN,
+        TIMEOUT,
+        Key::may(
+            "resolve_after",
+            Kind::Duration(1_000),
+            "An alert ends so long after the last verdict that kept it open.",
+        )
+        .or("\"1h\""),
+        Key::may("generator_url", Kind::Text, "The page an alert links to."),
+    ],
+)
+.planned(EARLY_PLANNED);
+const WEBHOOK_SINK: Keys = Keys::new(
+    "webhook_sink",
+    "Verdicts to an HTTP endpoint that takes JSON.",
+    &[
+        FROM,
+        is("webhook"),
+        WHERE,
+        OWN_DELIVERY,
+        URL,
+        Key::may("secret", Kind::Secret, "Key of the signature; without it requests are not signed."),
+        TOKEN,
+        TIMEOUT,
+        Key::may("batch", Kind::Int(1, 10_000), "The most verdicts in one request.").or("500"),
+        SINK_FORMAT,
+        EARLY,
+    ],
+);
+const STDOUT_SINK: Keys = Keys::new(
+    "stdout_sink",
+    "Verdicts on standard output, one JSON object a line.",
+    &[FROM, is("stdout"), WHERE, OWN_DELIVERY, SINK_FORMAT, EARLY],
+);
+pub(super) const SINK_TABLES: [&Keys; 5] =
+    [&KAFKA_SINK, &PARQUET_SINK, &ALERTMANAGER_SINK, &WEBHOOK_SINK, &STDOUT_SINK];
+/// Keys of all kinds, so that an unknown kind is one error, not several.
+const ANY_SINK: Keys = Keys::any(&SINK_TABLES);
+
+const DEAD_KAFKA: Keys =
+    Keys::new("kafka_dead_letter", "Dead letters into a Kafka topic.", &[is("kafka"), TOPIC, BROKERS, OWN_DELIVERY])
+        .planned(KAFKA_PLANNED);
+const DEAD_FILES: Keys = Keys::new(
+    "files_dead_letter",
+    "Dead letters as files of JSON lines.",
+    &[
+        is("files"),
+        Key::must("path", Kind::Text, "`file://` and a directory."),
+        Key::may("size", Kind::Size(1, 1 << 40), "A file is closed at so many bytes.").or("\"64MiB\""),
+        OWN_DELIVERY,
+    ],
+);
+const DEAD_STDOUT: Keys = Keys::new(
+    "stdout_dead_letter",
+    "Dead letters on standard output, one JSON object a line.",
+    &[is("stdout"), OWN_DELIVERY],
+);
+pub(super) const DEAD_TABLES: [&Keys; 3] = [&DEAD_KAFKA, &DEAD_FILES, &DEAD_STDOUT];
+const DEAD_ANY: Keys = Keys::any(&DEAD_TABLES);
 
 const FORMAT: Choices = Choices { what: "format", known: &["json"], planned: &["avro", "protobuf", "arrow"] };
-const DELIVERY: Choices = Choices { what: "delivery", known: &["exactly-once", "at-least-once"], planned: &[] };
 
 const DEFAULT_EVERY_MS: i64 = 60_000;
 const DEFAULT_ROWS: i64 = 50_000;

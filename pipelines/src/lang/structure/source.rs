@@ -2,41 +2,96 @@
 
 use avouch_engine::spec::{FieldSpec, FieldType};
 
-use super::super::fields::{Choices, Fields, Keys, Need, Reading, closest, list, value_span};
+use super::super::fields::{Choices, Fields, Key, Keys, Kind, Need, Reading, closest, list, value_span};
 use super::super::format::Format;
 use super::super::interpolate::Text;
 use super::super::pipeline::{KafkaSource, Source, SourceKind, Time};
 use super::super::span::Spanned;
 use super::super::tree::{Entry, NodeValue};
+use super::format::{FORMAT_KEYS, FORMAT_RULES};
+use super::kafka::{MEMBERSHIP_KEYS, SECURITY};
+use super::repartition::REPARTITION;
 use super::source_files::{self, FILES_SOURCE};
 use super::source_mqtt::{self, MQTT_SOURCE};
 use super::{SourceDraft, check_topic, format, name_of};
 
-const KAFKA_SOURCE: Keys = Keys {
-    known: &[
-        "kind",
-        "brokers",
-        "security",
-        "topic",
-        "repartition",
-        "group",
-        "group_protocol",
-        "instance",
-        "session_timeout",
-        "format",
-        "registry",
-        "descriptor",
-        "message",
-        "framing",
-        "schema",
-        "key",
-        "time",
-        "device_ttl",
-        "max_record_bytes",
+const KAFKA_SOURCE: Keys = Keys::new(
+    "kafka_source",
+    "Readings from a Kafka topic, one lane a partition.",
+    &[
+        is("kafka"),
+        Key::must("brokers", Kind::Text, "`host:port`, several with commas."),
+        Key::may("security", Kind::Table(&SECURITY), "How the cluster is reached, also by sinks and dead letters.")
+            .or("plaintext"),
+        Key::must("topic", Kind::Text, "The topic."),
+        Key::may("repartition", Kind::Table(&REPARTITION), "Where `topic` is not keyed by device."),
+        Key::may("group", Kind::Text, "Processes of one pipeline share its partitions through this consumer group.")
+            .or("the pipeline's name"),
+        MEMBERSHIP_KEYS[0],
+        MEMBERSHIP_KEYS[1],
+        MEMBERSHIP_KEYS[2],
+        FORMAT_KEYS[0],
+        FORMAT_KEYS[1],
+        FORMAT_KEYS[2],
+        FORMAT_KEYS[3],
+        FORMAT_KEYS[4],
+        SCHEMA,
+        DEVICE,
+        TIMES,
+        DEVICE_TTL,
+        MAX_RECORD_BYTES,
     ],
-    planned: &[("identity", "remove it; until then, let Kafka's access control say who may write to the topic")],
-};
-const TIME: Keys = Keys { known: &["column", "max_disorder", "idle_after", "max_future"], planned: &[] };
+)
+.planned(&[("identity", "remove it; until then, let Kafka's access control say who may write to the topic")])
+.rules(&FORMAT_RULES);
+pub(super) const SOURCE_TABLES: [&Keys; 3] = [&KAFKA_SOURCE, &FILES_SOURCE, &MQTT_SOURCE];
+
+pub(super) const fn is(kind: &'static str) -> Key {
+    Key::must("kind", Kind::Is(kind), "What is read.")
+}
+pub(super) const SCHEMA: Key = Key::must(
+    "schema",
+    Kind::Fields,
+    "The fields of a reading with their types; `!` behind a type: a row without the field is a dead letter. Other fields of \
+     a record are ignored.",
+);
+pub(super) const DEVICE: Key =
+    Key::must("key", Kind::Literal, "The device's field, `utf8!`. All readings of a device must be in one partition.");
+pub(super) const TIMES: Key = Key::must("time", Kind::Table(&TIME), "How readings are placed in time.");
+pub(super) const DEVICE_TTL: Key = Key::may(
+    "device_ttl",
+    Kind::LiteralDuration(1),
+    "Devices silent for longer, by event time, are forgotten. At least as long as the longest window.",
+)
+.or("never");
+pub(super) const MAX_RECORD_BYTES: Key =
+    Key::may("max_record_bytes", Kind::Size(1, i32::MAX as i64), "Larger records are dead letters, undecoded.")
+        .or("\"1MiB\"");
+
+const TIME: Keys = Keys::new(
+    "time",
+    "How readings are placed in time.",
+    &[
+        Key::must("column", Kind::Literal, "Event time, `timestamp_ms!`."),
+        Key::must(
+            "max_disorder",
+            Kind::LiteralDuration(0),
+            "How far rows may be out of order; the watermark is the highest event time minus this.",
+        ),
+        Key::may(
+            "idle_after",
+            Kind::LiteralDuration(1),
+            "After so long without an admitted row time goes on by the clock, and open windows close.",
+        )
+        .or("never"),
+        Key::may(
+            "max_future",
+            Kind::LiteralDuration(0),
+            "Rows further ahead of the broker's timestamp are dead letters.",
+        )
+        .or("\"5m\""),
+    ],
+);
 const KIND: Choices = Choices { what: "source kind", known: &["kafka", "files", "mqtt"], planned: &["ethereum"] };
 const SCHEMA_EXAMPLE: &str = "schema = { device = \"utf8!\", ts = \"timestamp_ms!\", temperature = \"f64\" }";
 const DEFAULT_MAX_FUTURE_MS: i64 = 300_000;
@@ -54,7 +109,7 @@ fn read_body(cx: &mut Reading<'_>, e: &Entry, default_group: Option<Text>) -> Op
         _ => &KAFKA_SOURCE,
     };
     let f = Fields::open(cx, &e.node, &path, e.key_span, keys, "[sources.readings]")?;
-    if let (Some(entry), false) = (f.get("repartition"), keys.known.contains(&"repartition")) {
+    if let (Some(entry), false) = (f.get("repartition"), keys.has("repartition")) {
         let kind = f.get("kind").map_or(e.key_span, value_span);
         cx.diags.relate(entry.key_span, kind, "only a Kafka source can be repartitioned; the kind of this one stands");
     }
@@ -70,7 +125,7 @@ fn read_body(cx: &mut Reading<'_>, e: &Entry, default_group: Option<Text>) -> Op
     };
     let fields = read_schema(cx, &f);
     // The rows of a file become readings by their columns' names.
-    let format = match keys.known.contains(&"format") {
+    let format = match keys.has("format") {
         true => format::read(cx, &f, fields.as_deref()),
         false => Some(Format::Json),
     };

@@ -1,25 +1,29 @@
 //! `[sources.*]` with `kind = "files"`.
 
-use super::super::fields::{Choices, Fields, Keys, Need, Reading};
+use super::super::fields::{Choices, Fields, Key, Keys, Kind, Need, Reading};
 use super::super::interpolate::Text;
 use super::super::pipeline::{FileFormat, FilesPlace, FilesSource};
 use super::super::tree::NodeValue;
+use super::source::{DEVICE, DEVICE_TTL, MAX_RECORD_BYTES, SCHEMA, TIMES, is};
 
-pub(super) const FILES_SOURCE: Keys = Keys {
-    known: &[
-        "kind",
-        "path",
-        "file_format",
-        "delimiter",
-        "follow",
-        "schema",
-        "key",
-        "time",
-        "device_ttl",
-        "max_record_bytes",
+pub(super) const FILES_SOURCE: Keys = Keys::new(
+    "files_source",
+    "Readings from files, one after another in one lane.",
+    &[
+        is("files"),
+        Key::must("path", Kind::Text, "A path of this machine or `s3://bucket/keys`, with `*`, `?`, `**` and `[ab]`."),
+        Key::may("file_format", Kind::Choice(&FILE_FORMAT), "What the files hold.").or("by their names"),
+        Key::may("delimiter", Kind::Character, "Between the fields of CSV files.").or("\",\""),
+        Key::may("follow", Kind::Bool, "Whether to wait for new files; if not, the run ends with the last one.")
+            .or("false"),
+        SCHEMA,
+        DEVICE,
+        TIMES,
+        DEVICE_TTL,
+        MAX_RECORD_BYTES,
     ],
-    planned: &[("identity", "remove it; until then, let the file system say who may write there")],
-};
+)
+.planned(&[("identity", "remove it; until then, let the file system say who may write there")]);
 const FILE_FORMAT: Choices =
     Choices { what: "file format", known: &["csv", "ndjson", "parquet"], planned: &["avro", "arrow"] };
 const PATH_EXAMPLE: &str = "path = \"data/*.csv\"";

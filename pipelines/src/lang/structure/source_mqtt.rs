@@ -1,40 +1,63 @@
 //! `[sources.*]` with `kind = "mqtt"`.
 
-use super::super::fields::{Fields, Keys, Need, Reading};
+use super::super::fields::{Fields, Key, Keys, Kind, Need, Reading, Rule};
 use super::super::interpolate::Text;
 use super::super::pipeline::{JournalSettings, MqttSource};
 use super::super::span::Spanned;
+use super::format::FORMAT_KEYS;
+use super::source::{DEVICE, DEVICE_TTL, MAX_RECORD_BYTES, SCHEMA, TIMES, is};
 
-pub(super) const MQTT_SOURCE: Keys = Keys {
-    known: &[
-        "kind",
-        "url",
-        "topics",
-        "client_id",
-        "username",
-        "password",
-        "ca",
-        "session_expiry",
-        "journal",
-        "format",
-        "registry",
-        "descriptor",
-        "message",
-        "framing",
-        "schema",
-        "key",
-        "time",
-        "device_ttl",
-        "max_record_bytes",
+pub(super) const MQTT_SOURCE: Keys = Keys::new(
+    "mqtt_source",
+    "Readings from an MQTT 5 broker, through a journal that one lane reads.",
+    &[
+        is("mqtt"),
+        Key::must("url", Kind::Text, "`mqtt://host:1883`, or `mqtts://host:8883` for TLS."),
+        Key::must("topics", Kind::Names(true), "Topic filters."),
+        Key::may("client_id", Kind::Text, "The name of the session.").or("the pipeline's name"),
+        Key::may("username", Kind::Text, "User."),
+        Key::may("password", Kind::Secret, "Password."),
+        Key::may("ca", Kind::Text, "PEM file of the authorities that sign the broker's certificate.")
+            .or("the system's"),
+        Key::may(
+            "session_expiry",
+            Kind::Duration(1_000),
+            "How long the broker keeps the session while nobody is there.",
+        )
+        .or("\"7d\""),
+        Key::may("journal", Kind::Table(&JOURNAL), "Where messages are kept until checkpoints cover them."),
+        FORMAT_KEYS[0],
+        FORMAT_KEYS[1],
+        FORMAT_KEYS[2],
+        FORMAT_KEYS[3],
+        FORMAT_KEYS[4],
+        SCHEMA,
+        DEVICE,
+        TIMES,
+        DEVICE_TTL,
+        MAX_RECORD_BYTES,
     ],
-    planned: &[
-        ("device", "remove it and name a field of the payload: `key = \"device\"`"),
-        ("lanes", "remove it; one lane reads the journal"),
-        ("qos", "remove it; subscriptions ask for QoS 1"),
-        ("identity", "remove it; until then, let the broker's access control say who may publish"),
+)
+.planned(&[
+    ("device", "remove it and name a field of the payload: `key = \"device\"`"),
+    ("lanes", "remove it; one lane reads the journal"),
+    ("qos", "remove it; subscriptions ask for QoS 1"),
+    ("identity", "remove it; until then, let the broker's access control say who may publish"),
+])
+.rules(&[
+    Rule::When("format", &["avro"], &["registry"]),
+    Rule::When("format", &["protobuf"], &["descriptor", "message"]),
+    Rule::Needs("password", "username"),
+]);
+const JOURNAL: Keys = Keys::new(
+    "journal",
+    "Where messages are kept until checkpoints cover them.",
+    &[
+        Key::may("max_size", Kind::Size(LEAST_MAX_BYTES, i64::MAX), "Nothing more is acknowledged at so many bytes.")
+            .or("\"10GiB\""),
+        Key::may("keep", Kind::Duration(0), "How long records are kept after no checkpoint needs them.").or("\"0s\""),
     ],
-};
-const JOURNAL: Keys = Keys { known: &["max_size", "keep"], planned: &[] };
+);
 const URL_EXAMPLE: &str = "url = \"mqtt://broker:1883\"";
 const DEFAULT_MAX_BYTES: i64 = 10 << 30;
 const LEAST_MAX_BYTES: i64 = 64 << 20;

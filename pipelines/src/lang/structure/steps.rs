@@ -3,7 +3,7 @@
 use avouch_engine::spec::WindowSpec;
 use avouch_engine::verdict::Hash32;
 
-use super::super::fields::{Choices, Fields, Keys, Need, Reading, unsupported, value_span};
+use super::super::fields::{Choices, Fields, Key, Keys, Kind, Need, Reading, Rule, unsupported, value_span};
 use super::super::interpolate::Text;
 use super::super::pipeline::{ModelStep, SqlStep};
 use super::super::span::{Span, Spanned};
@@ -11,25 +11,97 @@ use super::super::tree::{Entry, NodeValue};
 use super::super::units::format_duration;
 use super::{Role, StepBody, StepDraft, name_of};
 
-const SQL_STEP: Keys = Keys { known: &["from", "sql", "window"], planned: &[] };
-const MODEL_STEP: Keys = Keys { known: &["from", "model", "features", "decide"], planned: &[] };
-const ANY_STEP: Keys = Keys { known: &["from", "sql", "window", "model", "features", "decide"], planned: &[] };
-const WINDOW: Keys = Keys { known: &["kind", "size", "every", "early"], planned: &[] };
-const SESSION: Keys = Keys {
-    known: &["kind", "gap", "max"],
-    planned: &[("early", "remove it; tumbling and sliding windows have early results")],
-};
-const WINDOW_KIND: Choices = Choices { what: "window kind", known: &["tumbling", "sliding", "session"], planned: &[] };
-const MODEL: Keys = Keys { known: &["file", "sha256"], planned: &[] };
-const DECIDE: Keys = Keys {
-    known: &["severity"],
-    planned: &[
-        ("false_alarms", "give p-values: `severity = { warning = 0.01, critical = 0.001 }`"),
-        ("unit", "remaining life is not judged yet; remove the step"),
-        ("coverage", "remaining life is not judged yet; remove the step"),
+const FROM: Key = Key::must("from", Kind::Literal, "The source or step it reads.");
+const SQL_STEP: Keys = Keys::new(
+    "sql_step",
+    "One `SELECT`; with a window it makes features.",
+    &[
+        FROM,
+        Key::must(
+            "sql",
+            Kind::Literal,
+            "One `SELECT` over `from`. Without a window: projection and `WHERE`. With one: `GROUP BY` the key, aggregates, \
+             `WHERE`, `HAVING`.",
+        ),
+        Key::may("window", Kind::OneOf(&[&TUMBLING, &SLIDING, &SESSION]), "Over which rows it aggregates.").or("none"),
     ],
-};
-const SEVERITY: Keys = Keys { known: &["warning", "critical"], planned: &[] };
+);
+const MODEL_STEP: Keys = Keys::new(
+    "model_step",
+    "A model, which judges each window of a device.",
+    &[
+        Key::must("from", Kind::Literal, "The windowed step it reads."),
+        Key::must("model", Kind::Table(&MODEL), "The model's file."),
+        Key::must("features", Kind::Names(false), "Columns of the windowed step, in the model's order."),
+        Key::must("decide", Kind::Table(&DECIDE), "How a p-value becomes a severity."),
+    ],
+);
+pub(super) const STEP_TABLES: [&Keys; 2] = [&SQL_STEP, &MODEL_STEP];
+const ANY_STEP: Keys = Keys::any(&STEP_TABLES);
+const SIZE: Key = Key::must("size", Kind::LiteralDuration(1), "How long a window is.");
+const EARLY: Key = Key::may(
+    "early",
+    Kind::LiteralDuration(1),
+    "How often, in event time, the rows so far of open windows are judged too; shorter than the window.",
+)
+.or("never");
+const fn window_is(kind: &'static str) -> Key {
+    Key::must("kind", Kind::Is(kind), "How windows lie.")
+}
+const TUMBLING: Keys = Keys::new("tumbling_window", "One window after another.", &[window_is("tumbling"), SIZE, EARLY]);
+const SLIDING: Keys = Keys::new(
+    "sliding_window",
+    "Windows that overlap.",
+    &[
+        window_is("sliding"),
+        SIZE,
+        Key::must("every", Kind::LiteralDuration(1), "How often one begins; at most the size."),
+        EARLY,
+    ],
+);
+const WINDOW: Keys = Keys::any(&[&TUMBLING, &SLIDING]);
+const SESSION: Keys = Keys::new(
+    "session_window",
+    "Windows that end when a device is silent.",
+    &[
+        window_is("session"),
+        Key::must("gap", Kind::LiteralDuration(1), "The silence that ends it."),
+        Key::must("max", Kind::LiteralDuration(1), "How long it lasts at most; at least the gap."),
+    ],
+)
+.planned(&[("early", "remove it; tumbling and sliding windows have early results")]);
+const WINDOW_KIND: Choices = Choices { what: "window kind", known: &["tumbling", "sliding", "session"], planned: &[] };
+const MODEL: Keys = Keys::new(
+    "model",
+    "A model's file.",
+    &[
+        Key::must("file", Kind::Text, "The file, as `avouch train` writes it."),
+        Key::may("sha256", Kind::AnyText, "The hash it must have, 64 hexadecimal digits; empty counts as none."),
+    ],
+);
+const DECIDE: Keys = Keys::new(
+    "decide",
+    "How a p-value becomes a severity.",
+    &[Key::must("severity", Kind::Table(&SEVERITY), "The thresholds.")],
+)
+.planned(&[
+    ("false_alarms", "give p-values: `severity = { warning = 0.01, critical = 0.001 }`"),
+    ("unit", "remaining life is not judged yet; remove the step"),
+    ("coverage", "remaining life is not judged yet; remove the step"),
+]);
+const SEVERITY: Keys = Keys::new(
+    "severity",
+    "The p-values at or below which a verdict is that grave; at least one.",
+    &[
+        Key::may("warning", Kind::Number(0.0, 1.0, false), "At or below this p-value a verdict is a warning."),
+        Key::may(
+            "critical",
+            Kind::Number(0.0, 1.0, false),
+            "At or below this p-value it is critical; at most `warning`.",
+        ),
+    ],
+)
+.rules(&[Rule::NotEmpty]);
 const WINDOW_EXAMPLE: &str = "window = { kind = \"sliding\", size = \"1m\", every = \"10s\" }";
 const DECIDE_EXAMPLE: &str = "decide = { severity = { warning = 0.01, critical = 0.001 } }";
 

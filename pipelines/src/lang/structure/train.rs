@@ -3,17 +3,62 @@
 use avouch_models::{AlgorithmConfig, SplitConfig};
 use serde_json::{Map, Value};
 
-use super::super::fields::{Choices, Fields, Keys, Need, Reading, closest, value_span};
+use super::super::fields::{Choices, Fields, Key, Keys, Kind, Need, Reading, closest, value_span};
 use super::super::pipeline::{Train, TrainData, TrainDevice};
 use super::super::span::Spanned;
 use super::super::tree::{Entry, Node, NodeValue};
 use super::{TrainDraft, name_of};
 
-const TRAIN: Keys = Keys {
-    known: &["step", "data", "algorithm", "split"],
-    planned: &[("label", "remaining life is not trained yet; remove the table")],
-};
-const DATA: Keys = Keys { known: &["files", "delimiter", "device", "first"], planned: &[] };
+pub(super) const TRAIN: Keys = Keys::new(
+    "train",
+    "How a model is made (`avouch train`).",
+    &[
+        Key::must("step", Kind::Literal, "The model step whose file it writes."),
+        Key::must("data", Kind::TextOr(&DATA), "The rows to train on: a pattern of files, or a table."),
+        Key::must("algorithm", Kind::OneOf(&[&T2Q]), "The algorithm with its options; see the models' README."),
+        Key::may("split", Kind::Table(&SPLIT), "What is held back for calibration.").or("by time, 0.2"),
+    ],
+)
+.planned(&[("label", "remaining life is not trained yet; remove the table")]);
+const DATA: Keys = Keys::new(
+    "train_data",
+    "The rows to train on.",
+    &[
+        Key::must("files", Kind::Text, "A pattern of files: CSV, NDJSON or Parquet by their endings."),
+        Key::may("delimiter", Kind::Character, "Between the fields of CSV files.").or("\",\""),
+        Key::may("device", Kind::Literal, "How a row's device is named: a column, or `path`.").or("the source's key"),
+        Key::may("first", Kind::Int(1, i64::MAX), "Only the first so many rows of each device."),
+    ],
+);
+/// What the models crate reads ([`avouch_models::AlgorithmConfig`]); a test holds the two together.
+const T2Q: Keys = Keys::new(
+    "t2q",
+    "Hotelling T² on the retained principal components and Q on the rest.",
+    &[
+        Key::must("kind", Kind::Is("t2-q"), "Which algorithm."),
+        Key::may(
+            "variance",
+            Kind::Number(f64::MIN, f64::MAX, true),
+            "Share of the variance that is retained, above 0 and at most 1.",
+        )
+        .or("0.95"),
+        Key::may("components", Kind::Int(0, i64::MAX), "Number of retained components, instead of `variance`."),
+        Key::may("shrinkage", Kind::AutoOrShare, "How far correlations are drawn towards none.").or("\"auto\""),
+        Key::may("baseline", Kind::Word(&["fleet", "device"]), "What a device is compared with.").or("\"fleet\""),
+        Key::may("scale", Kind::Word(&["fleet", "device"]), "Whose spread features are divided by.").or("\"fleet\""),
+        Key::may("seed", Kind::Int(0, i64::MAX), "Recorded in the card; nothing is drawn at random.").or("0"),
+    ],
+);
+/// [`SplitConfig`], likewise.
+const SPLIT: Keys = Keys::new(
+    "split",
+    "What is held back for calibration.",
+    &[
+        Key::must("by", Kind::Word(&["device", "time"]), "Whole devices, or the last rows of each."),
+        Key::may("hold_back", Kind::Number(0.0, 0.9, true), "Share held back, above 0 and at most 0.9.").or("0.2"),
+        Key::may("seed", Kind::Int(0, i64::MAX), "Seed of the draw of devices.").or("0"),
+    ],
+);
 const ALGORITHM: Choices = Choices {
     what: "training algorithm",
     known: &AlgorithmConfig::KINDS,
