@@ -132,6 +132,11 @@ impl Endpoint {
         Err(EthereumError::WrongChain { endpoint: self.shown.clone(), expected, found })
     }
 
+    /// Whether an address has anything to pay with.
+    pub async fn has_funds(&self, address: Address) -> Result<bool, EthereumError> {
+        Ok(!self.read::<U256>("eth_getBalance", json!([address, "latest"])).await?.is_zero())
+    }
+
     /// Checks that the code at `contract` is VerdictLog's, by comparing it whole with the committed artifact. The contract
     /// has no immutables, so the comparison leaves nothing out.
     pub async fn require_verdict_log(&self, contract: Address) -> Result<(), EthereumError> {

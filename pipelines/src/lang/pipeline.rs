@@ -460,6 +460,8 @@ pub struct Anchor {
     pub rpc: Text,
     /// EIP-155 chain id.
     pub chain_id: u64,
+    /// Where it stands.
+    pub chain_id_span: Span,
     /// Address of the VerdictLog contract.
     pub contract: Spanned<[u8; 20]>,
     /// Who signs and pays.

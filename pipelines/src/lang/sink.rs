@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::interpolate::{SecretString, Text};
 use super::pipeline::Delivery;
-use super::span::Spanned;
+use super::span::{Span, Spanned};
 
 /// One `[sinks.*]`.
 #[derive(Debug, Clone)]
@@ -122,6 +122,8 @@ pub struct DeadLetterSink {
     pub delivery: Option<Delivery>,
     /// What it writes to.
     pub kind: DeadLetterKind,
+    /// Where that stands.
+    pub span: Span,
 }
 
 /// Where dead letters go.

@@ -9,7 +9,7 @@ use avouch_models::{AlgorithmConfig, SplitConfig, TrainConfig, TrainingFrame, tr
 
 use super::{Fixed, VALID};
 
-fn model(features: &[&str]) -> Vec<u8> {
+pub(crate) fn model(features: &[&str]) -> Vec<u8> {
     let rows = 200;
     let mut columns: Vec<(String, ArrayRef)> = vec![
         ("device".into(), Arc::new(StringArray::from(vec!["pump-1"; rows]))),
@@ -99,4 +99,15 @@ fn a_threshold_below_the_smallest_p_value_is_warned_of() {
     assert!(!found.has_errors());
     let (_, warnings) = load_models(&p).unwrap();
     assert!(codes(&warnings).contains(&"threshold-cannot-fire"));
+}
+
+/// The model of the case `warn-threshold-that-cannot-fire`; UPDATE=1 writes it anew.
+#[test]
+fn the_model_of_the_cases_is_one_that_can_be_read() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/check/models/small.model");
+    if std::env::var_os("UPDATE").is_some() {
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, model(&FEATURES)).unwrap();
+    }
+    assert!(avouch_models::load(&std::fs::read(path).unwrap()).is_ok());
 }

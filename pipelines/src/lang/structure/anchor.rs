@@ -84,6 +84,7 @@ fn read_body(cx: &mut Reading<'_>, file: &Fields<'_>) -> Option<Anchor> {
     Some(Anchor {
         rpc: rpc?,
         chain_id: chain?,
+        chain_id_span: chain_id?.span,
         contract: contract?,
         signer: signer?,
         every_verdicts,

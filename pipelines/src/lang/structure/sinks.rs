@@ -1,6 +1,6 @@
 //! `[sinks.*]` and `[dead_letter]`.
 
-use super::super::fields::{Choices, Fields, Key, Keys, Kind, Need, Reading, closest, either};
+use super::super::fields::{Choices, Fields, Key, Keys, Kind, Need, Reading, closest, either, value_span};
 use super::super::interpolate::Text;
 use super::super::pipeline::Delivery;
 use super::super::sink::{
@@ -417,7 +417,8 @@ pub(super) fn read_dead_letter(cx: &mut Reading<'_>, file: &Fields<'_>) -> Secti
             _ => None,
         };
         let delivery = delivery?;
-        let body = DeadLetterSink { delivery: delivery.as_ref().map(|d| d.value), kind: to? };
+        let span = f.get("path").or(f.get("topic")).map_or(f.at, value_span);
+        let body = DeadLetterSink { delivery: delivery.as_ref().map(|d| d.value), kind: to?, span };
         Some(DeadLetterDraft { kind: kind?, delivery, body })
     };
     read(cx).map_or(Section::Broken, Section::Read)

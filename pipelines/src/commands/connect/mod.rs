@@ -1,9 +1,11 @@
 //! `avouch check --connect`: tries every endpoint of a pipeline, with the clients that a run would use.
 
+mod chain;
+mod places;
+
 use std::sync::mpsc;
 use std::time::Duration;
 
-use avouch_connectors::ethereum::{Address, ChainReader, RpcOptions};
 use avouch_connectors::files::Format;
 use avouch_connectors::files::log::matching;
 use avouch_connectors::kafka::{KafkaError, partition_count};
@@ -26,8 +28,10 @@ pub fn try_all(pipeline: &Pipeline, diags: &mut Diagnostics) -> Vec<String> {
         SourceKind::Files(source) => found.extend(files(source, diags)),
         SourceKind::Mqtt(source) => found.extend(broker(pipeline, source, diags)),
     }
-    found.extend(topics(pipeline, diags));
-    found.extend(chain(pipeline, diags));
+    let (there, lanes) = topics(pipeline, diags);
+    found.extend(there);
+    found.extend(places::try_all(pipeline, diags));
+    found.extend(chain::try_all(pipeline, lanes, diags));
     found
 }
 
@@ -117,7 +121,8 @@ fn broker(pipeline: &Pipeline, source: &MqttSource, diags: &mut Diagnostics) -> 
     None
 }
 
-fn topics(pipeline: &Pipeline, diags: &mut Diagnostics) -> Option<String> {
+/// What was found, and how many lanes there are; 1 where that is not known.
+fn topics(pipeline: &Pipeline, diags: &mut Diagnostics) -> (Option<String>, i32) {
     // Each cluster with the place of its address in the file.
     let mut topics = Vec::new();
     if let SourceKind::Kafka(source) = &pipeline.source.kind {
@@ -149,14 +154,38 @@ fn topics(pipeline: &Pipeline, diags: &mut Diagnostics) -> Option<String> {
         topics.push((connection, address, &k.topic));
     }
     let mut away: Vec<String> = Vec::new();
-    let mut there = 0;
+    let (mut there, mut lanes) = (0, 1);
+    let (source, through) = match &pipeline.source.kind {
+        SourceKind::Kafka(k) => (Some(k.lane_topic().span), k.repartition.as_ref()),
+        SourceKind::Files(_) | SourceKind::Mqtt(_) => (None, None),
+    };
     for (connection, address, topic) in topics {
         // The same would be said of every other topic.
         if away.iter().any(|b| b == connection.brokers()) {
             continue;
         }
         match partition_count(&connection, topic.as_str(), ANSWER) {
-            Ok(_) => there += 1,
+            Ok(partitions) => {
+                there += 1;
+                if source == Some(topic.span) {
+                    lanes = partitions;
+                }
+                if let Some(through) = through.filter(|t| t.topic.span == topic.span && t.partitions != partitions) {
+                    error(
+                        diags,
+                        "wrong-partitions",
+                        through.topic.span,
+                        &format!(
+                            "the topic `{}` has {partitions} partitions, but `repartition` says {}",
+                            topic.raw(),
+                            through.partitions
+                        ),
+                        &format!(
+                            "write `partitions = {partitions}` if no run has used the topic yet, else use another topic"
+                        ),
+                    );
+                }
+            }
             Err(e @ KafkaError::NoTopic { .. }) => {
                 error(
                     diags,
@@ -172,27 +201,7 @@ fn topics(pipeline: &Pipeline, diags: &mut Diagnostics) -> Option<String> {
             }
         }
     }
-    (there > 0).then(|| plural(there, "topic"))
-}
-
-fn chain(pipeline: &Pipeline, diags: &mut Diagnostics) -> Option<String> {
-    let anchor = pipeline.anchor.as_ref()?;
-    let contract = Address::from(anchor.contract.value);
-    let asked = Builder::new_current_thread().enable_all().build().map(|runtime| {
-        runtime.block_on(ChainReader::connect(
-            anchor.rpc.as_str(),
-            Some(anchor.chain_id),
-            contract,
-            RpcOptions::default(),
-        ))
-    });
-    let why = match asked {
-        Ok(Ok(_)) => return Some(format!("the contract on chain {}", anchor.chain_id)),
-        Ok(Err(e)) => e.to_string(),
-        Err(e) => e.to_string(),
-    };
-    error(diags, "no-connection", anchor.rpc.span, &why, "correct `rpc`, `chain_id` or `contract`");
-    None
+    ((there > 0).then(|| plural(there, "topic")), lanes)
 }
 
 fn error(diags: &mut Diagnostics, code: &'static str, span: Span, why: &str, help: &str) {
