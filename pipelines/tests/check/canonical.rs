@@ -274,3 +274,18 @@ fn what_the_hash_does_not_cover_does_not_reach_the_lane() {
     let spec = |p: &Pipeline| format!("{:?}", lane_spec(p, &Models::new()));
     assert_eq!(spec(&one), spec(&other));
 }
+
+/// The page that documents the form says what the program does.
+#[test]
+fn the_documented_example_is_right() {
+    let page = include_str!("../../../docs/canonical.md");
+    let block = |language: &str| {
+        let from = page.split_once(&format!("```{language}\n")).unwrap().1;
+        from.split_once("\n```").unwrap().0
+    };
+    let c = canonical(block("toml"));
+    assert_eq!(c.json, block("json"));
+    assert!(page.contains(&avouch::lang::hex(&c.hash)), "{}", avouch::lang::hex(&c.hash));
+    // The line for editors is a comment.
+    assert_eq!(canonical(&format!("#:schema x.json\n{VALID}")), canonical(VALID));
+}
