@@ -70,3 +70,22 @@ fn sarif_has_what_its_schema_requires() {
     assert_eq!(places, results.len() - 1);
     snapshot("check.sarif", &out);
 }
+
+/// Whatever is away is said in one run, each at the key concerned. What the other side's libraries say of it differs from
+/// machine to machine, so places, codes and advice are held, not their words.
+#[test]
+fn everything_that_is_away_is_said_at_once() {
+    let files = vec![PathBuf::from("tests/check/formats/away.toml")];
+    let (ok, out, err) = report(&CheckArgs { files, connect: true, ..CheckArgs::default() });
+    assert!(!ok && out.is_empty(), "{out}");
+    let mut shown = String::new();
+    for line in err.lines() {
+        if let Some((place, message)) = line.split_once("]: ") {
+            assert!(message.len() > 10, "{line}");
+            shown.push_str(&format!("{place}]\n"));
+        } else {
+            shown.push_str(&format!("{line}\n"));
+        }
+    }
+    snapshot("away.err", &shown);
+}

@@ -131,8 +131,8 @@ fn bucket(root: &ObjectStoreRoot, under: &str) -> Result<(), String> {
 
 /// Whether files can be made in a directory, or in the nearest one above it that is there.
 fn writable(dir: &Path) -> Result<(), String> {
-    let there = dir.ancestors().map(|a| if a.as_os_str().is_empty() { Path::new(".") } else { a });
-    let Some(nearest) = there.into_iter().find(|a| a.exists()) else {
+    let mut there = dir.ancestors().map(|a| if a.as_os_str().is_empty() { Path::new(".") } else { a });
+    let Some(nearest) = there.find(|a| a.exists()) else {
         return Err("no directory above it exists".to_owned());
     };
     let trial = nearest.join(format!(".{TRIAL}-{}", std::process::id()));
