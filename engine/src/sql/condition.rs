@@ -8,7 +8,7 @@ use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{Column, DFSchema, Result, ScalarValue, plan_err};
 use datafusion::logical_expr::interval_arithmetic::{Interval, NullableInterval};
 use datafusion::logical_expr::simplify::SimplifyContext;
-use datafusion::logical_expr::{Expr, LogicalPlan, Operator, lit};
+use datafusion::logical_expr::{Expr, LogicalPlan, lit};
 use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::parser::Parser;
@@ -46,7 +46,8 @@ impl Condition {
         let sql = format!("SELECT * FROM {table} WHERE (\n{condition}\n)");
         let Ok(plan) = context::plan(&sql, table, schema) else { return false };
         let Some((predicate, columns)) = predicate(&plan) else { return false };
-        words.iter().all(|row| impossible(predicate, columns, row, shares).unwrap_or(false))
+        let never = |row: &[_], numbers| impossible(predicate, columns, row, shares, numbers).unwrap_or(false);
+        words.iter().all(|row| never(row, true) && never(row, false))
     }
 
     /// For each row whether the condition holds. Where it is null it does not; where it cannot be computed (say, a
@@ -74,29 +75,33 @@ fn predicate(plan: &LogicalPlan) -> Option<(&Expr, &Arc<DFSchema>)> {
     }
 }
 
-/// Whether the condition is false or null for every row with these words.
-fn impossible(e: &Expr, columns: &Arc<DFSchema>, words: &[(&str, &str)], shares: &[&str]) -> Result<bool> {
+/// Whether the condition is false or null for every row with these words, where the shares are numbers, or null.
+fn impossible(
+    e: &Expr,
+    columns: &Arc<DFSchema>,
+    words: &[(&str, &str)],
+    shares: &[&str],
+    numbers: bool,
+) -> Result<bool> {
     let put_in = e.clone().transform_up(|e| {
         let Expr::Column(c) = &e else { return Ok(Transformed::no(e)) };
-        match words.iter().find(|(column, _)| *column == c.name) {
-            Some((_, word)) => Ok(Transformed::yes(lit(*word))),
-            None => Ok(Transformed::no(e)),
+        if let Some((_, word)) = words.iter().find(|(column, _)| *column == c.name) {
+            return Ok(Transformed::yes(lit(*word)));
         }
+        if !numbers && shares.contains(&c.name.as_str()) {
+            return Ok(Transformed::yes(lit(ScalarValue::Float64(None))));
+        }
+        Ok(Transformed::no(e))
     })?;
     let share = Interval::make(Some(0.0), Some(1.0))?;
-    let between = columns.iter().filter(|(_, f)| shares.contains(&f.name().as_str())).map(|(q, f)| {
+    let between = columns.iter().filter(|(_, f)| numbers && shares.contains(&f.name().as_str())).map(|(q, f)| {
         let column = Expr::Column(Column::new(q.cloned(), f.name()));
-        (column, NullableInterval::MaybeNull { values: share.clone() })
+        (column, NullableInterval::NotNull { values: share.clone() })
     });
     let context = SimplifyContext::builder().with_schema(columns.clone()).build();
     let simplifier = ExprSimplifier::new(context).with_guarantees(between.collect());
     Ok(match simplifier.simplify(put_in.data)? {
         Expr::Literal(value, _) => value.is_null() || value == ScalarValue::Boolean(Some(false)),
-        // `column > 2` where the column is null or at most 1 is null or false.
-        Expr::BinaryExpr(b) => {
-            let never = |e: &Expr| matches!(e, Expr::Literal(v, _) if v.is_null());
-            b.op == Operator::And && (never(&b.left) || never(&b.right))
-        }
         _ => false,
     })
 }
@@ -171,6 +176,8 @@ mod tests {
             "true",
             "n > 1",
             "score > 0.5",
+            "score IS NULL",
+            "score > 1.5 OR score IS NULL",
             "severity <> 'normal' AND score < 0.1",
             "lower(severity) = 'warning'",
             "severity LIKE 'n%'",
