@@ -167,6 +167,7 @@ fn beyond_a_schema(shown: &str) -> bool {
         "names nothing",
         "has neither `sql` nor `model`",
         "needs to know where tokens come from",
+        "cannot be read as one",
     ]
     .iter()
     .any(|s| shown.contains(s))
