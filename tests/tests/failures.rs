@@ -88,6 +88,34 @@ fn the_contract_is_not_ours() {
     insta::assert_snapshot!("other_contract", refusal(&place.avouch("run"), &place));
 }
 
+/// What a run would stumble over `check --connect` says before it, and finds what is there.
+#[test]
+fn a_check_that_connects_finds_what_is_there_and_what_is_not() {
+    let kafka = require!(KafkaBroker::shared());
+    let anvil = require!(Anvil::start());
+    let mut place = Place::on(kafka, 2);
+    place.anchor(&anvil.rpc(), &pumps::deploy(&anvil), anvil.key(0));
+    let check = |place: &Place| place.avouch("check").args(["--connect"]).run(LIMIT);
+    let found = check(&place);
+    assert_eq!(found.code, Some(0), "{}", found.stderr);
+    for what in ["3 topics", "the contract on chain 31337"] {
+        assert!(found.stdout.contains(what), "{}", found.stdout);
+    }
+    let says = |place: &Place, what: &[&str]| {
+        let found = check(place);
+        assert_eq!(found.code, Some(1), "{}", found.stdout);
+        for what in what {
+            assert!(found.stderr.contains(what), "{what}:\n{}", found.stderr);
+        }
+    };
+    // A key that owns nothing, and topics that are not there, at once.
+    place.set("T_KEY", format!("0x{}", "5ec2e7ab".repeat(8)));
+    place.set("T_DEAD", "no.such.dead");
+    says(&place, &["error[no-funds]: the signer 0x", "error[no-topic]: topic \"no.such.dead\" does not exist"]);
+    place.set("T_CONTRACT", "0x00000000000000000000000000000000000000aa");
+    says(&place, &["error[wrong-contract]"]);
+}
+
 #[test]
 fn the_chain_is_another() {
     let kafka = require!(KafkaBroker::shared());
