@@ -1,10 +1,13 @@
 //! Plots as SVG. Their colours are stand-ins: the page's style sheet gives each one its colour by light and by dark.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use avouch_engine::decode::format_timestamp;
 use avouch_engine::verdict::Severity;
 use plotters::coord::Shift;
+use plotters::coord::ranged1d::{DefaultFormatting, KeyPointHint};
+use plotters::coord::types::RangedCoordf64;
 use plotters::prelude::*;
 
 use super::BacktestError;
@@ -82,6 +85,29 @@ pub(super) fn bar_name(ms: i64) -> String {
     }
 }
 
+/// An axis of numbers with ticks of our own.
+struct Heights {
+    range: RangedCoordf64,
+    ticks: Vec<f64>,
+}
+
+impl Ranged for Heights {
+    type FormatOption = DefaultFormatting;
+    type ValueType = f64;
+
+    fn map(&self, value: &f64, limit: (i32, i32)) -> i32 {
+        self.range.map(value, limit)
+    }
+
+    fn key_points<Hint: KeyPointHint>(&self, hint: Hint) -> Vec<f64> {
+        if hint.weight().allow_light_points() { Vec::new() } else { self.ticks.clone() }
+    }
+
+    fn range(&self) -> Range<f64> {
+        self.range.range()
+    }
+}
+
 /// About four round numbers, at least so far apart.
 fn round_ticks(low: f64, high: f64, least: f64) -> Vec<f64> {
     let wanted = (high - low) / 4.0;
@@ -125,7 +151,10 @@ impl Bars {
                 .margin_right(24)
                 .x_label_area_size(26)
                 .y_label_area_size(64)
-                .build_cartesian_2d((self.from..self.to).with_key_points(x), (0.0..top).with_key_points(y_ticks))
+                .build_cartesian_2d(
+                    (self.from..self.to).with_key_points(x),
+                    Heights { range: (0.0..top).into(), ticks: y_ticks },
+                )
                 .map_err(|e| e.to_string())?;
             let y = |v: &f64| format!("{}{unit}", show(*v));
             chart
@@ -233,7 +262,7 @@ pub(super) fn score(
     let (low, high) = (low - margin, high + margin);
     let name = &side.devices[device as usize];
     let svg = drawing(&format!("the score of {name}"), 190, |area| {
-        let y_ticks = match by_tens {
+        let y_ticks: Vec<f64> = match by_tens {
             true => (-320..320).map(f64::from).filter(|t| low <= *t && *t <= high).collect(),
             false => round_ticks(low, high, 0.0),
         };
@@ -246,7 +275,10 @@ pub(super) fn score(
             .margin_right(24)
             .x_label_area_size(26)
             .y_label_area_size(64)
-            .build_cartesian_2d((from..to).with_key_points(ticks(from, to)), (low..high).with_key_points(y_ticks))
+            .build_cartesian_2d(
+                (from..to).with_key_points(ticks(from, to)),
+                Heights { range: (low..high).into(), ticks: y_ticks },
+            )
             .map_err(|e| e.to_string())?;
         chart
             .configure_mesh()

@@ -185,7 +185,7 @@ fn days(side: &Side) -> Vec<Day> {
         }
         by_day.entry(name.clone()).or_default()[v.severity as usize] += 1;
     }
-    let day = |(day, [normal, warning, critical])| Day { day, normal, warning, critical };
+    let day = |(day, [normal, warning, critical]): (String, [u64; 3])| Day { day, normal, warning, critical };
     by_day.into_iter().map(day).collect()
 }
 
