@@ -11,7 +11,6 @@
 //! models give the same bytes.
 
 mod alarms;
-mod axis;
 mod differences;
 mod figures;
 mod html;

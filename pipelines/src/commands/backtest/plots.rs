@@ -1,14 +1,16 @@
 //! Plots as SVG. Their colours are stand-ins: the page's style sheet gives each one its colour by light and by dark.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use avouch_engine::decode::format_timestamp;
 use avouch_engine::verdict::Severity;
 use plotters::coord::Shift;
+use plotters::coord::ranged1d::{DefaultFormatting, KeyPointHint};
+use plotters::coord::types::RangedCoordf64;
 use plotters::prelude::*;
 
 use super::BacktestError;
-use super::axis::Marked;
 use super::figures::show;
 use super::judged::{Judged, Side};
 use super::labels::{Known, Labels};
@@ -83,6 +85,29 @@ pub(super) fn bar_name(ms: i64) -> String {
     }
 }
 
+/// An axis of numbers with ticks of our own.
+struct Heights {
+    range: RangedCoordf64,
+    ticks: Vec<f64>,
+}
+
+impl Ranged for Heights {
+    type FormatOption = DefaultFormatting;
+    type ValueType = f64;
+
+    fn map(&self, value: &f64, limit: (i32, i32)) -> i32 {
+        self.range.map(value, limit)
+    }
+
+    fn key_points<Hint: KeyPointHint>(&self, hint: Hint) -> Vec<f64> {
+        if hint.weight().allow_light_points() { Vec::new() } else { self.ticks.clone() }
+    }
+
+    fn range(&self) -> Range<f64> {
+        self.range.range()
+    }
+}
+
 /// About four round numbers, at least so far apart.
 fn round_ticks(low: f64, high: f64, least: f64) -> Vec<f64> {
     let wanted = (high - low) / 4.0;
@@ -126,7 +151,10 @@ impl Bars {
                 .margin_right(24)
                 .x_label_area_size(26)
                 .y_label_area_size(64)
-                .build_cartesian_2d((self.from..self.to).with_key_points(x), Marked::new(0.0..top, y_ticks))
+                .build_cartesian_2d(
+                    (self.from..self.to).with_key_points(x),
+                    Heights { range: (0.0..top).into(), ticks: y_ticks },
+                )
                 .map_err(|e| e.to_string())?;
             let y = |v: &f64| format!("{}{unit}", show(*v));
             chart
@@ -247,7 +275,10 @@ pub(super) fn score(
             .margin_right(24)
             .x_label_area_size(26)
             .y_label_area_size(64)
-            .build_cartesian_2d((from..to).with_key_points(ticks(from, to)), Marked::new(low..high, y_ticks))
+            .build_cartesian_2d(
+                (from..to).with_key_points(ticks(from, to)),
+                Heights { range: (low..high).into(), ticks: y_ticks },
+            )
             .map_err(|e| e.to_string())?;
         chart
             .configure_mesh()
