@@ -3,12 +3,12 @@
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
+use avouch::commands::log_filter;
 use avouch::commands::{
     backtest, bench, bundle, check, dead, demo, deploy, evaluate, explain, graph, new, produce, query, run, schema,
     simulate, state, test, train, verify,
 };
 use clap::{Parser, Subcommand, ValueEnum};
-use tracing_subscriber::EnvFilter;
 
 /// Kafka's client takes memory for each message in one thread and it is given back in another, where the system's allocator
 /// waits for locks: with Avro from Kafka, 15 % of the CPU time went there. It stands in for the C library's own, too
@@ -65,7 +65,7 @@ fn main() -> ExitCode {
         // It logs into its own directory.
         return demo::run(args);
     }
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,librdkafka=warn"));
+    let filter = log_filter();
     let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match cli.log_format {
         LogFormat::Text => logs.with_ansi(std::io::stderr().is_terminal()).with_target(false).init(),

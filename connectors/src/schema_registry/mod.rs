@@ -126,7 +126,8 @@ struct Refusal {
 impl SchemaRegistry {
     /// A client of the registry at `url`, which keeps schemas below `dir`. Nothing is asked yet.
     pub fn new(url: &str, auth: RegistryAuth, dir: &Path) -> Result<Self, RegistryError> {
-        let setup = |why: String| RegistryError::Setup { url: url.to_owned(), why };
+        // A URL that cannot be read is not repeated: a password may stand in it.
+        let setup = |why: String| RegistryError::Setup { url: "the URL given".to_owned(), why };
         let mut base = Url::parse(url).map_err(|e| setup(e.to_string()))?;
         if !matches!(base.scheme(), "http" | "https") || base.host_str().is_none() {
             return Err(setup("write http://host:port or https://host:port".into()));
@@ -143,7 +144,9 @@ impl SchemaRegistry {
             let _ = base.set_username("");
             let _ = base.set_password(None);
         }
-        let shown = base.as_str().trim_end_matches('/').to_owned();
+        // A key may stand in its path.
+        let origin = base.origin().ascii_serialization();
+        let shown = if base.path().trim_matches('/').is_empty() { origin } else { format!("{origin}/…") };
         if !base.path().ends_with('/') {
             base.set_path(&format!("{}/", base.path()));
         }
@@ -155,7 +158,7 @@ impl SchemaRegistry {
         Ok(Self { client, url: base, shown, auth, dir: dir.join(hash) })
     }
 
-    /// The URL, without a password.
+    /// The URL, without a password and without its path.
     pub fn url(&self) -> &str {
         &self.shown
     }

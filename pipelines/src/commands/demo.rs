@@ -35,7 +35,6 @@ use clap::Args;
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
-use tracing_subscriber::EnvFilter;
 
 use super::produce::{Pace, Pacer, Publisher, TopicOptions, create_topic};
 use crate::lang::{self, Diagnostics, Pipeline, format_duration, parse_duration};
@@ -198,7 +197,7 @@ async fn interrupted() {
 
 fn log_to(path: &Path) -> Result<(), DemoError> {
     let file = File::create(path).map_err(|e| DemoError::file(path, e))?;
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,librdkafka=warn"));
+    let filter = super::log_filter();
     let logs = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(Mutex::new(file));
     // A subscriber that is set already belongs to whoever runs this as a library.
     let _ = logs.try_init();

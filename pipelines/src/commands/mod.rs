@@ -26,6 +26,17 @@ pub mod verify;
 use std::fmt::Display;
 use std::process::ExitCode;
 
+use tracing_subscriber::EnvFilter;
+
+/// What is logged: as RUST_LOG says, but never a span that names an endpoint's whole URL, where user and password may stand.
+pub fn log_filter() -> EnvFilter {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,librdkafka=warn"));
+    match "alloy_transport_http=off".parse() {
+        Ok(without) => filter.add_directive(without),
+        Err(_) => filter,
+    }
+}
+
 /// Prints an error as people read it, or as one JSON object on standard output, and gives the exit code of failure.
 pub(crate) fn fail(json: bool, error: impl Display) -> ExitCode {
     if json {

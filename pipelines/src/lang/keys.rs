@@ -144,21 +144,17 @@ impl Keys {
         self
     }
 
-    /// The names of its keys, in order.
+    /// The names of its keys, in order, each once.
     pub fn names(&self) -> Vec<&'static str> {
         let mut out: Vec<&'static str> = self.known.iter().map(|k| k.name).collect();
         for part in self.any_of {
-            out.extend(part.names());
             // What only some kind has planned is no unknown key before the kind is known.
-            out.extend(part.planned.iter().map(|(k, _)| *k));
-        }
-        let mut seen = Vec::with_capacity(out.len());
-        out.retain(|n| {
-            !seen.contains(n) && {
-                seen.push(*n);
-                true
+            for name in part.names().into_iter().chain(part.planned.iter().map(|(k, _)| *k)) {
+                if !out.contains(&name) {
+                    out.push(name);
+                }
             }
-        });
+        }
         out
     }
 

@@ -65,7 +65,8 @@ pub fn asked(file: &Arc<SourceFile>, env: &dyn Environment) -> Result<Vec<String
 }
 
 fn reference(keys: &'static Keys, defs: &mut BTreeMap<String, Value>) -> Value {
-    if !defs.contains_key(keys.name) {
+    let made_before = defs.contains_key(keys.name);
+    if !made_before {
         // Before its keys are looked at, so that a table in itself would end.
         defs.insert(keys.name.to_owned(), Value::Null);
         let made = table(keys, defs);

@@ -59,7 +59,9 @@ fn unreachable(pipeline: &Pipeline, sink: &Sink, diags: &mut Diagnostics) {
         condition.span,
         format!("no verdict of {} can fulfil this condition, so the sink `{}` gets nothing", list(&names), sink.name.value),
         format!(
-            "correct it: `severity` is {} here (by the thresholds in `decide.severity`), and `p_value` lies between 0 and 1",
+            "correct it: `step` is {} here, `severity` {} (by the thresholds in `decide.severity`), and `p_value` lies between \
+             0 and 1",
+            either(&names),
             either(&known)
         ),
     );

@@ -182,7 +182,10 @@ fn one_change_anywhere_is_judged_alike() {
     let schema = schema::json_schema();
     let mut judged = BTreeMap::new();
     let mut wrong = Vec::new();
-    for (name, _, value) in accepted() {
+    // The cases that warn are these again, but for one thing.
+    for (name, _, value) in
+        accepted().into_iter().filter(|(name, ..)| name.starts_with("valid") || name == "pipeline.toml")
+    {
         let mut places = Vec::new();
         places_of(&value, &mut Vec::new(), &mut places);
         for place in &places {
@@ -212,7 +215,7 @@ fn one_change_anywhere_is_judged_alike() {
             }
         }
     }
-    assert!(judged[&true] > 500 && judged[&false] > 5000, "{judged:?}");
+    assert!(judged[&true] > 300 && judged[&false] > 3000, "{judged:?}");
     let n = wrong.len();
     wrong.truncate(12);
     assert!(n == 0, "{n} are judged otherwise, among them\n{}", wrong.join("\n"));
