@@ -42,8 +42,8 @@ pub use artifacts::{Artifacts, hex, model_path, pipeline_path, reference_path};
 pub use checkpoint_store::CheckpointStore;
 pub use error::RuntimeError;
 pub use inputs::{files_place, mqtt_options};
-pub use schemas::registry as schema_registry;
 pub use reload::{Load, Reloads, ask_on_change};
+pub use schemas::registry as schema_registry;
 pub use sinks::connection as kafka_connection;
 pub use verdict_json::{class_name, verdict_json};
 
