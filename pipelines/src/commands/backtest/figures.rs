@@ -28,7 +28,7 @@ pub(super) fn show(x: f64) -> String {
         Some(x) => {
             // Whole and broken part by themselves: only the whole one is grouped.
             let text = x.abs().to_string();
-            let (whole, broken) = text.split_once('.').unwrap_or((&text, ""));
+            let (whole, broken) = text.split_once('.').unwrap_or((text.as_str(), ""));
             let sign = if x < 0.0 { "-" } else { "" };
             let point = if broken.is_empty() { "" } else { "." };
             format!("{sign}{}{point}{broken}", grouped(whole))
