@@ -99,14 +99,6 @@ pub enum BacktestError {
     /// A pipeline file or a model is wrong.
     #[error("{0}")]
     Pipeline(String),
-    /// There is nothing that judges.
-    #[error(
-        "{}: this pipeline has no model step, so it gives no verdicts to report on; add a step with `model`, `features` and `decide`", file.display()
-    )]
-    NoModelStep {
-        /// The pipeline file.
-        file: PathBuf,
-    },
     /// The delimiter is no byte.
     #[error("--delimiter `{0}`: a delimiter is one ASCII character")]
     Delimiter(char),
@@ -220,11 +212,7 @@ fn backtest(args: &BacktestArgs) -> Result<String, BacktestError> {
 
 fn load(file: &Path, json: bool) -> Result<Pipeline, BacktestError> {
     let text = |d: Diagnostics| BacktestError::Pipeline(d.render_text(!json && super::check::colour()));
-    let pipeline = Pipeline::load(file).map_err(text)?;
-    if pipeline.model_steps.is_empty() {
-        return Err(BacktestError::NoModelStep { file: file.to_path_buf() });
-    }
-    Ok(pipeline)
+    Pipeline::load(file).map_err(text)
 }
 
 fn colour(args: &BacktestArgs) -> bool {

@@ -70,7 +70,8 @@ fn every_row_is_accounted_for_and_faults_are_found_where_they_were() {
 
     let step = &report["truth"]["windows"]["steps"][0];
     let number = |name: &str| step[name].as_f64().unwrap();
-    assert!(number("precision") > 0.8 && number("recall") > 0.8, "{step:#}");
+    // Labelled is where a fault is evident; it is there before, when alarms count as false here.
+    assert!(number("precision") > 0.75 && number("recall") > 0.95, "{step:#}");
     let counted: f64 = ["true_positives", "false_positives", "false_negatives", "true_negatives", "left_out"]
         .into_iter()
         .map(number)

@@ -25,7 +25,14 @@ pub(super) fn show(x: f64) -> String {
     match round(x) {
         None => "–".into(),
         Some(x) if x != 0.0 && !(1e-4..1e9).contains(&x.abs()) => format!("{x:e}"),
-        Some(x) => x.to_string(),
+        Some(x) => {
+            // Whole and broken part by themselves: only the whole one is grouped.
+            let text = x.abs().to_string();
+            let (whole, broken) = text.split_once('.').unwrap_or((text.as_str(), ""));
+            let sign = if x < 0.0 { "-" } else { "" };
+            let point = if broken.is_empty() { "" } else { "." };
+            format!("{sign}{}{point}{broken}", grouped(whole))
+        }
     }
 }
 
@@ -36,7 +43,10 @@ pub(super) fn percent(x: f64) -> String {
 
 /// `12,345,678`.
 pub(super) fn count(n: u64) -> String {
-    let digits = n.to_string();
+    grouped(&n.to_string())
+}
+
+fn grouped(digits: &str) -> String {
     let mut out = String::with_capacity(digits.len() + digits.len() / 3);
     for (i, c) in digits.chars().enumerate() {
         if i > 0 && (digits.len() - i).is_multiple_of(3) {

@@ -126,7 +126,7 @@ fn tiles(report: &Report, out: &mut String) {
     out.push_str(&tile(&count(verdicts), "verdicts"));
     out.push_str(&tile(&count(a.alarms), &format!("alarms, in {} episodes", count(a.episodes))));
     let weeks = show(a.device_weeks);
-    out.push_str(&tile(&show(a.alarms_per_device_week), &format!("alarms per device-week, of {weeks}")));
+    out.push_str(&tile(&show(a.alarms_per_device_week), &format!("alarms per device-week ({weeks} device-weeks)")));
     out.push_str(&tile(&show(a.episodes_per_device_week), "episodes per device-week"));
     match &report.truth {
         None => {}
@@ -177,7 +177,7 @@ fn failures(f: &FailureReport, horizon: i64, out: &mut String) {
     let span_of = |ms: Option<i64>| ms.map_or("–".into(), span);
     let _ = write!(
         out,
-        "<h2>Known failures</h2>\n<p>{} of {} were warned of, {} missed; of {} there is no verdict in the {} before. \
+        "<h2>Known failures</h2>\n<p>{} of {} were warned of, {} missed, {} not judged (no verdict about the device in the {} before). \
          Lead time: median {}, shortest {}, longest {}. {} episodes have no alarm before a failure.</p>\n\
          <p>A failure is warned of if at least two alarms about its device end in the {} before it: a first one that goes on or recurs. \
          The lead time is from the first of them.</p>\n",
@@ -193,7 +193,7 @@ fn failures(f: &FailureReport, horizon: i64, out: &mut String) {
         span(horizon),
     );
     out.push_str(&table(
-        &["device", "failed at", "step", "", "#lead time", "#of the last episode", "#alarms", "#episodes"],
+        &["device", "failed at", "step", "outcome", "#lead time", "#of the last episode", "#alarms", "#episodes"],
         f.each.iter().map(|l| {
             vec![
                 escape(&l.device),

@@ -251,6 +251,11 @@ pub(super) fn score(
     labels: Option<&Labels>,
 ) -> Result<Option<String>, BacktestError> {
     let Some((from, to)) = side.span() else { return Ok(None) };
+    let name = &side.devices[device as usize];
+    let marked = stretches(labels, name, &side.steps[step as usize].name);
+    // A failure ends the readings, and so stands a little after the last window.
+    let soon = to + (to - from) / 20;
+    let to = marked.iter().filter(|m| m.0 == m.1 && m.0 <= soon).map(|m| m.0).fold(to, i64::max);
     let all: Vec<&Judged> = side.of(step, device).iter().filter(|v| v.score.is_finite()).collect();
     let Some(lowest) = all.iter().map(|v| v.score).min_by(f64::total_cmp) else { return Ok(None) };
     let highest = all.iter().map(|v| v.score).fold(lowest, f64::max);
@@ -260,7 +265,6 @@ pub(super) fn score(
     let (low, high) = (height(lowest), height(highest));
     let margin = ((high - low) * 0.06).max(1e-9);
     let (low, high) = (low - margin, high + margin);
-    let name = &side.devices[device as usize];
     let svg = drawing(&format!("the score of {name}"), 190, |area| {
         let y_ticks: Vec<f64> = match by_tens {
             true => (-320..320).map(f64::from).filter(|t| low <= *t && *t <= high).collect(),
@@ -291,7 +295,7 @@ pub(super) fn score(
             .y_label_formatter(&y_text)
             .draw()
             .map_err(|e| e.to_string())?;
-        for (begin, end) in stretches(labels, name, &side.steps[step as usize].name) {
+        for (begin, end) in marked {
             if begin == end && (from..=to).contains(&begin) {
                 let line = PathElement::new([(begin, low), (begin, high)], LABEL.stroke_width(2));
                 chart.draw_series([line]).map_err(|e| e.to_string())?;

@@ -178,9 +178,12 @@ fn before_failures(failures: &[Failure], side: &Side, episodes: &[Episode], hori
     }
 }
 
-/// Labelled windows by device and, if they name one, step: in order, those that overlap or touch taken together.
-fn merged(windows: &[Stretch]) -> BTreeMap<(&str, Option<&str>), Vec<(i64, i64)>> {
-    let mut out: BTreeMap<(&str, Option<&str>), Vec<(i64, i64)>> = BTreeMap::new();
+/// Labelled windows by device and, if they name one, step: in order, and apart from each other.
+type Stretches<'a> = BTreeMap<(&'a str, Option<&'a str>), Vec<(i64, i64)>>;
+
+/// Those that overlap or touch are taken together.
+fn merged(windows: &[Stretch]) -> Stretches<'_> {
+    let mut out = Stretches::new();
     for w in windows {
         out.entry((&w.device, w.step.as_deref())).or_default().push((w.from, w.to));
     }
