@@ -92,7 +92,9 @@ fn letters_are_given_back_once_and_judged() {
     assert_eq!(asked["n"], verdicts.iter().filter(|v| v["device"] == "pump-000").count());
 
     // Another state directory's record would give them back a second time.
-    ["requeued.jsonl", "requeued.done"].map(|file| std::fs::remove_file(state.join(file)).unwrap());
+    for file in ["requeued.jsonl", "requeued.done"] {
+        std::fs::remove_file(state.join(file)).unwrap();
+    }
     let other = place.avouch("dead").args(["requeue", "--reason", "future", "--yes"]).run(LIMIT);
     assert!(other.code != Some(0));
     assert!(other.stderr.contains("would be given back twice"), "{}", other.stderr);

@@ -79,7 +79,8 @@ async fn who_we_are() {
     let within = url.replace("http://", "http://user:pass@");
     let other = tempfile::tempdir().unwrap();
     let registry = SchemaRegistry::new(&within, RegistryAuth::None, other.path()).unwrap();
-    assert_eq!(registry.url(), url, "no password in what is shown");
+    let host = url.trim_end_matches("/registry");
+    assert_eq!(registry.url(), format!("{host}/…"), "no password in what is shown, nor a path, which may hold a key");
     registry.schema(1).await.unwrap();
     let (url, _) = serve(Some("Bearer abc")).await;
     SchemaRegistry::new(&url, RegistryAuth::Token("abc".into()), dir.path()).unwrap().schema(1).await.unwrap();

@@ -20,6 +20,9 @@ type Result<T> = std::result::Result<T, StoreError>;
 const MAGIC: &[u8; 7] = b"avouchK";
 const VERSION: u8 = b'2';
 
+/// No count or length is larger: what is multiplied from it stays within 64 bits.
+const MOST: u64 = 1 << 48;
+
 /// What the lane hands over at a commit.
 #[derive(Debug, Clone)]
 pub struct Commit<'a> {
@@ -211,6 +214,10 @@ impl Saved {
         let history_rows = r.u64()?;
         let (segment_bytes, new_state_bytes) = (r.u64()?, r.u64()?);
         let table = StateTable::from_reader(&mut r)?;
+        let sizes = [log_size, dead_count, event_count, records_len, dead_len, events_len, history_rows];
+        if segment_bytes == 0 || sizes.into_iter().chain([segment_bytes, table.len]).any(|n| n > MOST) {
+            return Err(r.invalid("its counts and lengths are of no lane: none is over 2⁴⁸").into());
+        }
         r.finish()?;
         let committed = Arc::new(Committed {
             seq,

@@ -200,7 +200,20 @@ time    = {{ column = {}, max_disorder = \"{}\" }}
     for column in &guess.columns {
         let ty = format!("{}{}", column.ty.name(), if column.required { "!" } else { "" });
         let note = if column.ty == FieldType::I64 { "    # whole numbers so far; f64 takes others too" } else { "" };
-        let _ = writeln!(out, "{:<width$} = \"{ty}\"{note}", toml_key(&column.name));
+        // What no step reads `check` would warn of; a field with `!` decides which rows die, so it is read.
+        let read = column.required
+            || column.name == guess.key
+            || column.name == guess.time
+            || guess.numbers.contains(&column.name);
+        if read {
+            let _ = writeln!(out, "{:<width$} = \"{ty}\"{note}", toml_key(&column.name));
+        } else {
+            let _ = writeln!(
+                out,
+                "# {} = \"{ty}\"    # not in every row, and no step reads it yet",
+                toml_key(&column.name)
+            );
+        }
     }
     if !guess.left_out.is_empty() {
         let names = guess.left_out.join(", ");

@@ -1,4 +1,7 @@
 //! libFuzzer's loop around the target that `AVOUCH_FUZZ_TARGET` names. See `tests/fuzz/run`.
+//!
+//! The target's well-formed inputs are first written into the directory that `AVOUCH_FUZZ_SEEDS` names, which is one of the
+//! corpus: without them a file that begins with a magic word and ends with a checksum is never got into.
 
 #![no_main]
 
@@ -18,4 +21,15 @@ static TARGET: LazyLock<&avouch_fuzz::Target> = LazyLock::new(|| {
     })
 });
 
-fuzz_target!(init: { LazyLock::force(&TARGET); }, |data: &[u8]| (TARGET.run)(data));
+fn init() {
+    let Some(directory) = std::env::var_os("AVOUCH_FUZZ_SEEDS").map(std::path::PathBuf::from) else { return };
+    for (i, seed) in (TARGET.seeds)().iter().enumerate() {
+        let path = directory.join(format!("well-formed-{i}"));
+        if let Err(e) = std::fs::write(&path, seed) {
+            eprintln!("{}: {e}", path.display());
+            std::process::exit(2);
+        }
+    }
+}
+
+fuzz_target!(init: { LazyLock::force(&TARGET); init(); }, |data: &[u8]| (TARGET.run)(data));
