@@ -320,6 +320,7 @@ fn replayed(kafka: &KafkaBroker, place: &Place, partition: i32) -> Vec<Vec<u8>> 
                 lane.take_reference(table, &mut out).unwrap();
             }
             LaneEvent::Evicted { .. } => {}
+            LaneEvent::Pipeline { .. } => panic!("the pipeline did not change"),
         }
     }
     lane.step(&raw[from..], &mut out).unwrap();

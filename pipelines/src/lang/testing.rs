@@ -49,8 +49,11 @@ pub struct Expectation {
     /// How many rows are late.
     pub late: Option<Spanned<i64>>,
     /// How many rows die, by class; a class that is not named must have none.
-    pub dead_letters: Option<Spanned<Vec<(DeadClass, Spanned<i64>)>>>,
+    pub dead_letters: Option<Spanned<DeadCounts>>,
 }
+
+/// How many rows die, by class.
+pub type DeadCounts = Vec<(DeadClass, Spanned<i64>)>;
 
 /// A file of expected verdicts.
 #[derive(Debug, Clone)]

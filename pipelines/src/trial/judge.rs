@@ -298,7 +298,7 @@ fn counts(test: &PipelineTest, gathered: &Gathered, outcome: &mut TestOutcome) {
     let mut named: Vec<(DeadClass, i64)> = expected.value.iter().map(|(class, n)| (*class, n.value)).collect();
     for reason in DeadReason::ALL {
         let said_of = named.iter().any(|(class, _)| class.counts(reason));
-        if !said_of && !(reason == DeadReason::Late && test.expect.late.is_some()) {
+        if !said_of && (reason != DeadReason::Late || test.expect.late.is_none()) {
             named.push((DeadClass::Reason(reason), 0));
         }
     }

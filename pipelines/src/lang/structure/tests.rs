@@ -3,7 +3,7 @@
 use super::super::fields::{Choices, Fields, Key, Keys, Kind, Need, Reading, Rule, value_span};
 use super::super::pipeline::TrainDevice;
 use super::super::span::Spanned;
-use super::super::testing::{DeadClass, Expectation, Golden, PipelineTest, TestInput};
+use super::super::testing::{DeadClass, DeadCounts, Expectation, Golden, PipelineTest, TestInput};
 use super::super::tree::NodeValue;
 
 pub(super) const TEST: Keys = Keys::new(
@@ -158,11 +158,11 @@ fn read_expect(cx: &mut Reading<'_>, f: &Fields<'_>) -> Option<Expectation> {
     Some(Expectation { verdicts: golden, late: late?, dead_letters: dead? })
 }
 
-fn read_dead(cx: &mut Reading<'_>, e: &Fields<'_>) -> Option<Spanned<Vec<(DeadClass, Spanned<i64>)>>> {
+fn read_dead(cx: &mut Reading<'_>, e: &Fields<'_>) -> Option<Spanned<DeadCounts>> {
     const EXAMPLE: &str = "dead_letters = { bad = 1, future = 1 }";
     let entry = e.get("dead_letters")?;
     let table = e.table(cx, Need::May, "dead_letters", &DEAD, EXAMPLE)?;
-    let mut out: Vec<(DeadClass, Spanned<i64>)> = Vec::new();
+    let mut out = DeadCounts::new();
     let mut whole = true;
     for class in DeadClass::names().filter_map(DeadClass::from_name) {
         let Some(item) = table.get(class.name()) else { continue };
@@ -189,7 +189,7 @@ fn read_dead(cx: &mut Reading<'_>, e: &Fields<'_>) -> Option<Spanned<Vec<(DeadCl
 }
 
 #[cfg(test)]
-mod tests {
+mod declared {
     use super::*;
 
     #[test]
