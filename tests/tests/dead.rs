@@ -19,7 +19,7 @@ fn dead(place: &Place, what: &[&str]) -> Value {
 #[test]
 fn letters_are_given_back_once_and_judged() {
     let kafka = require!(KafkaBroker::shared());
-    let place = Place::on(&kafka, 2);
+    let place = Place::on(kafka, 2);
     let readings = place.get("T_READINGS").to_owned();
     // Sent with a timestamp ten minutes behind what the device says: dead, and nothing is wrong with the reading.
     let ahead = |second: i64| {
