@@ -14,6 +14,7 @@ pub mod explain;
 pub mod graph;
 pub mod history;
 pub mod lang;
+mod markup;
 pub mod query;
 pub mod runtime;
 pub mod simulator;

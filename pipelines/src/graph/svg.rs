@@ -1,6 +1,7 @@
 //! The graph as a picture. layout-rs says where boxes and arrows are; how they look is drawn here, because boxes must be as
 //! wide as their text in the font it is drawn in.
 
+use crate::markup::escaped;
 use std::fmt::Write as _;
 
 use layout::core::base::Orientation;
@@ -174,20 +175,4 @@ impl RenderBackend for Picture<'_> {
     fn create_clip(&mut self, _: Point, _: Point, _: usize) -> ClipHandle {
         0
     }
-}
-
-fn escaped(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => out.push_str("&amp;"),
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '"' => out.push_str("&quot;"),
-            // XML has no word for most control characters.
-            c if c.is_control() => out.push('\u{fffd}'),
-            c => out.push(c),
-        }
-    }
-    out
 }

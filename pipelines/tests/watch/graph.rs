@@ -62,8 +62,12 @@ fn every_word_of_a_node_is_in_the_picture_and_within_its_box() {
                 bottom = number(line, "y") + number(line, "height");
             } else if line.starts_with("<text") && boxes > 0 {
                 let text = line.split_once('>').unwrap().1.trim_end_matches("</text>");
-                let shown =
-                    text.replace("&lt;", "<").replace("&gt;", ">").replace("&quot;", "\"").replace("&amp;", "&");
+                let shown = text
+                    .replace("&lt;", "<")
+                    .replace("&gt;", ">")
+                    .replace("&quot;", "\"")
+                    .replace("&#39;", "'")
+                    .replace("&amp;", "&");
                 // DejaVu Sans Mono at 12 pixels: 7.22 a character; names are a size larger.
                 let wide = if line.contains("name") { 7.9 } else { 7.3 };
                 assert!(number(line, "x") + shown.chars().count() as f64 * wide <= right, "{line} ends at {right}");

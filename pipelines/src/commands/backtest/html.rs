@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use crate::markup::escaped as escape;
+
 use super::BacktestError;
 use super::alarms::Episode;
 use super::differences::{Difference, Opinion, Why};
@@ -16,22 +18,6 @@ use super::truth::{FailureReport, Truth, WindowReport};
 const PLOTS: usize = 6;
 
 const STYLE: &str = include_str!("report.css");
-
-/// Text in HTML, also within quotes.
-fn escape(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => out.push_str("&amp;"),
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '"' => out.push_str("&quot;"),
-            '\'' => out.push_str("&#39;"),
-            c => out.push(c),
-        }
-    }
-    out
-}
 
 /// A table: its head, of which names that begin with `#` are columns of numbers, and rows of cells that are HTML.
 fn table(head: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
