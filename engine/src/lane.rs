@@ -11,6 +11,7 @@
 
 mod early;
 mod judge;
+mod online;
 mod state;
 mod watched;
 
@@ -174,6 +175,8 @@ pub struct Lane {
     early: Vec<(usize, EarlyWindow)>,
     /// What row steps remember, by step; `None` for those without row functions.
     memories: Vec<Option<Memory>>,
+    /// What online models remember, by model step; `None` for models that do not learn.
+    online: Vec<Option<online::Memories>>,
     /// The reference tables in use, by their index in the plan.
     references: Vec<Option<Arc<Reference>>>,
     /// Every change of a reference: after which offset, which, to what.
@@ -212,6 +215,7 @@ impl Lane {
             windows: operators,
             early: Vec::new(),
             memories: plan.rows.iter().map(|s| s.query.memory()).collect(),
+            online: plan.scores.iter().map(|s| online::Memories::of(s.model.as_ref())).collect(),
             references: vec![None; plan.references.len()],
             switches: Vec::new(),
             counters: Counters::default(),
@@ -390,6 +394,9 @@ impl Lane {
         self.devices.finish_step(&mut freed, events);
         for memory in self.memories.iter_mut().flatten() {
             freed.iter().for_each(|place| memory.forget(*place));
+        }
+        for memories in self.online.iter_mut().flatten() {
+            freed.iter().for_each(|place| memories.forget(*place));
         }
         self.counters.evicted += freed.len() as u64;
     }

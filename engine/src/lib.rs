@@ -15,6 +15,7 @@ pub mod bundle;
 pub mod codec;
 pub mod control;
 pub mod dead_letter;
+pub mod decide;
 pub mod decode;
 pub mod device;
 pub mod event;

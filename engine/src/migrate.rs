@@ -11,7 +11,8 @@
 //! | what row functions remember, open windows | stay if the step's [`Definition`] is the same; else dropped |
 //! | versions of reference tables | stay for tables that are still there |
 //! | the time to live of devices | the new one, from the next row on |
-//! | thresholds, models, sinks | have no state |
+//! | what online models remember of devices | stays if model, features and the windowed step are the same; else dropped |
+//! | thresholds, other models, sinks | have no state |
 //!
 //! A step that is new, or whose state was dropped, begins as a lane does: with the next row, in windows that are still open at
 //! the watermark. Of the first of these it has only the rows behind the change; its verdicts say how many rows and which.
@@ -21,7 +22,7 @@ use sha2::{Digest, Sha256};
 
 use crate::codec::{CodecError, Reader, Writer};
 use crate::reference::ReferenceSpec;
-use crate::spec::{FieldSpec, FormatSpec, Framing, SourceSpec, SqlStepSpec, WindowSpec};
+use crate::spec::{FieldSpec, FormatSpec, Framing, ScoreStepSpec, SourceSpec, SqlStepSpec, WindowSpec};
 use crate::verdict::Hash32;
 
 /// What decides the state of a step: if it is the same in two pipelines, the state of one is that of the other.
@@ -88,6 +89,18 @@ impl Definition {
         Self { own, whole }
     }
 
+    /// Of a model step on the features that `upstream` defines: its model and the features it takes. Not its thresholds.
+    pub(crate) fn of_model(step: &ScoreStepSpec, upstream: &Self) -> Self {
+        let mut w = Writer::new();
+        w.str("avouch/model-definition/1");
+        w.str(&step.from);
+        w.raw(&step.model.hash());
+        step.features.iter().for_each(|f| w.str(f));
+        let own: Hash32 = Sha256::digest(&w.bytes).into();
+        let whole = Sha256::digest([own, upstream.whole].as_flattened()).into();
+        Self { own, whole }
+    }
+
     pub(crate) fn write(&self, w: &mut Writer) {
         w.raw(&self.own);
         w.raw(&self.whole);
@@ -119,7 +132,7 @@ pub struct Held {
 /// Why a step's state was dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DropReason {
-    /// Its own table has changed: SQL, window, `from`, or the columns of a reference it joins.
+    /// Its own table has changed: SQL, window, `from`, the columns of a reference it joins, or its model.
     Changed,
     /// Its own table is the same, but a step before it or the source has changed.
     Upstream,

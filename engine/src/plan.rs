@@ -75,8 +75,10 @@ pub struct ScoreStep {
     pub columns: Vec<usize>,
     /// The model.
     pub model: Arc<dyn Scorer>,
-    /// How a p-value becomes a severity.
+    /// What becomes a severity.
     pub decide: DecideSpec,
+    /// What it is made of.
+    pub definition: Definition,
 }
 
 /// What a step without a model reads.
@@ -191,11 +193,12 @@ impl LanePlan {
                     plan.windows[input].query.schema(),
                 ) {
                     Ok(columns) => plan.scores.push(ScoreStep {
+                        definition: Definition::of_model(score, &plan.windows[input].definition),
                         name: score.name.clone(),
                         input,
                         columns,
                         model: score.model.clone(),
-                        decide: score.decide,
+                        decide: score.decide.clone(),
                     }),
                     Err(mut e) => errors.append(&mut e),
                 },

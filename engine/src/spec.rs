@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+pub use crate::decide::{DecideSpec, Quantity, Threshold};
 use crate::model::Scorer;
 use crate::reference::Reference;
 use crate::verdict::Hash32;
@@ -192,15 +193,6 @@ pub struct SqlStepSpec {
     pub window: Option<WindowSpec>,
 }
 
-/// p-values at or below which a verdict is a warning or critical.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
-pub struct DecideSpec {
-    /// Threshold of a warning.
-    pub warning: Option<f64>,
-    /// Threshold of a critical verdict.
-    pub critical: Option<f64>,
-}
-
 /// A model step: one verdict a window and device.
 #[derive(Debug, Clone)]
 pub struct ScoreStepSpec {
@@ -212,7 +204,7 @@ pub struct ScoreStepSpec {
     pub features: Vec<String>,
     /// The model.
     pub model: Arc<dyn Scorer>,
-    /// How a p-value becomes a severity.
+    /// How what the model says becomes a severity.
     pub decide: DecideSpec,
 }
 

@@ -41,7 +41,7 @@ fn planned() -> LanePlan {
         from: from.into(),
         features: names(features),
         model: Arc::new(SumModel(names(features))),
-        decide: DecideSpec { warning: Some(0.05), critical: Some(0.01) },
+        decide: DecideSpec::p_values(Some(0.05), Some(0.01)),
     };
     let spec = LaneSpec {
         pipeline: "p".into(),

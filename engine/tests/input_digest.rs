@@ -29,7 +29,7 @@ impl Scorer for Count {
     fn score(&self, _device: &str, x: &[f64], expected: &mut [f64], contributions: &mut [f64]) -> Score {
         expected.fill(0.0);
         contributions.copy_from_slice(x);
-        Score { value: x[0], p_value: 0.5 }
+        Score::anomaly(x[0], 0.5)
     }
     fn smallest_p_value(&self) -> f64 {
         0.0
@@ -72,7 +72,7 @@ fn plan(window: WindowSpec) -> Arc<LanePlan> {
             from: "features".into(),
             features: vec!["n".into()],
             model: Arc::new(Count(vec!["n".into()])),
-            decide: DecideSpec { warning: Some(0.01), critical: None },
+            decide: DecideSpec::p_values(Some(0.01), None),
         }],
     };
     Arc::new(LanePlan::new(&spec).unwrap())

@@ -252,6 +252,7 @@ mod tests {
             references: Vec::new(),
             score: f64::NAN,
             p_value: 0.25,
+            interval: None,
             features: vec![feature("temp_mean", 40.5), feature("rms", f64::INFINITY)],
         };
         let verdict = Verdict {

@@ -200,14 +200,9 @@ fn reads(v: &Verdict) -> Reads {
         }
     };
     let severity = Severity::from_code(v.severity).map_or("unknown", Severity::name).to_owned();
-    let class = match v.class {
-        class::NORMAL => "normal",
-        class::ANOMALY => "anomaly",
-        class::NOT_A_NUMBER => "not a number",
-        _ => "unknown",
-    };
+    let class = class::name(v.class).unwrap_or("unknown").replace('_', " ");
     let window = format!("{} to {}", utc(v.window_start), utc(v.window_end));
-    Reads { score, severity, class: class.to_owned(), window }
+    Reads { score, severity, class, window }
 }
 
 pub(super) fn verdict(origin: &LogOrigin, index: u64, v: &Verdict) -> String {
@@ -282,7 +277,15 @@ struct EvidenceFile<'a> {
     references: Vec<ReferenceRow<'a>>,
     score: Double,
     p_value: Double,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    interval: Option<IntervalRow>,
     features: Vec<Feature<'a>>,
+}
+
+#[derive(Serialize)]
+struct IntervalRow {
+    lower: Double,
+    upper: Double,
 }
 
 #[derive(Serialize)]
@@ -307,7 +310,7 @@ pub(super) fn evidence(e: &Evidence) -> String {
         contribution: Double(f.contribution),
     });
     render(&EvidenceFile {
-        format: "avouch-evidence/2",
+        format: if e.interval.is_some() { "avouch-evidence/3" } else { "avouch-evidence/2" },
         device: &e.device,
         step: &e.step,
         topic: &e.topic,
@@ -318,6 +321,7 @@ pub(super) fn evidence(e: &Evidence) -> String {
         references: e.references.iter().map(|r| ReferenceRow { name: &r.name, version: Word(r.version) }).collect(),
         score: Double(e.score),
         p_value: Double(e.p_value),
+        interval: e.interval.map(|i| IntervalRow { lower: Double(i.lower), upper: Double(i.upper) }),
         features: features.collect(),
     })
 }

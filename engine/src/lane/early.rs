@@ -47,11 +47,12 @@ impl Lane {
             return Ok(());
         }
         let features = self.features(step, &early.window)?;
-        for score in self.plan.scores.iter().filter(|s| s.input == step) {
+        for (number, score) in self.plan.scores.iter().enumerate().filter(|(_, s)| s.input == step) {
             let mut judging = Judging::new(self, step, score, &features)?;
             for (k, &row) in features.rows.iter().enumerate() {
                 let rows = &early.window.devices[row as usize];
-                let Judged { class, severity, evidence } = judging.judge(self, k, rows);
+                let Judged { class, severity, evidence } =
+                    judging.judge_early(self, k, rows, self.online[number].as_ref());
                 out.push(EarlyVerdict {
                     as_of: early.as_of,
                     window_start: rows.start.max(0),

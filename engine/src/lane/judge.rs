@@ -6,12 +6,13 @@ use arrow::array::{Array, Float64Array};
 use arrow::compute::cast;
 use arrow::datatypes::DataType;
 
+use super::online::Memories;
 use super::{Lane, LaneError, Switch, step_error};
+use crate::model::Memory;
 use crate::plan::ScoreStep;
 use crate::sha256::Messages;
-use crate::spec::DecideSpec;
 use crate::sql::Selection;
-use crate::verdict::{Evidence, FeatureEvidence, ReferenceVersion, Severity, Verdict, VerdictRecord, class, score_e6};
+use crate::verdict::{Evidence, FeatureEvidence, ReferenceVersion, Severity, Verdict, VerdictRecord, score_e6};
 use crate::window::{Fired, FiredWindow};
 
 /// Devices of a window that are judged at a time: their hashes are made side by side, and what is made on the way stays
@@ -54,8 +55,10 @@ impl Lane {
             return Ok(());
         }
         let features = self.features(step, window)?;
-        for score in plan.scores.iter().filter(|s| s.input == step) {
+        for (number, score) in plan.scores.iter().enumerate().filter(|(_, s)| s.input == step) {
             let mut judging = Judging::new(self, step, score, &features)?;
+            // Out of the lane while it is used; a lane that failed in between is of no use any more.
+            let mut online = self.online[number].take();
             let model_hash = score.model.hash();
             out.reserve(features.rows.len());
             for (first, group) in (0..).step_by(TOGETHER).zip(features.rows.chunks(TOGETHER)) {
@@ -63,7 +66,7 @@ impl Lane {
                 let mut messages = Messages::default();
                 for (k, &row) in (first..).zip(group) {
                     let fired = &window.devices[row as usize];
-                    let Judged { class, severity, evidence } = judging.judge(self, k, fired);
+                    let Judged { class, severity, evidence } = judging.judge(self, k, fired, online.as_mut());
                     evidence.append(&mut messages.bytes);
                     messages.end();
                     out.push(VerdictRecord {
@@ -93,6 +96,7 @@ impl Lane {
                     (record.verdict.evidence_hash, record.verdict.salt) = (hash, salt);
                 }
             }
+            self.online[number] = online;
         }
         Ok(())
     }
@@ -137,14 +141,33 @@ impl<'a> Judging<'a> {
         })
     }
 
-    /// The device whose features are the `k`-th and whose rows are `fired`. Changes nothing in the lane.
-    pub fn judge(&mut self, lane: &Lane, k: usize, fired: &Fired) -> Judged {
+    /// The device whose features are the `k`-th and whose rows are `fired`. Changes nothing but what an online model
+    /// remembers.
+    pub fn judge(&mut self, lane: &Lane, k: usize, fired: &Fired, online: Option<&mut Memories>) -> Judged {
+        let model = self.score.model.as_ref();
+        let memory = online.and_then(|m| m.get(fired.device, &lane.devices, model));
+        self.judge_by(lane, k, fired, memory)
+    }
+
+    /// The same without learning: `memory` is a copy, or none for a device that was not judged yet.
+    pub fn judge_early(&mut self, lane: &Lane, k: usize, fired: &Fired, memories: Option<&Memories>) -> Judged {
+        let mut copy = memories.and_then(|m| m.copy(fired.device, &lane.devices));
+        match &mut copy {
+            Some(memory) => self.judge_by(lane, k, fired, Some(&mut **memory)),
+            None => self.judge_by(lane, k, fired, None),
+        }
+    }
+
+    fn judge_by(&mut self, lane: &Lane, k: usize, fired: &Fired, memory: Option<&mut dyn Memory>) -> Judged {
         for (x, c) in self.x.iter_mut().zip(&self.columns) {
             *x = if c.is_null(k) { f64::NAN } else { c.value(k) };
         }
         let device = lane.devices.name(fired.device);
-        let s = self.score.model.score(device, &self.x, &mut self.expected, &mut self.parts);
-        let (class, severity) = decide(&self.score.decide, s.value, s.p_value);
+        let s = match memory {
+            Some(memory) => memory.score(fired.end, &self.x, &mut self.expected, &mut self.parts),
+            None => self.score.model.score(device, &self.x, &mut self.expected, &mut self.parts),
+        };
+        let (class, severity) = self.score.decide.decide(self.score.model.says(), &s);
         let features = self.names.iter().zip(&self.x).zip(&self.expected).zip(&self.parts);
         let evidence = Evidence {
             device: device.to_owned(),
@@ -157,6 +180,7 @@ impl<'a> Judging<'a> {
             references: lane.versions(self.step, fired.first_offset, fired.last_offset),
             score: s.value,
             p_value: s.p_value,
+            interval: s.interval,
             features: features
                 .map(|(((name, &value), &expected), &contribution)| FeatureEvidence {
                     name: name.clone(),
@@ -183,17 +207,4 @@ fn columns(score: &ScoreStep, features: &Selection) -> Result<Vec<Float64Array>,
             }
         })
         .collect()
-}
-
-fn decide(spec: &DecideSpec, score: f64, p: f64) -> (u16, Severity) {
-    if score.is_nan() || p.is_nan() {
-        return (class::NOT_A_NUMBER, Severity::Normal);
-    }
-    if spec.critical.is_some_and(|t| p <= t) {
-        return (class::ANOMALY, Severity::Critical);
-    }
-    if spec.warning.is_some_and(|t| p <= t) {
-        return (class::ANOMALY, Severity::Warning);
-    }
-    (class::NORMAL, Severity::Normal)
 }

@@ -10,7 +10,7 @@ use crate::migrate::{Definition, DroppedState, StepState};
 use crate::plan::LanePlan;
 use crate::verdict::{Hash32, Secret};
 
-const SNAPSHOT_VERSION: u16 = 5;
+const SNAPSHOT_VERSION: u16 = 6;
 /// In place of a time to live, where there is none.
 const NO_TTL: i64 = -1;
 
@@ -95,6 +95,13 @@ impl Lane {
             w.section(format!("window {}", step.name), 0);
             StepState::write(&step.name, &step.definition, &mut w, |w| o.snapshot(w));
         }
+        w.section("online", self.online.iter().flatten().count());
+        w.u32(self.online.iter().flatten().count() as u32);
+        for (step, memories) in self.plan.scores.iter().zip(&self.online) {
+            let Some(memories) = memories else { continue };
+            w.section(format!("model {}", step.name), 0);
+            StepState::write(&step.name, &step.definition, &mut w, |w| memories.snapshot(&self.devices, w));
+        }
         self.last_snapshot.set(w.bytes.len());
         Snapshot { bytes: w.bytes, sections: w.sections }
     }
@@ -170,6 +177,7 @@ impl Lane {
         lane.read_switches(&mut r)?;
         let mut dropped = lane.read_memories(&mut r, same)?;
         dropped.extend(lane.read_windows(&mut r, same)?);
+        dropped.extend(lane.read_online(&mut r, same)?);
         r.finish()?;
         dropped.sort_by(|a, b| a.step.cmp(&b.step));
         Ok((lane, dropped))
@@ -256,6 +264,33 @@ impl Lane {
         }
         if let Some(watermark) = watermark {
             self.windows.iter_mut().zip(taken).filter(|(_, taken)| !taken).for_each(|(o, _)| o.begin_at(watermark));
+        }
+        Ok(dropped)
+    }
+
+    fn read_online(&mut self, r: &mut Reader<'_>, same: bool) -> Result<Vec<DroppedState>, LaneError> {
+        let plan = self.plan.clone();
+        let mut dropped = Vec::new();
+        let mut taken = vec![false; self.online.len()];
+        for _ in 0..r.count(StepState::LEAST)? {
+            let state = StepState::read(r)?;
+            let at = plan.scores.iter().position(|s| s.name == state.name);
+            let now = at.map(|i| if same { &state.definition } else { &plan.scores[i].definition });
+            if let Some(d) = state.dropped(now.or_else(|| self.definition_of(state.name))) {
+                dropped.push(d);
+                continue;
+            }
+            let known = at.and_then(|i| Some((i, self.online[i].as_mut()?, &mut taken[i])));
+            let Some((i, memories, taken)) = known.filter(|(_, _, taken)| !**taken) else {
+                return Err(r.invalid(format!("memories of a model step \"{}\"", state.name)).into());
+            };
+            *taken = true;
+            let mut inner = Reader::new("lane state", state.bytes);
+            memories.restore(plan.scores[i].model.as_ref(), &self.devices, &mut inner)?;
+            inner.finish()?;
+        }
+        if same && self.online.iter().zip(&taken).any(|(m, taken)| m.is_some() && !taken) {
+            return Err(r.invalid("the memories of an online model are missing").into());
         }
         Ok(dropped)
     }

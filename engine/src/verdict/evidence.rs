@@ -6,8 +6,11 @@ use sha2::{Digest, Sha256};
 
 use super::Hash32;
 use crate::codec::{CodecError, Reader, Writer};
+use crate::model::Interval;
 
 const MAGIC: &[u8; 8] = b"avouchE2";
+/// Of evidence with an interval, which stands behind the p-value.
+const MAGIC_INTERVAL: &[u8; 8] = b"avouchE3";
 
 /// The readable side of a verdict: where its rows came from, the features the model saw, and what each contributed.
 #[derive(Debug, Clone, PartialEq)]
@@ -29,10 +32,12 @@ pub struct Evidence {
     /// The versions of reference tables that these rows were joined with, in the order of the references' names and of
     /// their use: more than one of a name when it changed between the first row and the last.
     pub references: Vec<ReferenceVersion>,
-    /// The score before scaling (NaN when there is none).
+    /// The score, estimate or probability before scaling (NaN when there is none).
     pub score: f64,
     /// The calibrated p-value of the score (NaN when there is none).
     pub p_value: f64,
+    /// The prediction interval of an estimate or a probability.
+    pub interval: Option<Interval>,
     /// The score's parts that add up to it, and the features they belong to, in the model's order:
     /// (feature, value seen, value expected, contribution).
     pub features: Vec<FeatureEvidence>,
@@ -76,7 +81,7 @@ impl Evidence {
     }
 
     pub(crate) fn write(&self, w: &mut Writer) {
-        w.raw(MAGIC);
+        w.raw(if self.interval.is_some() { MAGIC_INTERVAL } else { MAGIC });
         w.str(&self.device);
         w.str(&self.step);
         w.str(&self.topic);
@@ -91,6 +96,10 @@ impl Evidence {
         }
         w.f64(self.score);
         w.f64(self.p_value);
+        if let Some(i) = self.interval {
+            w.f64(i.lower);
+            w.f64(i.upper);
+        }
         w.u32(self.features.len() as u32);
         for f in &self.features {
             w.str(&f.name);
@@ -104,8 +113,8 @@ impl Evidence {
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, CodecError> {
         let mut r = Reader::new("evidence", bytes);
         let magic: [u8; 8] = r.array()?;
-        if &magic != MAGIC {
-            return Err(r.invalid("these bytes are not evidence of version 2"));
+        if &magic != MAGIC && &magic != MAGIC_INTERVAL {
+            return Err(r.invalid("these bytes are not evidence of version 2 or 3"));
         }
         let device = r.str()?.to_owned();
         let step = r.str()?.into();
@@ -121,6 +130,10 @@ impl Evidence {
         }
         let score = r.f64()?;
         let p_value = r.f64()?;
+        let interval = match &magic == MAGIC_INTERVAL {
+            true => Some(Interval { lower: r.f64()?, upper: r.f64()? }),
+            false => None,
+        };
         let n = r.count(28)?;
         let mut features = Vec::with_capacity(n);
         for _ in 0..n {
@@ -143,6 +156,7 @@ impl Evidence {
             references,
             score,
             p_value,
+            interval,
             features,
         })
     }

@@ -31,6 +31,46 @@ pub mod class {
     pub const ANOMALY: u16 = 1;
     /// The model could not score the window, because a feature is null or not finite.
     pub const NOT_A_NUMBER: u16 = 2;
+    /// A prognosis is beyond a threshold: the machine is expected to fail.
+    pub const FAILURE_EXPECTED: u16 = 3;
+    /// Readings are missing.
+    pub const GAP: u16 = 4;
+    /// A sensor repeats one value.
+    pub const STUCK: u16 = 5;
+    /// A sensor is at the end of its range.
+    pub const SATURATED: u16 = 6;
+    /// Readings come at another rhythm than they should.
+    pub const IRREGULAR: u16 = 7;
+    /// The data are not any more what the model was made for.
+    pub const DRIFT: u16 = 8;
+
+    /// The class of a finding.
+    pub fn of(finding: crate::model::Finding) -> u16 {
+        use crate::model::Finding;
+        match finding {
+            Finding::Gap => GAP,
+            Finding::Stuck => STUCK,
+            Finding::Saturated => SATURATED,
+            Finding::Irregular => IRREGULAR,
+            Finding::Drift => DRIFT,
+        }
+    }
+
+    /// Its name in JSON and tables; `None` for a number that no class has.
+    pub fn name(class: u16) -> Option<&'static str> {
+        Some(match class {
+            NORMAL => "normal",
+            ANOMALY => "anomaly",
+            NOT_A_NUMBER => "not_a_number",
+            FAILURE_EXPECTED => "failure_expected",
+            GAP => "gap",
+            STUCK => "stuck",
+            SATURATED => "saturated",
+            IRREGULAR => "irregular",
+            DRIFT => "drift",
+            _ => return None,
+        })
+    }
 }
 
 /// How grave a verdict is. The numbers are part of the hash and never change meaning.

@@ -55,7 +55,7 @@ pub fn spec() -> LaneSpec {
             from: "features".into(),
             model: Arc::new(SumModel(features.clone())),
             features,
-            decide: DecideSpec { warning: Some(0.1), critical: None },
+            decide: DecideSpec::p_values(Some(0.1), None),
         }],
     }
 }

@@ -53,7 +53,7 @@ impl RealPlan {
                 from: "w".into(),
                 features: features.clone(),
                 model: Arc::new(SumModel(features)),
-                decide: DecideSpec { warning: Some(0.05), critical: Some(0.01) },
+                decide: DecideSpec::p_values(Some(0.05), Some(0.01)),
             }],
         };
         Self(Arc::new(LanePlan::new(&spec).expect("the pipeline is right")))

@@ -18,7 +18,7 @@ impl Scorer for SumModel {
         expected.fill(0.0);
         contributions.copy_from_slice(x);
         let value: f64 = x.iter().sum();
-        Score { value, p_value: 1.0 / (1.0 + value.abs()) }
+        Score::anomaly(value, 1.0 / (1.0 + value.abs()))
     }
     fn smallest_p_value(&self) -> f64 {
         0.0

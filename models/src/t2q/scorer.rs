@@ -49,7 +49,7 @@ impl Scorer for T2qScorer {
         if !fits || features.iter().any(|v| !v.is_finite()) {
             expected.fill(f64::NAN);
             contributions.fill(f64::NAN);
-            return Score { value: f64::NAN, p_value: f64::NAN };
+            return Score::NONE;
         }
         // Without baselines per device there is nothing to look up.
         let known = match &self.device_calibration {
@@ -61,7 +61,7 @@ impl Scorer for T2qScorer {
             None => (None, &self.fleet_calibration),
         };
         let value = self.model.score(device, features, expected, contributions);
-        Score { value, p_value: calibration.p_value(value) }
+        Score::anomaly(value, calibration.p_value(value))
     }
 
     fn smallest_p_value(&self) -> f64 {

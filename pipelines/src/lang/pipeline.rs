@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use avouch_connectors::kafka::{GroupOptions, GroupProtocol, KafkaConnection, Sasl, Tls};
-use avouch_engine::spec::{FieldSpec, WindowSpec};
+use avouch_engine::spec::{DecideSpec, FieldSpec, WindowSpec};
 use avouch_engine::verdict::Hash32;
 use avouch_models::{AlgorithmConfig, SplitConfig};
 
@@ -454,6 +454,13 @@ pub struct ModelStep {
     pub warning: Option<Spanned<f64>>,
     /// p-value at or below which a verdict is critical.
     pub critical: Option<Spanned<f64>>,
+}
+
+impl ModelStep {
+    /// Its thresholds as the engine takes them.
+    pub fn decide(&self) -> DecideSpec {
+        DecideSpec::p_values(self.warning.as_ref().map(|t| t.value), self.critical.as_ref().map(|t| t.value))
+    }
 }
 
 /// Where and when checkpoints of the verdict log are anchored.

@@ -7,7 +7,7 @@ use avouch_connectors::files::{FilesError, read_reference};
 use avouch_engine::model::Scorer;
 use avouch_engine::plan::{LanePlan, PlanError};
 use avouch_engine::reference::Reference;
-use avouch_engine::spec::{DecideSpec, FieldSpec, LaneSpec, ScoreStepSpec, SourceSpec, SqlStepSpec};
+use avouch_engine::spec::{FieldSpec, LaneSpec, ScoreStepSpec, SourceSpec, SqlStepSpec};
 use avouch_engine::sql::Condition;
 
 use super::assertions;
@@ -63,10 +63,7 @@ pub fn lane_spec(pipeline: &Pipeline, models: &Models) -> LaneSpec {
                     from: s.from.value.clone(),
                     features: s.features.iter().map(|f| f.value.clone()).collect(),
                     model: models.get(&s.name.value)?.clone(),
-                    decide: DecideSpec {
-                        warning: s.warning.as_ref().map(|w| w.value),
-                        critical: s.critical.as_ref().map(|c| c.value),
-                    },
+                    decide: s.decide(),
                 })
             })
             .collect(),

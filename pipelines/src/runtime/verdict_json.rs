@@ -3,6 +3,7 @@
 use avouch_engine::decode::format_timestamp;
 use avouch_engine::lane::EarlyVerdict;
 use avouch_engine::log::entries;
+use avouch_engine::model::Interval;
 use avouch_engine::verdict::{Evidence, FeatureEvidence, Hash32, Severity, VerdictRecord, class};
 use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
@@ -11,12 +12,7 @@ use super::artifacts::hex;
 
 /// The name of a verdict class.
 pub fn class_name(code: u16) -> &'static str {
-    match code {
-        class::NORMAL => "normal",
-        class::ANOMALY => "anomaly",
-        class::NOT_A_NUMBER => "not_a_number",
-        _ => "unknown",
-    }
+    class::name(code).unwrap_or("unknown")
 }
 
 fn features(e: &Evidence) -> Vec<Value> {
@@ -89,6 +85,8 @@ struct VerdictJson<'a> {
     features: Features<'a>,
     index: u64,
     input_digest: Hex<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    interval: Option<Interval>,
     log: &'a str,
     model_hash: Hex<'a>,
     p_value: f64,
@@ -117,6 +115,7 @@ impl<'a> VerdictJson<'a> {
             features: Features(&e.features),
             index: r.index,
             input_digest: Hex(&v.input_digest),
+            interval: e.interval,
             log,
             model_hash: Hex(&v.model_hash),
             p_value: e.p_value,
@@ -220,6 +219,7 @@ mod tests {
                 references: vec![ReferenceVersion { name: "sites".into(), version: hash(7) }],
                 score: if index.is_multiple_of(2) { f64::NAN } else { 0.1 + index as f64 },
                 p_value: 1e-300,
+                interval: None,
                 features: (0..index % 3)
                     .map(|i| FeatureEvidence {
                         name: format!("f{i}").into(),

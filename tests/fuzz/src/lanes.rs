@@ -76,7 +76,7 @@ fn plan(format: FormatSpec) -> Arc<LanePlan> {
             from: "f".into(),
             features: features.clone(),
             model: Arc::new(SumModel(features)),
-            decide: DecideSpec { warning: Some(0.05), critical: Some(0.01) },
+            decide: DecideSpec::p_values(Some(0.05), Some(0.01)),
         }],
     };
     match LanePlan::new(&spec) {

@@ -51,6 +51,7 @@ fn evidence() -> Evidence {
         references: Vec::new(),
         score: 0.5,
         p_value: 0.25,
+        interval: None,
         features: vec![FeatureEvidence { name: "x".into(), value: 1.0, expected: 0.5, contribution: 0.5 }],
     }
 }

@@ -43,6 +43,7 @@ pub fn record(index: u64) -> VerdictRecord {
         references: Vec::new(),
         score,
         p_value: 0.25,
+        interval: None,
         features: (0..4).map(feature).collect(),
     };
     let verdict = Verdict {

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::Path;
 
+use avouch_engine::model::Score;
 use avouch_engine::spec::DecideSpec;
 use avouch_engine::verdict::Severity;
 use serde::Serialize;
@@ -196,14 +197,9 @@ fn same_score(a: &Judged, b: &Judged) -> bool {
     same(a.score, b.score) && same(a.p_value, b.p_value)
 }
 
-/// The severity that these thresholds make of a p-value, as the engine does.
+/// The severity that these thresholds make of a verdict, as the engine does.
 fn severity(decide: &DecideSpec, v: &Judged) -> Severity {
-    let reaches = |t: Option<f64>| !v.unscored && t.is_some_and(|t| v.p_value <= t);
-    match (reaches(decide.critical), reaches(decide.warning)) {
-        (true, _) => Severity::Critical,
-        (false, true) => Severity::Warning,
-        (false, false) => Severity::Normal,
-    }
+    if v.unscored { Severity::Normal } else { decide.severity(&Score::anomaly(v.score, v.p_value)) }
 }
 
 fn why(a: (&DecideSpec, &Judged), b: (&DecideSpec, &Judged)) -> Why {

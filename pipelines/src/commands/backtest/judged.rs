@@ -188,10 +188,7 @@ fn steps(pipeline: &Pipeline, models: &Models) -> Vec<Step> {
         .map(|s| Step {
             name: s.name.value.clone(),
             model: models.get(&s.name.value).map(|m| hex(&m.hash())).unwrap_or_default(),
-            decide: DecideSpec {
-                warning: s.warning.as_ref().map(|t| t.value),
-                critical: s.critical.as_ref().map(|t| t.value),
-            },
+            decide: s.decide(),
             window_ms: pipeline
                 .sql_step(&s.from.value)
                 .and_then(|from| from.window.as_ref())

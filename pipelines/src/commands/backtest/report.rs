@@ -142,8 +142,8 @@ fn facts(side: &Side) -> PipelineFacts {
     let steps = side.steps.iter().map(|s| StepFacts {
         step: s.name.clone(),
         model: s.model.clone(),
-        warning: s.decide.warning,
-        critical: s.decide.critical,
+        warning: s.decide.warning.map(|t| t.limit),
+        critical: s.decide.critical.map(|t| t.limit),
         window_ms: s.window_ms,
     });
     PipelineFacts { name: side.name.clone(), config_hash: side.config_hash.clone(), steps: steps.collect() }

@@ -201,6 +201,7 @@ fn record(
         references: Vec::new(),
         score,
         p_value: if score.is_nan() { f64::NAN } else { 1.0 / (1.0 + score) },
+        interval: None,
         features: Vec::new(),
     };
     let verdict = Verdict {

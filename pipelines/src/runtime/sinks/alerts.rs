@@ -239,6 +239,7 @@ mod tests {
             references: Vec::new(),
             score: 1.0,
             p_value: 0.5,
+            interval: None,
             features: Vec::new(),
         };
         let verdict = Verdict {

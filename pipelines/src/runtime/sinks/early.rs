@@ -262,6 +262,7 @@ mod tests {
                 references: Vec::new(),
                 score: 1.0,
                 p_value: 0.5,
+                interval: None,
                 features: Vec::new(),
             },
         }
