@@ -70,12 +70,14 @@ pub struct DecideSpec {
     pub warning: Option<Threshold>,
     /// Of a critical verdict.
     pub critical: Option<Threshold>,
+    /// How far apart alarms of one device are at most that are one incident, milliseconds; `None`: each stands alone.
+    pub incident_ms: Option<i64>,
 }
 
 impl DecideSpec {
     /// Thresholds on p-values.
     pub fn p_values(warning: Option<f64>, critical: Option<f64>) -> Self {
-        Self { warning: warning.map(Threshold::p_value), critical: critical.map(Threshold::p_value) }
+        Self { warning: warning.map(Threshold::p_value), critical: critical.map(Threshold::p_value), incident_ms: None }
     }
 
     /// The severity alone.
@@ -125,7 +127,7 @@ mod tests {
     #[test]
     fn an_estimate_is_judged_by_its_interval() {
         let below = |limit| Some(Threshold { quantity: Quantity::Lower, comparison: Comparison::Below, limit });
-        let d = DecideSpec { warning: below(168.0), critical: below(24.0) };
+        let d = DecideSpec { warning: below(168.0), critical: below(24.0), incident_ms: None };
         let of = |lower| {
             let interval = Interval { lower, upper: lower + 100.0 };
             d.decide(Says::Estimate, &Score::estimate(lower + 50.0, Some(interval)))

@@ -10,6 +10,7 @@
 //! however the records are cut into calls of [`Lane::step`] and wherever it was [`Lane::snapshot`]ted and [`Lane::restore`]d in between.
 
 mod early;
+mod incidents;
 mod judge;
 mod online;
 mod state;
@@ -177,6 +178,8 @@ pub struct Lane {
     memories: Vec<Option<Memory>>,
     /// What online models remember, by model step; `None` for models that do not learn.
     online: Vec<Option<online::Memories>>,
+    /// Incidents, by model step; `None` for steps whose alarms stand alone.
+    incidents: Vec<Option<incidents::Incidents>>,
     /// The reference tables in use, by their index in the plan.
     references: Vec<Option<Arc<Reference>>>,
     /// Every change of a reference: after which offset, which, to what.
@@ -216,6 +219,7 @@ impl Lane {
             early: Vec::new(),
             memories: plan.rows.iter().map(|s| s.query.memory()).collect(),
             online: plan.scores.iter().map(|s| online::Memories::of(s.model.as_ref())).collect(),
+            incidents: plan.scores.iter().map(|s| s.decide.incident_ms.map(incidents::Incidents::new)).collect(),
             references: vec![None; plan.references.len()],
             switches: Vec::new(),
             counters: Counters::default(),
@@ -397,6 +401,9 @@ impl Lane {
         }
         for memories in self.online.iter_mut().flatten() {
             freed.iter().for_each(|place| memories.forget(*place));
+        }
+        for incidents in self.incidents.iter_mut().flatten() {
+            freed.iter().for_each(|place| incidents.forget(*place));
         }
         self.counters.evicted += freed.len() as u64;
     }

@@ -94,6 +94,16 @@ pub trait Scorer: Send + Sync + std::fmt::Debug {
     /// An online model judges here as if it had seen nothing of the device.
     fn score(&self, device: &str, features: &[f64], expected: &mut [f64], contributions: &mut [f64]) -> Score;
 
+    /// Of an estimate: its unit, such as `hours`.
+    fn unit(&self) -> Option<&str> {
+        None
+    }
+
+    /// Of a prognosis with an interval: the share of cases in which the truth lies within it.
+    fn coverage(&self) -> Option<f64> {
+        None
+    }
+
     /// The smallest p-value it can give, so that thresholds below it can be refused or warned of.
     fn smallest_p_value(&self) -> f64;
 

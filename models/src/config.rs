@@ -1,5 +1,6 @@
 //! What a `[train.<name>]` table says, as plain data. The pipeline language fills these structs; training checks them.
 
+use avouch_engine::model::Says;
 use serde::{Deserialize, Serialize};
 
 use crate::ModelError;
@@ -22,6 +23,13 @@ impl AlgorithmConfig {
     pub fn kind(&self) -> &'static str {
         match self {
             AlgorithmConfig::T2q(_) => crate::t2q::KIND,
+        }
+    }
+
+    /// What its models say.
+    pub fn says(&self) -> Says {
+        match self {
+            AlgorithmConfig::T2q(_) => Says::Anomaly,
         }
     }
 

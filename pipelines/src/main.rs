@@ -5,8 +5,8 @@ use std::process::ExitCode;
 
 use avouch::commands::log_filter;
 use avouch::commands::{
-    backtest, bench, bundle, check, dead, demo, deploy, evaluate, explain, graph, new, produce, query, run, schema,
-    simulate, state, test, train, verify,
+    backtest, bench, bundle, check, dead, demo, deploy, evaluate, explain, explain_verdict, graph, model, new, produce,
+    query, run, schema, simulate, state, test, train, verify,
 };
 use clap::{Parser, Subcommand, ValueEnum};
 
@@ -51,7 +51,9 @@ enum Command {
     Verify(verify::VerifyArgs),
     Evaluate(evaluate::EvaluateArgs),
     Explain(explain::ExplainArgs),
+    ExplainVerdict(explain_verdict::ExplainVerdictArgs),
     Graph(graph::GraphArgs),
+    Model(model::ModelArgs),
     Produce(produce::ProduceArgs),
     Query(query::QueryArgs),
     Simulate(simulate::SimulateArgs),
@@ -86,7 +88,9 @@ fn main() -> ExitCode {
         Command::Verify(args) => verify::run(args),
         Command::Evaluate(args) => evaluate::run(args),
         Command::Explain(args) => explain::run(args),
+        Command::ExplainVerdict(args) => explain_verdict::run(args),
         Command::Graph(args) => graph::run(args),
+        Command::Model(args) => model::run(args),
         Command::Produce(args) => ended(args.json, produce::run(args)),
         Command::Query(args) => query::run(args),
         Command::Simulate(args) => ended(false, simulate::run(args)),

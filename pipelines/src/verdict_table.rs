@@ -9,13 +9,15 @@
 //! | `window_start`, `window_end` | timestamp, UTC | |
 //! | `severity`, `class` | text | as in JSON |
 //! | `score`, `p_value` | double | null where there is none |
+//! | `lower`, `upper` | double | a prognosis' interval; null where there is none |
+//! | `incident` | integer | index of the verdict that the incident began with; null where alarms stand alone |
 //! | `rows` | integer | readings used |
 //! | `topic`, `partition`, `first_offset`, `last_offset` | text, integers | where these readings were |
 //! | `model_hash`, `config_hash`, `input_digest`, `evidence_hash`, `salt`, `entry` | text | 64 hexadecimal digits |
 //! | `features` | list of (`name`, `value`, `expected`, `contribution`) | in the archive |
 //! | each feature by its name | double | for `where`; null in verdicts of steps without it |
 //!
-//! Of an early result `where` sees the same columns; what only a verdict has is null: `index`, `seq`, `device_id`,
+//! Of an early result `where` sees the same columns; what only a verdict has is null: `index`, `incident`, `seq`, `device_id`,
 //! `input_digest`, `evidence_hash`, `salt`, `entry`, `config_hash`.
 
 use std::sync::Arc;
@@ -56,6 +58,9 @@ fn plain_fields() -> Vec<Field> {
         text("class"),
         Field::new("score", DataType::Float64, true),
         Field::new("p_value", DataType::Float64, true),
+        Field::new("lower", DataType::Float64, true),
+        Field::new("upper", DataType::Float64, true),
+        Field::new("incident", DataType::Int64, true),
         int("rows"),
         text("topic"),
         Field::new("partition", DataType::Int32, false),
@@ -107,6 +112,9 @@ fn plain_columns(log: &str, records: &[&VerdictRecord]) -> Vec<ArrayRef> {
         text(&|r| class_name(r.verdict.class).to_owned()),
         number(&|r| r.evidence.score),
         number(&|r| r.evidence.p_value),
+        number(&|r| r.evidence.interval.map_or(f64::NAN, |i| i.lower)),
+        number(&|r| r.evidence.interval.map_or(f64::NAN, |i| i.upper)),
+        Arc::new(records.iter().map(|r| r.evidence.incident.map(|i| i as i64)).collect::<Int64Array>()),
         int(&|r| r.evidence.rows as i64),
         text(&|r| r.evidence.topic.to_string()),
         Arc::new(records.iter().map(|r| Some(r.evidence.partition)).collect::<Int32Array>()),
@@ -185,6 +193,8 @@ pub fn early_rows(schema: &SchemaRef, log: &str, results: &[&EarlyVerdict]) -> R
             "class" => text(&|r| class_name(r.class).to_owned()),
             "score" => number(&|r| Some(r.evidence.score)),
             "p_value" => number(&|r| Some(r.evidence.p_value)),
+            "lower" => number(&|r| r.evidence.interval.map(|i| i.lower)),
+            "upper" => number(&|r| r.evidence.interval.map(|i| i.upper)),
             "rows" => int(&|r| r.evidence.rows as i64),
             "topic" => text(&|r| r.evidence.topic.to_string()),
             "partition" => Arc::new(results.iter().map(|r| Some(r.evidence.partition)).collect::<Int32Array>()),
@@ -253,6 +263,7 @@ mod tests {
             score: f64::NAN,
             p_value: 0.25,
             interval: None,
+            incident: None,
             features: vec![feature("temp_mean", 40.5), feature("rms", f64::INFINITY)],
         };
         let verdict = Verdict {

@@ -279,6 +279,8 @@ struct EvidenceFile<'a> {
     p_value: Double,
     #[serde(skip_serializing_if = "Option::is_none")]
     interval: Option<IntervalRow>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    incident: Option<Decimal<u64>>,
     features: Vec<Feature<'a>>,
 }
 
@@ -310,7 +312,7 @@ pub(super) fn evidence(e: &Evidence) -> String {
         contribution: Double(f.contribution),
     });
     render(&EvidenceFile {
-        format: if e.interval.is_some() { "avouch-evidence/3" } else { "avouch-evidence/2" },
+        format: if e.interval.is_some() || e.incident.is_some() { "avouch-evidence/3" } else { "avouch-evidence/2" },
         device: &e.device,
         step: &e.step,
         topic: &e.topic,
@@ -322,6 +324,7 @@ pub(super) fn evidence(e: &Evidence) -> String {
         score: Double(e.score),
         p_value: Double(e.p_value),
         interval: e.interval.map(|i| IntervalRow { lower: Double(i.lower), upper: Double(i.upper) }),
+        incident: e.incident.map(Decimal),
         features: features.collect(),
     })
 }

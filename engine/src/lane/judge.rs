@@ -66,7 +66,13 @@ impl Lane {
                 let mut messages = Messages::default();
                 for (k, &row) in (first..).zip(group) {
                     let fired = &window.devices[row as usize];
-                    let Judged { class, severity, evidence } = judging.judge(self, k, fired, online.as_mut());
+                    let Judged { class, severity, mut evidence } = judging.judge(self, k, fired, online.as_mut());
+                    if severity > Severity::Normal
+                        && let Some(incidents) = &mut self.incidents[number]
+                    {
+                        let (index, devices) = (self.next_index, &self.devices);
+                        evidence.incident = Some(incidents.of(fired.device, devices, index, fired.start, fired.end));
+                    }
                     evidence.append(&mut messages.bytes);
                     messages.end();
                     out.push(VerdictRecord {
@@ -181,6 +187,8 @@ impl<'a> Judging<'a> {
             score: s.value,
             p_value: s.p_value,
             interval: s.interval,
+            // An early result begins no incident.
+            incident: None,
             features: features
                 .map(|(((name, &value), &expected), &contribution)| FeatureEvidence {
                     name: name.clone(),

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::incidents::Incidents;
 use super::{Counters, Lane, LaneError, Output, Switch, hex};
 use crate::codec::{CodecError, Reader, Section, Writer};
 use crate::device::DeviceTable;
@@ -102,6 +103,13 @@ impl Lane {
             w.section(format!("model {}", step.name), 0);
             StepState::write(&step.name, &step.definition, &mut w, |w| memories.snapshot(&self.devices, w));
         }
+        w.section("incidents", self.incidents.iter().flatten().count());
+        w.u32(self.incidents.iter().flatten().count() as u32);
+        for (step, incidents) in self.plan.scores.iter().zip(&self.incidents) {
+            let Some(incidents) = incidents else { continue };
+            w.str(&step.name);
+            incidents.snapshot(&self.devices, &mut w);
+        }
         self.last_snapshot.set(w.bytes.len());
         Snapshot { bytes: w.bytes, sections: w.sections }
     }
@@ -178,6 +186,7 @@ impl Lane {
         let mut dropped = lane.read_memories(&mut r, same)?;
         dropped.extend(lane.read_windows(&mut r, same)?);
         dropped.extend(lane.read_online(&mut r, same)?);
+        lane.read_incidents(&mut r, same)?;
         r.finish()?;
         dropped.sort_by(|a, b| a.step.cmp(&b.step));
         Ok((lane, dropped))
@@ -293,6 +302,25 @@ impl Lane {
             return Err(r.invalid("the memories of an online model are missing").into());
         }
         Ok(dropped)
+    }
+
+    /// An incident goes on whatever the step's model and thresholds have become.
+    fn read_incidents(&mut self, r: &mut Reader<'_>, same: bool) -> Result<(), LaneError> {
+        let plan = self.plan.clone();
+        let mut taken = vec![false; self.incidents.len()];
+        for _ in 0..r.count(8)? {
+            let name = r.str()?;
+            let at = plan.scores.iter().position(|s| s.name == name).filter(|i| self.incidents[*i].is_some());
+            if at.is_none() && same || at.is_some_and(|i| std::mem::replace(&mut taken[i], true)) {
+                return Err(r.invalid(format!("incidents of a step \"{name}\"")).into());
+            }
+            let to = at.and_then(|i| self.incidents[i].as_mut());
+            Incidents::restore(to, &self.devices, self.next_index, r)?;
+        }
+        if same && self.incidents.iter().zip(&taken).any(|(i, taken)| i.is_some() && !taken) {
+            return Err(r.invalid("the incidents of a step are missing").into());
+        }
+        Ok(())
     }
 
     /// Of any SQL step of this name: one that has a window now and had none has changed, and is not gone.

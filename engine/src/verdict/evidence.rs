@@ -9,8 +9,10 @@ use crate::codec::{CodecError, Reader, Writer};
 use crate::model::Interval;
 
 const MAGIC: &[u8; 8] = b"avouchE2";
-/// Of evidence with an interval, which stands behind the p-value.
-const MAGIC_INTERVAL: &[u8; 8] = b"avouchE3";
+/// Of evidence that has more: behind the p-value stand a byte that says what, and that.
+const MAGIC_MORE: &[u8; 8] = b"avouchE3";
+const INTERVAL: u8 = 1;
+const INCIDENT: u8 = 2;
 
 /// The readable side of a verdict: where its rows came from, the features the model saw, and what each contributed.
 #[derive(Debug, Clone, PartialEq)]
@@ -38,6 +40,8 @@ pub struct Evidence {
     pub p_value: f64,
     /// The prediction interval of an estimate or a probability.
     pub interval: Option<Interval>,
+    /// Of an alarm whose step groups them: the incident, which is the index of the verdict that it began with.
+    pub incident: Option<u64>,
     /// The score's parts that add up to it, and the features they belong to, in the model's order:
     /// (feature, value seen, value expected, contribution).
     pub features: Vec<FeatureEvidence>,
@@ -81,7 +85,8 @@ impl Evidence {
     }
 
     pub(crate) fn write(&self, w: &mut Writer) {
-        w.raw(if self.interval.is_some() { MAGIC_INTERVAL } else { MAGIC });
+        let more = u8::from(self.interval.is_some()) * INTERVAL | u8::from(self.incident.is_some()) * INCIDENT;
+        w.raw(if more == 0 { MAGIC } else { MAGIC_MORE });
         w.str(&self.device);
         w.str(&self.step);
         w.str(&self.topic);
@@ -96,9 +101,15 @@ impl Evidence {
         }
         w.f64(self.score);
         w.f64(self.p_value);
+        if more != 0 {
+            w.u8(more);
+        }
         if let Some(i) = self.interval {
             w.f64(i.lower);
             w.f64(i.upper);
+        }
+        if let Some(i) = self.incident {
+            w.u64(i);
         }
         w.u32(self.features.len() as u32);
         for f in &self.features {
@@ -113,7 +124,7 @@ impl Evidence {
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, CodecError> {
         let mut r = Reader::new("evidence", bytes);
         let magic: [u8; 8] = r.array()?;
-        if &magic != MAGIC && &magic != MAGIC_INTERVAL {
+        if &magic != MAGIC && &magic != MAGIC_MORE {
             return Err(r.invalid("these bytes are not evidence of version 2 or 3"));
         }
         let device = r.str()?.to_owned();
@@ -130,10 +141,15 @@ impl Evidence {
         }
         let score = r.f64()?;
         let p_value = r.f64()?;
-        let interval = match &magic == MAGIC_INTERVAL {
-            true => Some(Interval { lower: r.f64()?, upper: r.f64()? }),
-            false => None,
+        let more = if &magic == MAGIC_MORE { r.u8()? } else { 0 };
+        if &magic == MAGIC_MORE && !(1..=INTERVAL | INCIDENT).contains(&more) {
+            return Err(r.invalid(format!("evidence with the unknown parts {more}")));
+        }
+        let interval = match more & INTERVAL {
+            0 => None,
+            _ => Some(Interval { lower: r.f64()?, upper: r.f64()? }),
         };
+        let incident = if more & INCIDENT == 0 { None } else { Some(r.u64()?) };
         let n = r.count(28)?;
         let mut features = Vec::with_capacity(n);
         for _ in 0..n {
@@ -157,6 +173,7 @@ impl Evidence {
             score,
             p_value,
             interval,
+            incident,
             features,
         })
     }

@@ -49,7 +49,7 @@ pub struct BundleArgs {
     pub json: bool,
 }
 
-fn severity(text: &str) -> Result<Severity, String> {
+pub(super) fn severity(text: &str) -> Result<Severity, String> {
     Severity::ALL.into_iter().find(|s| s.name() == text).ok_or_else(|| "use normal, warning or critical".to_owned())
 }
 
@@ -153,7 +153,8 @@ pub(crate) async fn bundle(args: &BundleArgs, pipeline: &Pipeline) -> Result<Mad
         let kept = signed::all(&dir)?;
         let Some(newest) = kept.iter().map(|c| c.new_size).max() else { continue };
         seen = seen.max(newest);
-        if let Some(record) = find(args, &reader, newest.min(reader.committed().log_size))? {
+        let wanted = Wanted { index: args.index, device: args.device.as_deref(), severity: args.severity };
+        if let Some(record) = find(&wanted, &reader, newest.min(reader.committed().log_size))? {
             let Some(checkpoint) = anchored(anchor, &kept, record.index).await? else { continue };
             write(args, &artifacts, &reader, &record, &checkpoint)?;
             let origin = LogOrigin::from_text(reader.committed().origin.clone());
@@ -180,9 +181,17 @@ pub(crate) fn lanes(state: &Path) -> Result<Vec<i32>, BundleFailure> {
     Ok(out)
 }
 
+/// Which verdict is meant.
+pub(super) struct Wanted<'a> {
+    pub index: Option<u64>,
+    pub device: Option<&'a str>,
+    /// At least.
+    pub severity: Option<Severity>,
+}
+
 /// The verdict asked for, or the newest one before `size` that fits.
-fn find(args: &BundleArgs, reader: &LaneReader, size: u64) -> Result<Option<VerdictRecord>, BundleFailure> {
-    if let Some(index) = args.index {
+pub(super) fn find(wanted: &Wanted<'_>, reader: &LaneReader, size: u64) -> Result<Option<VerdictRecord>, StoreError> {
+    if let Some(index) = wanted.index {
         return Ok(if index < size { Some(reader.record(index)?) } else { None });
     }
     const CHUNK: u64 = 1_000;
@@ -198,8 +207,8 @@ fn find(args: &BundleArgs, reader: &LaneReader, size: u64) -> Result<Option<Verd
             }
             at += records.len() as u64;
             for r in records {
-                let device = args.device.as_ref().is_none_or(|d| *d == r.evidence.device);
-                if device && args.severity.is_none_or(|s| r.verdict.severity >= s.code()) {
+                let device = wanted.device.is_none_or(|d| *d == *r.evidence.device);
+                if device && wanted.severity.is_none_or(|s| r.verdict.severity >= s.code()) {
                     found = Some(r.index);
                 }
             }

@@ -10,6 +10,7 @@ use arrow::datatypes::{DataType, Field, Schema};
 use avouch_connectors::files::{DeviceFrom, FilesError, Order, ReplayOptions, Row};
 use avouch_engine::decode::{RawRecord, format_timestamp};
 use avouch_engine::lane::{FeatureRows, Lane, Output};
+use avouch_engine::model::Says;
 use avouch_engine::verdict::Secret;
 use avouch_models::{ModelError, Provenance, TrainConfig, TrainedModel, TrainingFrame, train};
 use clap::Args;
@@ -119,11 +120,37 @@ fn train_all(args: &TrainArgs) -> Result<(), TrainError> {
                 let card: serde_json::Value = serde_json::from_str(&model.card.to_json()).unwrap_or_default();
                 println!("{}", json!({ "file": path, "sha256": hex(&model.hash), "card": card }));
             } else {
-                println!("{}\nwrote {} (SHA-256 {})", model.card.to_markdown(), path.display(), hex(&model.hash));
+                println!("{}", model.card.to_markdown());
+                for line in decisions(&pipeline, entry, &model) {
+                    println!("{line}");
+                }
+                println!("wrote {} (SHA-256 {})", path.display(), hex(&model.hash));
             }
         }
     }
     Ok(())
+}
+
+/// What the step's thresholds mean for a healthy device, in words.
+fn decisions(pipeline: &Pipeline, entry: &Train, model: &TrainedModel) -> Vec<String> {
+    let Some(step) = pipeline.model_step(&entry.step.value) else { return Vec::new() };
+    let every = pipeline.judged_every(step);
+    let mut out: Vec<String> = step.decide.budget_in_words(every).into_iter().collect();
+    if model.scorer.says() != Says::Anomaly {
+        return out;
+    }
+    let spec = pipeline.thresholds(step);
+    let smallest = model.scorer.smallest_p_value();
+    for (name, p) in [("warning", spec.warning), ("critical", spec.critical)] {
+        let Some(p) = p.map(|t| t.limit) else { continue };
+        let windows = 1.0 / p;
+        let often = every.map_or(String::new(), |ms| {
+            format!(", which is one in {:.1} days of a device", windows * ms as f64 / 86_400_000.0)
+        });
+        let beyond = if p < smallest { "; this model's p-values do not get that small, so it never fires" } else { "" };
+        out.push(format!("{name} at p ≤ {p:.3e}: one healthy window in {windows:.0}{often}{beyond}"));
+    }
+    out
 }
 
 pub(crate) fn now() -> String {

@@ -2,8 +2,10 @@
 //! bytes everywhere. Drawn from the plan that runs, not from the file.
 
 mod text;
+mod verdict;
 
 pub use text::text;
+pub use verdict::verdict_in_words;
 
 use std::path::Path;
 
@@ -16,7 +18,7 @@ use serde::Serialize;
 use arrow::datatypes::{DataType, SchemaRef, TimeUnit};
 
 use crate::graph::window_words;
-use crate::lang::{ModelStep, Pipeline, format_duration, hex};
+use crate::lang::{ModelStep, Pipeline, format_duration, hex, shown_threshold};
 
 /// A pipeline, explained.
 #[derive(Debug, Clone, Serialize)]
@@ -351,11 +353,13 @@ fn model(pipeline: &Pipeline, step: &ModelStep) -> Part {
     let shown = pipeline.file.slice(step.model_file.span);
     let features: Vec<&str> = step.features.iter().map(|f| f.value.as_str()).collect();
     let mut plan = vec![Done { operator: "score", expressions: vec![features.join(", ")] }];
-    let thresholds = [("warning", &step.warning), ("critical", &step.critical)];
-    let thresholds: Vec<String> = thresholds
-        .iter()
-        .filter_map(|(name, p)| p.as_ref().map(|p| format!("{name} if p-value <= {}", p.value)))
+    let spec = pipeline.thresholds(step);
+    let thresholds = [("warning", spec.warning), ("critical", spec.critical)];
+    let mut thresholds: Vec<String> = thresholds
+        .into_iter()
+        .filter_map(|(name, t)| t.map(|t| format!("{name} if {}", shown_threshold(&t))))
         .collect();
+    thresholds.extend(step.decide.budget_in_words(pipeline.judged_every(step)));
     plan.push(Done { operator: "decide", expressions: thresholds });
     let found = opened(&step.model_file.value);
     let mut determinism = Vec::new();

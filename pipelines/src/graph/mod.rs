@@ -20,6 +20,7 @@ use avouch_engine::spec::WindowSpec;
 
 use crate::lang::{
     DeadLetterKind, EarlyTo, Pipeline, ReferenceTable, Sink, SinkKind, SourceKind, SqlStep, format_duration, plural,
+    shown_threshold,
 };
 use place::{shown, wrapped};
 
@@ -164,10 +165,9 @@ impl Graph {
             let file = pipeline.file.slice(step.model_file.span);
             let mut lines = wrapped(&shown(file));
             lines.push(plural(step.features.len(), "feature"));
-            for (name, p) in [("warning", &step.warning), ("critical", &step.critical)] {
-                if let Some(p) = p {
-                    lines.push(format!("{name} at p ≤ {}", p.value));
-                }
+            let spec = pipeline.thresholds(step);
+            for (name, t) in [("warning", spec.warning), ("critical", spec.critical)] {
+                lines.extend(t.map(|t| format!("{name} at {}", shown_threshold(&t))));
             }
             let node = graph.add(Kind::Model, &step.name.value, lines);
             if let Some(from) = graph.find(Kind::Window, &step.from.value) {

@@ -57,6 +57,8 @@ pub(super) enum Kind {
     Int(i64, i64),
     /// A number between two others, and whether it may be these.
     Number(f64, f64, bool),
+    /// A p-value, or a condition on a prognosis.
+    Threshold,
     /// `"auto"` or a number from 0 to 1.
     AutoOrShare,
     Bool,

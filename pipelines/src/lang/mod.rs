@@ -22,6 +22,8 @@
 mod assertions;
 mod canonical;
 mod changes;
+mod decide;
+mod decisions;
 mod diagnostics;
 mod early;
 mod fields;
@@ -47,6 +49,7 @@ use std::sync::Arc;
 pub use assertions::{TestTable, assertion_plan, assertion_session, test_tables, uses_verdicts};
 pub use canonical::{Canonical, hex};
 pub use changes::{Change, Takes, canonical_changes, changes};
+pub use decide::{Budget, Decide, shown as shown_threshold};
 pub(crate) use diagnostics::plural;
 pub use diagnostics::{Diagnostic, Diagnostics, Level};
 pub use early::with_early;

@@ -15,6 +15,7 @@ use avouch_engine::verdict::Hash32;
 use avouch_models::{AlgorithmConfig, SplitConfig};
 
 use super::canonical::Canonical;
+use super::decide::Decide;
 use super::diagnostics::Diagnostics;
 use super::format::Format;
 use super::interpolate::{SecretString, Text};
@@ -119,6 +120,19 @@ impl Pipeline {
     /// The model step of a name.
     pub fn model_step(&self, name: &str) -> Option<&ModelStep> {
         self.model_steps.iter().find(|s| s.name.value == name)
+    }
+
+    /// The distance at which windows of a model step's input begin, milliseconds; `None` if it is not fixed.
+    pub fn judged_every(&self, step: &ModelStep) -> Option<i64> {
+        match self.sql_step(&step.from.value)?.window.as_ref()?.value {
+            WindowSpec::Session { .. } => None,
+            fixed => Some(fixed.every_ms()),
+        }
+    }
+
+    /// The thresholds of a model step as the engine takes them.
+    pub fn thresholds(&self, step: &ModelStep) -> DecideSpec {
+        step.decide.spec(self.judged_every(step))
     }
 
     /// The features of these model steps, each once, by name.
@@ -450,17 +464,8 @@ pub struct ModelStep {
     pub model_sha256: Option<Spanned<Hash32>>,
     /// The features given to the model, in its order.
     pub features: Vec<Spanned<String>>,
-    /// p-value at or below which a verdict is a warning.
-    pub warning: Option<Spanned<f64>>,
-    /// p-value at or below which a verdict is critical.
-    pub critical: Option<Spanned<f64>>,
-}
-
-impl ModelStep {
-    /// Its thresholds as the engine takes them.
-    pub fn decide(&self) -> DecideSpec {
-        DecideSpec::p_values(self.warning.as_ref().map(|t| t.value), self.critical.as_ref().map(|t| t.value))
-    }
+    /// How what the model says becomes a severity.
+    pub decide: Decide,
 }
 
 /// Where and when checkpoints of the verdict log are anchored.

@@ -12,6 +12,7 @@ use avouch_engine::sql::Condition;
 
 use super::assertions;
 use super::canonical::hex;
+use super::decisions;
 use super::diagnostics::Diagnostics;
 use super::fields::{closest, list};
 use super::pipeline::{ModelStep, Pipeline};
@@ -63,7 +64,7 @@ pub fn lane_spec(pipeline: &Pipeline, models: &Models) -> LaneSpec {
                     from: s.from.value.clone(),
                     features: s.features.iter().map(|f| f.value.clone()).collect(),
                     model: models.get(&s.name.value)?.clone(),
-                    decide: s.decide(),
+                    decide: pipeline.thresholds(s),
                 })
             })
             .collect(),
@@ -131,9 +132,11 @@ pub fn check(pipeline: &Pipeline) -> Diagnostics {
     }
     let mut models = Models::new();
     for step in &pipeline.model_steps {
-        let trained_here = pipeline.train.iter().any(|t| t.step.value == step.name.value);
-        if let Some(model) = load_model(pipeline, step, !trained_here, &mut diags) {
+        let trained_here = pipeline.train.iter().find(|t| t.step.value == step.name.value);
+        if let Some(model) = load_model(pipeline, step, trained_here.is_none(), &mut diags) {
             models.insert(step.name.value.clone(), model);
+        } else if let Some(train) = trained_here {
+            decisions::of_kind(step, train.algorithm.value.says(), &mut diags);
         }
     }
     // With the models in place: what is still wrong now is between model and features.
@@ -265,11 +268,11 @@ fn load_model(pipeline: &Pipeline, step: &ModelStep, must: bool, diags: &mut Dia
         );
         return None;
     }
-    check_against(step, model.as_ref(), diags);
+    check_against(pipeline, step, model.as_ref(), diags);
     Some(model)
 }
 
-fn check_against(step: &ModelStep, model: &dyn Scorer, diags: &mut Diagnostics) {
+fn check_against(pipeline: &Pipeline, step: &ModelStep, model: &dyn Scorer, diags: &mut Diagnostics) {
     let given: Vec<&str> = step.features.iter().map(|f| f.value.as_str()).collect();
     let wanted: Vec<&str> = model.features().iter().map(String::as_str).collect();
     if given != wanted
@@ -282,19 +285,7 @@ fn check_against(step: &ModelStep, model: &dyn Scorer, diags: &mut Diagnostics) 
             format!("train it again, or write `features = {wanted:?}`"),
         );
     }
-    let smallest = model.smallest_p_value();
-    for (name, threshold) in [("warning", &step.warning), ("critical", &step.critical)] {
-        if let Some(t) = threshold
-            && t.value < smallest
-        {
-            diags.warning(
-                "threshold-cannot-fire",
-                t.span,
-                format!("`{name} = {}` can never fire: the model's smallest p-value is {smallest:.3e}", t.value),
-                "raise the threshold, or calibrate the model on more held-back windows",
-            );
-        }
-    }
+    decisions::check(pipeline, step, model, diags);
 }
 
 fn report(pipeline: &Pipeline, errors: &[PlanError], diags: &mut Diagnostics) {

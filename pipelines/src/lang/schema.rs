@@ -17,6 +17,7 @@ use super::tree;
 
 /// What stands where a value comes from outside the file.
 const OUTSIDE: &str = r"\$\{(env|file):";
+const THRESHOLD: &str = r"^\s*(value|lower|upper|p_value)\s*(<=?|>=?)\s*[-+0-9.eE]+\s*$";
 const NOT_BLANK: &str = r"\S";
 const NAME: &str = "^[a-z][a-z0-9_]*$";
 
@@ -158,6 +159,10 @@ fn value(kind: &Kind, defs: &mut BTreeMap<String, Value>) -> Value {
         Kind::Number(min, max, false) => {
             json!({ "type": "number", "exclusiveMinimum": min, "exclusiveMaximum": max })
         }
+        Kind::Threshold => json!({ "anyOf": [
+            { "type": "number", "exclusiveMinimum": 0.0, "exclusiveMaximum": 1.0 },
+            { "type": "string", "pattern": THRESHOLD },
+        ] }),
         Kind::AutoOrShare => json!({ "anyOf": [{ "const": "auto" }, { "type": "number" }] }),
         Kind::Bool => json!({ "type": "boolean" }),
         Kind::LiteralDuration(min) => json!({ "type": "string", "pattern": duration(*min) }),

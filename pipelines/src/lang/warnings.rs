@@ -33,8 +33,9 @@ pub(super) fn of_plan(pipeline: &Pipeline, plan: &LanePlan, diags: &mut Diagnost
 }
 
 /// The severities that a step's verdicts can have.
-fn severities(step: &ModelStep) -> Vec<&'static str> {
-    let given = [(Severity::Warning, step.warning.is_some()), (Severity::Critical, step.critical.is_some())];
+fn severities(pipeline: &Pipeline, step: &ModelStep) -> Vec<&'static str> {
+    let spec = pipeline.thresholds(step);
+    let given = [(Severity::Warning, spec.warning.is_some()), (Severity::Critical, spec.critical.is_some())];
     let graver = given.into_iter().filter(|(_, given)| *given).map(|(s, _)| s.name());
     std::iter::once(Severity::Normal.name()).chain(graver).collect()
 }
@@ -44,7 +45,9 @@ fn unreachable(pipeline: &Pipeline, sink: &Sink, diags: &mut Diagnostics) {
     let steps: Vec<&ModelStep> = sink.from.iter().filter_map(|f| pipeline.model_step(&f.value)).collect();
     let words: Vec<Vec<(&str, &str)>> = steps
         .iter()
-        .flat_map(|s| severities(s).into_iter().map(|v| vec![("step", s.name.value.as_str()), ("severity", v)]))
+        .flat_map(|s| {
+            severities(pipeline, s).into_iter().map(|v| vec![("step", s.name.value.as_str()), ("severity", v)])
+        })
         .collect();
     let schema = condition_schema(&pipeline.features_of(&sink.from));
     if !Condition::never(&condition.value, TABLE, schema, &words, &["p_value"]) {

@@ -83,6 +83,8 @@ struct VerdictJson<'a> {
     entry: Hex<'a>,
     evidence_hash: Hex<'a>,
     features: Features<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    incident: Option<u64>,
     index: u64,
     input_digest: Hex<'a>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -113,6 +115,7 @@ impl<'a> VerdictJson<'a> {
             entry: Hex(entry),
             evidence_hash: Hex(&v.evidence_hash),
             features: Features(&e.features),
+            incident: e.incident,
             index: r.index,
             input_digest: Hex(&v.input_digest),
             interval: e.interval,
@@ -220,6 +223,7 @@ mod tests {
                 score: if index.is_multiple_of(2) { f64::NAN } else { 0.1 + index as f64 },
                 p_value: 1e-300,
                 interval: None,
+                incident: None,
                 features: (0..index % 3)
                     .map(|i| FeatureEvidence {
                         name: format!("f{i}").into(),

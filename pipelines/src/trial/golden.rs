@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use avouch_engine::decode::format_timestamp;
+use avouch_engine::model::Interval;
 use avouch_engine::verdict::{FeatureEvidence, VerdictRecord};
 use serde::{Serialize, Serializer};
 use serde_json::Value;
@@ -64,6 +65,10 @@ struct Line<'a> {
     class: &'static str,
     score: f64,
     p_value: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    interval: Option<Interval>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    incident: Option<u64>,
     features: Features<'a>,
 }
 
@@ -93,6 +98,8 @@ pub fn verdict_line(r: &VerdictRecord) -> String {
         class: class_name(r.verdict.class),
         score: e.score,
         p_value: e.p_value,
+        interval: e.interval,
+        incident: e.incident,
         features: Features(&e.features),
     };
     // Invariant: texts, numbers and maps of them are always JSON.

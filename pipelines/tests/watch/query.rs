@@ -23,6 +23,7 @@ fn record(index: u64, device: &str, window_end: u64, severity: u8) -> VerdictRec
         score: if severity == 0 { f64::NAN } else { 4.5 },
         p_value: 0.25,
         interval: None,
+        incident: None,
         features: vec![feature("rms", 2.5), feature("peak", 7.0)],
     };
     let verdict = Verdict {

@@ -52,6 +52,7 @@ fn evidence() -> Evidence {
         score: 0.5,
         p_value: 0.25,
         interval: None,
+        incident: None,
         features: vec![FeatureEvidence { name: "x".into(), value: 1.0, expected: 0.5, contribution: 0.5 }],
     }
 }

@@ -44,6 +44,7 @@ pub fn record(index: u64) -> VerdictRecord {
         score,
         p_value: 0.25,
         interval: None,
+        incident: None,
         features: (0..4).map(feature).collect(),
     };
     let verdict = Verdict {

@@ -11,7 +11,7 @@ use super::figures::{count, percent, show, span, time};
 use super::judged::Side;
 use super::labels::{Known, Labels};
 use super::plots;
-use super::report::{Against, DEFINITIONS, PipelineFacts, Report, StepVerdicts, threshold};
+use super::report::{Against, DEFINITIONS, PipelineFacts, Report, StepVerdicts};
 use super::truth::{FailureReport, Truth, WindowReport};
 
 /// So many devices have a plot of their score.
@@ -150,10 +150,10 @@ fn pipeline(facts: &PipelineFacts) -> String {
     let mut out =
         format!("<p><b>{}</b>, configHash <code>{}</code></p>\n", escape(&facts.name), escape(&facts.config_hash));
     out.push_str(&table(
-        &["step", "#window", "#warning at p ≤", "#critical at p ≤", "model (SHA-256)"],
+        &["step", "#window", "#warning at", "#critical at", "model (SHA-256)"],
         facts.steps.iter().map(|s| {
             let model = format!("<code>{}</code>", escape(&s.model));
-            vec![escape(&s.step), span(s.window_ms), threshold(s.warning), threshold(s.critical), model]
+            vec![escape(&s.step), span(s.window_ms), threshold(&s.warning), threshold(&s.critical), model]
         }),
     ));
     out
@@ -375,6 +375,11 @@ fn comparison(report: &Report, against: &Against, out: &mut String) {
             ]
         }),
     ));
+}
+
+/// A threshold as a cell.
+fn threshold(t: &Option<String>) -> String {
+    t.as_deref().map_or("none".to_owned(), escape)
 }
 
 #[cfg(test)]

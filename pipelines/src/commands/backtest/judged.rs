@@ -188,7 +188,7 @@ fn steps(pipeline: &Pipeline, models: &Models) -> Vec<Step> {
         .map(|s| Step {
             name: s.name.value.clone(),
             model: models.get(&s.name.value).map(|m| hex(&m.hash())).unwrap_or_default(),
-            decide: s.decide(),
+            decide: pipeline.thresholds(s),
             window_ms: pipeline
                 .sql_step(&s.from.value)
                 .and_then(|from| from.window.as_ref())

@@ -11,10 +11,11 @@ use serde::Serialize;
 
 use super::alarms::{Episode, covered_ms};
 use super::differences::Comparison;
-use super::figures::{count, number, percent, round, show, span, time};
+use super::figures::{count, number, percent, show, span, time};
 use super::judged::Side;
 use super::labels::Labels;
 use super::truth::Truth;
+use crate::lang::shown_threshold;
 
 const WEEK_MS: f64 = 604_800_000.0;
 
@@ -69,8 +70,10 @@ pub(super) struct PipelineFacts {
 pub(super) struct StepFacts {
     pub step: String,
     pub model: String,
-    pub warning: Option<f64>,
-    pub critical: Option<f64>,
+    /// When a verdict is a warning, such as `p ≤ 0.01`.
+    pub warning: Option<String>,
+    /// When it is critical.
+    pub critical: Option<String>,
     pub window_ms: i64,
 }
 
@@ -142,8 +145,8 @@ fn facts(side: &Side) -> PipelineFacts {
     let steps = side.steps.iter().map(|s| StepFacts {
         step: s.name.clone(),
         model: s.model.clone(),
-        warning: s.decide.warning.map(|t| t.limit),
-        critical: s.decide.critical.map(|t| t.limit),
+        warning: s.decide.warning.map(|t| shown_threshold(&t)),
+        critical: s.decide.critical.map(|t| shown_threshold(&t)),
         window_ms: s.window_ms,
     });
     PipelineFacts { name: side.name.clone(), config_hash: side.config_hash.clone(), steps: steps.collect() }
@@ -406,9 +409,4 @@ impl Report {
             None => "no window".into(),
         }
     }
-}
-
-/// A threshold as text.
-pub(super) fn threshold(t: Option<f64>) -> String {
-    t.and_then(round).map_or("none".into(), show)
 }

@@ -202,6 +202,7 @@ fn record(
         score,
         p_value: if score.is_nan() { f64::NAN } else { 1.0 / (1.0 + score) },
         interval: None,
+        incident: None,
         features: Vec::new(),
     };
     let verdict = Verdict {

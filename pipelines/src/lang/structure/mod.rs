@@ -2,6 +2,7 @@
 //! phases after it can still check the rest.
 
 mod anchor;
+mod decide;
 mod format;
 mod head;
 mod kafka;

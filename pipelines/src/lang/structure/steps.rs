@@ -3,12 +3,13 @@
 use avouch_engine::spec::WindowSpec;
 use avouch_engine::verdict::Hash32;
 
-use super::super::fields::{Choices, Fields, Key, Keys, Kind, Need, Reading, Rule, unsupported, value_span};
+use super::super::fields::{Choices, Fields, Key, Keys, Kind, Need, Reading, value_span};
 use super::super::interpolate::Text;
 use super::super::pipeline::{ModelStep, SqlStep};
 use super::super::span::{Span, Spanned};
 use super::super::tree::{Entry, NodeValue};
 use super::super::units::format_duration;
+use super::decide::{self, DECIDE};
 use super::{Role, StepBody, StepDraft, name_of};
 
 const FROM: Key = Key::must("from", Kind::Literal, "The source or step it reads.");
@@ -33,7 +34,7 @@ const MODEL_STEP: Keys = Keys::new(
         Key::must("from", Kind::Literal, "The windowed step it reads."),
         Key::must("model", Kind::Table(&MODEL), "The model's file."),
         Key::must("features", Kind::Names(false), "Columns of the windowed step, in the model's order."),
-        Key::must("decide", Kind::Table(&DECIDE), "How a p-value becomes a severity."),
+        Key::must("decide", Kind::Table(&DECIDE), "How what the model says becomes a severity."),
     ],
 );
 pub(super) const STEP_TABLES: [&Keys; 2] = [&SQL_STEP, &MODEL_STEP];
@@ -79,31 +80,7 @@ const MODEL: Keys = Keys::new(
         Key::may("sha256", Kind::AnyText, "The hash it must have, 64 hexadecimal digits; empty counts as none."),
     ],
 );
-const DECIDE: Keys = Keys::new(
-    "decide",
-    "How a p-value becomes a severity.",
-    &[Key::must("severity", Kind::Table(&SEVERITY), "The thresholds.")],
-)
-.planned(&[
-    ("false_alarms", "give p-values: `severity = { warning = 0.01, critical = 0.001 }`"),
-    ("unit", "remaining life is not judged yet; remove the step"),
-    ("coverage", "remaining life is not judged yet; remove the step"),
-]);
-const SEVERITY: Keys = Keys::new(
-    "severity",
-    "The p-values at or below which a verdict is that grave; at least one.",
-    &[
-        Key::may("warning", Kind::Number(0.0, 1.0, false), "At or below this p-value a verdict is a warning."),
-        Key::may(
-            "critical",
-            Kind::Number(0.0, 1.0, false),
-            "At or below this p-value it is critical; at most `warning`.",
-        ),
-    ],
-)
-.rules(&[Rule::NotEmpty]);
 const WINDOW_EXAMPLE: &str = "window = { kind = \"sliding\", size = \"1m\", every = \"10s\" }";
-const DECIDE_EXAMPLE: &str = "decide = { severity = { warning = 0.01, critical = 0.001 } }";
 
 pub(super) fn read(cx: &mut Reading<'_>, e: &Entry) -> StepDraft {
     let mut draft = StepDraft { name: name_of(e), role: Role::Unclear, from: None, body: None };
@@ -289,22 +266,16 @@ fn read_model(cx: &mut Reading<'_>, f: &Fields<'_>, e: &Entry, from: Option<Span
         Some(m) if m.get("sha256").is_some() => read_sha256(cx, m),
         _ => Some(None),
     };
-    // Remaining life is refused already; what else its step would need says nothing.
-    let planned = matches!(f.get("decide").map(|d| &d.node.value), Some(NodeValue::Table(t))
-        if t.iter().any(|x| DECIDE.planned.iter().any(|(k, _)| *k == x.key)));
-    let need = if planned { Need::May } else { Need::Must };
-    let features = f.literals(cx, need, "features", false, "features = [\"temp_mean\", \"vib_rms\"]");
+    let features = f.literals(cx, Need::Must, "features", false, "features = [\"temp_mean\", \"vib_rms\"]");
     let features = features.filter(|fs| no_duplicates(cx, fs, "the feature"));
-    let decide = read_decide(cx, f);
-    let (warning, critical) = decide?;
+    let decide = decide::read(cx, f);
     Some(ModelStep {
         name: name_of(e),
         from: from?,
         model_file: file?,
         model_sha256: sha256?,
         features: features?,
-        warning,
-        critical,
+        decide: decide?,
     })
 }
 
@@ -319,66 +290,6 @@ pub(super) fn read_sha256(cx: &mut Reading<'_>, m: &Fields<'_>) -> Option<Option
         return None;
     };
     Some(Some(Spanned::new(hash, text.span)))
-}
-
-type Thresholds = (Option<Spanned<f64>>, Option<Spanned<f64>>);
-
-fn read_decide(cx: &mut Reading<'_>, f: &Fields<'_>) -> Option<Thresholds> {
-    let d = f.table(cx, Need::Must, "decide", &DECIDE, DECIDE_EXAMPLE)?;
-    let s = d.table(cx, Need::Must, "severity", &SEVERITY, "severity = { warning = 0.01, critical = 0.001 }")?;
-    let [warning, critical] = ["warning", "critical"].map(|key| read_p_value(cx, &s, key));
-    let (warning, critical) = (warning?, critical?);
-    match (&warning, &critical) {
-        (None, None) => {
-            cx.diags.error(
-                "missing-key",
-                s.at,
-                format!("`{}` gives no threshold, so no verdict could be more than normal", s.path),
-                "write for example `severity = { warning = 0.01, critical = 0.001 }`",
-            );
-            return None;
-        }
-        (Some(w), Some(c)) if c.value > w.value => {
-            cx.diags.error(
-                "threshold-order",
-                c.span,
-                format!(
-                    "critical ({}) is reached before warning ({}): p-values get smaller as it gets worse",
-                    c.value, w.value
-                ),
-                "make `critical` at most `warning`",
-            );
-            return None;
-        }
-        _ => {}
-    }
-    Some((warning, critical))
-}
-
-/// `None` if it is wrong, `Some(None)` if it is not there.
-fn read_p_value(cx: &mut Reading<'_>, s: &Fields<'_>, key: &str) -> Option<Option<Spanned<f64>>> {
-    let example = if key == "warning" { "warning = 0.01" } else { "critical = 0.001" };
-    let Some(e) = s.get(key) else {
-        return Some(None);
-    };
-    if matches!(&e.node.value, NodeValue::Str(text) if text.contains(['<', '>'])) {
-        unsupported(cx, value_span(e), "a condition on remaining life", &format!("give a p-value: `{example}`"));
-        return None;
-    }
-    let p = s.number(cx, Need::May, key, example)?;
-    if !(p.value > 0.0 && p.value < 1.0) {
-        cx.diags.error(
-            "out-of-range",
-            p.span,
-            format!("`{}` is {}, but a p-value lies between 0 and 1", s.name(key), p.value),
-            format!(
-                "write for example `{example}`: about one healthy window in {} is called",
-                if key == "warning" { 100 } else { 1000 }
-            ),
-        );
-        return None;
-    }
-    Some(Some(p))
 }
 
 /// Reports names given twice.

@@ -155,7 +155,15 @@ fn annotations(log: &str, r: &VerdictRecord) -> BTreeMap<String, String> {
         put("description", most.join("; "));
     }
     put("score", format!("{}", e.score));
-    put("p_value", format!("{}", e.p_value));
+    if e.p_value.is_finite() {
+        put("p_value", format!("{}", e.p_value));
+    }
+    if let Some(i) = e.interval {
+        put("interval", format!("{} to {}", i.lower, i.upper));
+    }
+    if let Some(first) = e.incident {
+        put("incident", first.to_string());
+    }
     put("window_start", format_timestamp(r.verdict.window_start as i64));
     put("window_end", format_timestamp(r.verdict.window_end as i64));
     put("log", log.to_owned());
@@ -240,6 +248,7 @@ mod tests {
             score: 1.0,
             p_value: 0.5,
             interval: None,
+            incident: None,
             features: Vec::new(),
         };
         let verdict = Verdict {

@@ -263,6 +263,7 @@ mod tests {
                 score: 1.0,
                 p_value: 0.5,
                 interval: None,
+                incident: None,
                 features: Vec::new(),
             },
         }
