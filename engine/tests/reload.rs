@@ -14,7 +14,7 @@ use avouch_engine::lane::{Lane, LaneError, Output};
 use avouch_engine::migrate::{DropReason, DroppedState};
 use avouch_engine::plan::LanePlan;
 use avouch_engine::replay::Replay;
-use avouch_engine::spec::{LaneSpec, ScoreStepSpec, SqlStepSpec, WindowSpec};
+use avouch_engine::spec::{DecideSpec, LaneSpec, ScoreStepSpec, SqlStepSpec, WindowSpec};
 use avouch_engine::verdict::VerdictRecord;
 use fleet::{SumModel, T0, row, secret};
 
@@ -138,7 +138,7 @@ fn judged(v: &VerdictRecord) -> (u64, u64, [u8; 32], Vec<u8>) {
 #[test]
 fn with_other_thresholds_all_goes_on_as_in_an_unbroken_run() {
     let before = plan(|_| {});
-    let after = second(|s| s.scores[0].decide.warning = Some(0.9));
+    let after = second(|s| s.scores[0].decide = DecideSpec::p_values(Some(0.9), None));
     let (_, unbroken) = run(&before, None, 0, 1_200, false);
     for at in [0, 1, 333, 700, 1_199, 1_200] {
         let (lane, out) = run(&before, Some(&after), at, 1_200, false);
@@ -238,7 +238,7 @@ fn no_window_of_a_step_is_judged_twice() {
 
 #[test]
 fn a_recorded_change_is_taken_again_by_the_pipeline_it_names_and_by_no_other() {
-    let (before, after) = (plan(|_| {}), second(|s| s.scores[0].decide.warning = Some(0.5)));
+    let (before, after) = (plan(|_| {}), second(|s| s.scores[0].decide = DecideSpec::p_values(Some(0.5), None)));
     let (_, out) = run(&before, Some(&after), 600, 1_200, false);
     let rows = rows();
     let mut replay = Replay::new(out.events.clone());
