@@ -43,6 +43,7 @@ mod error;
 pub mod evaluate;
 pub mod file;
 pub mod frame;
+pub mod nab;
 pub mod t2q;
 mod train;
 
