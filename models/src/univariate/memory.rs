@@ -13,7 +13,7 @@ use crate::calibrate::Calibration;
 const LEAST: f64 = 0.5;
 
 /// Of the joined surprise, how much its own rarity counts.
-const OWN: f64 = 0.5;
+const OWN: f64 = 1.0;
 
 /// To be said during the rest, a score must exceed the last one by so much right after it …
 const LOUDER: f64 = 1.3;
