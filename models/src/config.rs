@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ModelError;
 use crate::t2q::T2qConfig;
+use crate::univariate::UnivariateConfig;
 
 /// Which algorithm to train, with its options: `algorithm = { kind = "...", ... }`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -13,16 +14,20 @@ pub enum AlgorithmConfig {
     /// Hotelling T² and Q charts, see [`crate::t2q`].
     #[serde(rename = "t2-q")]
     T2q(T2qConfig),
+    /// Streaming views of single values, learned online, see [`crate::univariate`].
+    #[serde(rename = "univariate")]
+    Univariate(UnivariateConfig),
 }
 
 impl AlgorithmConfig {
     /// Every kind, for messages and editors.
-    pub const KINDS: [&'static str; 1] = [crate::t2q::KIND];
+    pub const KINDS: [&'static str; 2] = [crate::t2q::KIND, crate::univariate::KIND];
 
     /// The name in TOML and in the model file.
     pub fn kind(&self) -> &'static str {
         match self {
             AlgorithmConfig::T2q(_) => crate::t2q::KIND,
+            AlgorithmConfig::Univariate(_) => crate::univariate::KIND,
         }
     }
 
@@ -37,6 +42,7 @@ impl AlgorithmConfig {
     pub fn seed(&self) -> u64 {
         match self {
             AlgorithmConfig::T2q(c) => c.seed,
+            AlgorithmConfig::Univariate(c) => c.seed,
         }
     }
 }

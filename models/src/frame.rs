@@ -214,13 +214,29 @@ impl TrainingFrame {
     /// back (rounded; a device with a single row is fitted on). By device, that share of the devices, at least one,
     /// is drawn with the seed.
     pub fn split(&self, config: &SplitConfig) -> Result<(Rows, Rows), ModelError> {
+        let held = self.held_back(config)?;
+        let mask = BooleanChunked::from_slice("held_back".into(), &held);
+        let part = |mask: &BooleanChunked| -> Result<Rows, ModelError> {
+            rows_of(&self.used.filter(mask)?, &self.devices, self.features.len())
+        };
+        Ok((part(&!&mask)?, part(&mask)?))
+    }
+
+    /// All rows used with their window ends, in the order of device and window end.
+    pub(crate) fn in_order(&self) -> Result<(Rows, Vec<i64>), ModelError> {
+        let rows = rows_of(&self.used, &self.devices, self.features.len())?;
+        Ok((rows, self.used.column(WINDOW_END)?.i64()?.iter().flatten().collect()))
+    }
+
+    /// Which of these rows [`TrainingFrame::split`] holds back.
+    pub(crate) fn held_back(&self, config: &SplitConfig) -> Result<Vec<bool>, ModelError> {
         config.check()?;
         let rows = rows_of(&self.used, &self.devices, self.features.len())?;
         let mut count = vec![0usize; self.devices.len()];
         for d in &rows.device {
             count[*d] += 1;
         }
-        let held: Vec<bool> = match config.by {
+        Ok(match config.by {
             SplitBy::Time => {
                 let mut seen = vec![0usize; self.devices.len()];
                 let fitted: Vec<usize> = count
@@ -239,12 +255,7 @@ impl TrainingFrame {
                 let held = draw(self.devices.len(), config)?;
                 rows.device.iter().map(|&d| held[d]).collect()
             }
-        };
-        let mask = BooleanChunked::from_slice("held_back".into(), &held);
-        let part = |mask: &BooleanChunked| -> Result<Rows, ModelError> {
-            rows_of(&self.used.filter(mask)?, &self.devices, self.features.len())
-        };
-        Ok((part(&!&mask)?, part(&mask)?))
+        })
     }
 }
 

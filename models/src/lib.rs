@@ -43,8 +43,10 @@ mod error;
 pub mod evaluate;
 pub mod file;
 pub mod frame;
+pub mod nab;
 pub mod t2q;
 mod train;
+pub mod univariate;
 
 use std::sync::Arc;
 
@@ -65,15 +67,25 @@ pub fn load(bytes: &[u8]) -> Result<Arc<dyn Scorer>, ModelError> {
     match file.kind.as_str() {
         t2q::KIND => {
             let scorer = t2q::decode(&file.body, file.hash)?;
-            if scorer.features() != file.card.features.as_slice() {
-                return Err(ModelError::Malformed(avouch_engine::codec::CodecError::Invalid {
-                    what: "model file",
-                    why: "the card lists other features than the model takes".to_owned(),
-                    at: 0,
-                }));
-            }
+            same_features(scorer.features(), &file.card)?;
             Ok(Arc::new(scorer))
         }
-        other => Err(ModelError::UnknownKind { found: other.to_owned(), known: t2q::KIND }),
+        univariate::KIND => {
+            let scorer = univariate::decode(&file.body, file.hash)?;
+            same_features(scorer.features(), &file.card)?;
+            Ok(Arc::new(scorer))
+        }
+        other => Err(ModelError::UnknownKind { found: other.to_owned(), known: "t2-q, univariate" }),
     }
+}
+
+fn same_features(model: &[String], card: &ModelCard) -> Result<(), ModelError> {
+    if model == card.features.as_slice() {
+        return Ok(());
+    }
+    Err(ModelError::Malformed(avouch_engine::codec::CodecError::Invalid {
+        what: "model file",
+        why: "the card lists other features than the model takes".to_owned(),
+        at: 0,
+    }))
 }

@@ -12,7 +12,7 @@ use crate::card::{CalibrationCard, Fitted, ModelCard, TrainingCard, hex, librari
 use crate::config::{AlgorithmConfig, SplitBy, TrainConfig};
 use crate::frame::{Rows, TrainingFrame};
 use crate::t2q::{self, BaselineKind, Chart, T2q, T2qConfig, T2qParams};
-use crate::{ModelError, file};
+use crate::{ModelError, file, univariate};
 
 /// A model just trained: the bytes to save, and the model as loading those bytes gives it.
 #[derive(Debug, Clone)]
@@ -39,6 +39,7 @@ pub fn train(frame: &TrainingFrame, config: &TrainConfig) -> Result<TrainedModel
             }
             frame.split(&config.split)?
         }
+        AlgorithmConfig::Univariate(_) => frame.split(&config.split)?,
     };
     let (first_window_end, last_window_end) = frame.window_ends()?;
     let training = TrainingCard {
@@ -55,6 +56,7 @@ pub fn train(frame: &TrainingFrame, config: &TrainConfig) -> Result<TrainedModel
     };
     let parts = match &config.algorithm {
         AlgorithmConfig::T2q(c) => train_t2q(frame, c, fit, &held_back)?,
+        AlgorithmConfig::Univariate(c) => univariate::train(frame, c, &config.split)?,
     };
     let card = ModelCard {
         model: parts.model.to_owned(),
@@ -77,11 +79,13 @@ pub fn train(frame: &TrainingFrame, config: &TrainConfig) -> Result<TrainedModel
 }
 
 /// What an algorithm adds to card and file.
-struct Parts {
-    model: &'static str,
-    fitted: Vec<Fitted>,
-    calibration: Vec<CalibrationCard>,
-    body: Vec<u8>,
+pub(crate) struct Parts {
+    /// What the model is, in a sentence.
+    pub model: &'static str,
+    pub fitted: Vec<Fitted>,
+    pub calibration: Vec<CalibrationCard>,
+    /// The body of the model file.
+    pub body: Vec<u8>,
 }
 
 fn train_t2q(frame: &TrainingFrame, config: &T2qConfig, fit: Rows, held_back: &Rows) -> Result<Parts, ModelError> {

@@ -1,8 +1,9 @@
 //! `avouch evaluate`: how good a pipeline's verdicts are, where the truth is known.
 //!
-//! The verdicts come from the pipeline's own logs, as its sinks and auditors read them: what is measured is what was
-//! decided and logged, not what a model would say today.
+//! SKAB's verdicts come from the pipeline's own logs, as its sinks and auditors read them: what is measured is what was
+//! decided and logged, not what a model would say today. NAB's come from the same engine, run over the files in memory.
 
+mod nab;
 mod report;
 mod skab;
 #[cfg(test)]
@@ -14,10 +15,13 @@ use std::process::ExitCode;
 
 use avouch_connectors::files::FilesError;
 use avouch_connectors::store::StoreError;
+use avouch_models::nab::NabError;
 use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use thiserror::Error;
 
+use super::train::TrainError;
+use crate::history::HistoryError;
 use crate::lang::{Diagnostics, Pipeline};
 
 /// Hold a pipeline's verdicts against a data set's labels.
@@ -36,6 +40,12 @@ pub enum Benchmark {
     /// Of each file the first 400 rows train and are not judged. A row is an alarm if the verdict of the window that ends
     /// one second after it (the window that ends with it) is a warning or worse; a row without a verdict is no alarm.
     Skab(SkabArgs),
+    /// Numenta Anomaly Benchmark, single values that stream in: its points, in all three profiles
+    ///
+    /// The pipeline is run over the files in memory, each file a device, in the order of time, without Kafka and without a
+    /// store. The first 15 % of a file, at most 750 rows, are not judged; one threshold holds for all files, the best, as the
+    /// benchmark has it. Nothing is ranked but the verdicts' score.
+    Nab(nab::NabArgs),
 }
 
 /// What `avouch evaluate skab` needs.
@@ -157,6 +167,36 @@ pub enum EvaluateError {
         /// Some of their devices.
         devices: String,
     },
+    /// The Numenta benchmark's files.
+    #[error(transparent)]
+    Nab(#[from] NabError),
+    /// The model could not be trained.
+    #[error(transparent)]
+    Train(#[from] TrainError),
+    /// The pipeline failed on the files.
+    #[error(transparent)]
+    History(#[from] HistoryError),
+    /// No verdict is about a row.
+    #[error(
+        "none of the {verdicts} verdicts is about a row of {dir}{}; windows must hold the readings they judge, and the key be the device",
+        if devices.is_empty() { String::new() } else { format!(", they are about {devices}") }
+    )]
+    NoSeries {
+        /// The data set.
+        dir: PathBuf,
+        /// How many verdicts there are.
+        verdicts: u64,
+        /// Some of their devices.
+        devices: String,
+    },
+    /// A plot could not be drawn.
+    #[error("{path}: cannot be drawn: {why}")]
+    Plot {
+        /// The file it should be in.
+        path: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
     /// A file could not be read or written.
     #[error("{path}: {source}")]
     Io {
@@ -169,17 +209,26 @@ pub enum EvaluateError {
 
 /// Evaluates and prints. Exit code 0 if there are figures, whatever they are.
 pub fn run(args: &EvaluateArgs) -> ExitCode {
-    let Benchmark::Skab(args) = &args.benchmark;
-    match evaluate_skab(args) {
-        Ok(report) => {
-            print!("{}", if args.json { format!("{}\n", report.json()) } else { report.text() });
+    let (json, shown) = match &args.benchmark {
+        Benchmark::Skab(args) => {
+            let shown = |r: report::Report| if args.json { format!("{}\n", r.json()) } else { r.text() };
+            (args.json, evaluate_skab(args).map(shown))
+        }
+        Benchmark::Nab(args) => {
+            let shown = |r: nab::Report| if args.json { format!("{}\n", r.json()) } else { r.text() };
+            (args.json, nab::evaluate(args).map(shown))
+        }
+    };
+    match shown {
+        Ok(text) => {
+            print!("{text}");
             ExitCode::SUCCESS
         }
         Err(EvaluateError::Pipeline(text)) => {
             eprint!("{text}");
             ExitCode::FAILURE
         }
-        Err(e) => super::fail(args.json, e),
+        Err(e) => super::fail(json, e),
     }
 }
 

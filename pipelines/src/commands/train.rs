@@ -165,6 +165,24 @@ pub(crate) fn train_one(
     created: &str,
     quiet: bool,
 ) -> Result<(PathBuf, TrainedModel), TrainError> {
+    let (path, model) = make(pipeline, entry, created, quiet)?;
+    let write = |source| TrainError::Write { path: path.clone(), source };
+    if let Some(parent) = path.parent() {
+        std::fs::create_dir_all(parent).map_err(write)?;
+    }
+    let temporary = path.with_extension("tmp");
+    std::fs::write(&temporary, &model.bytes).map_err(write)?;
+    std::fs::rename(&temporary, &path).map_err(write)?;
+    Ok((path, model))
+}
+
+/// Trains one entry; the path is where its model file belongs.
+pub(crate) fn make(
+    pipeline: &Pipeline,
+    entry: &Train,
+    created: &str,
+    quiet: bool,
+) -> Result<(PathBuf, TrainedModel), TrainError> {
     let name = entry.name.value.clone();
     let Some(step) = pipeline.model_step(&entry.step.value) else {
         let why = format!("there is no model step \"{}\"", entry.step.value);
@@ -188,15 +206,7 @@ pub(crate) fn train_one(
         },
     };
     let model = train(&frame, &config).map_err(in_model)?;
-    let path = step.model_file.value.clone();
-    let write = |source| TrainError::Write { path: path.clone(), source };
-    if let Some(parent) = path.parent() {
-        std::fs::create_dir_all(parent).map_err(write)?;
-    }
-    let temporary = path.with_extension("tmp");
-    std::fs::write(&temporary, &model.bytes).map_err(write)?;
-    std::fs::rename(&temporary, &path).map_err(write)?;
-    Ok((path, model))
+    Ok((step.model_file.value.clone(), model))
 }
 
 /// Runs the training rows through a lane up to the windowed step. Each row stands for a record that arrived at its event

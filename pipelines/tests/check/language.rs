@@ -148,6 +148,10 @@ fn the_models_crate_reads_the_declared_options() {
     assert_eq!(keys("t2q"), sample.as_object().unwrap().keys().cloned().collect::<Vec<_>>());
     let read: avouch_models::AlgorithmConfig = serde_json::from_value(sample).unwrap();
     assert_eq!(serde_json::to_value(read).unwrap().as_object().unwrap().len(), keys("t2q").len());
+    let sample = json!({ "kind": "univariate", "rest": 100, "seed": 3 });
+    assert_eq!(keys("univariate"), sample.as_object().unwrap().keys().cloned().collect::<Vec<_>>());
+    let read: avouch_models::AlgorithmConfig = serde_json::from_value(sample.clone()).unwrap();
+    assert_eq!(serde_json::to_value(read).unwrap(), sample);
     let split = serde_json::to_value(avouch_models::SplitConfig::default()).unwrap();
     assert_eq!(keys("split"), split.as_object().unwrap().keys().cloned().collect::<Vec<_>>());
 }

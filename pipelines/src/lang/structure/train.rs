@@ -15,7 +15,11 @@ pub(super) const TRAIN: Keys = Keys::new(
     &[
         Key::must("step", Kind::Literal, "The model step whose file it writes."),
         Key::must("data", Kind::TextOr(&DATA), "The rows to train on: a pattern of files, or a table."),
-        Key::must("algorithm", Kind::OneOf(&[&T2Q]), "The algorithm with its options; see the models' README."),
+        Key::must(
+            "algorithm",
+            Kind::OneOf(&[&T2Q, &UNIVARIATE]),
+            "The algorithm with its options; see the models' README.",
+        ),
         Key::may("split", Kind::Table(&SPLIT), "What is held back for calibration.").or("by time, 0.2"),
     ],
 )
@@ -46,6 +50,20 @@ const T2Q: Keys = Keys::new(
         Key::may("shrinkage", Kind::AutoOrShare, "How far correlations are drawn towards none.").or("\"auto\""),
         Key::may("baseline", Kind::Word(&["fleet", "device"]), "What a device is compared with.").or("\"fleet\""),
         Key::may("scale", Kind::Word(&["fleet", "device"]), "Whose spread features are divided by.").or("\"fleet\""),
+        Key::may("seed", Kind::Int(0, i64::MAX), "Recorded in the card; nothing is drawn at random.").or("0"),
+    ],
+);
+const UNIVARIATE: Keys = Keys::new(
+    "univariate",
+    "Streaming views of single values, learned online for each device.",
+    &[
+        Key::must("kind", Kind::Is("univariate"), "Which algorithm."),
+        Key::may(
+            "rest",
+            Kind::Int(0, 1_000_000),
+            "Readings after an alarm in which only what is clearly louder is said.",
+        )
+        .or("200"),
         Key::may("seed", Kind::Int(0, i64::MAX), "Recorded in the card; nothing is drawn at random.").or("0"),
     ],
 );
