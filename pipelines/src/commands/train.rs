@@ -138,6 +138,21 @@ pub(crate) fn train_one(
     created: &str,
     quiet: bool,
 ) -> Result<(PathBuf, TrainedModel), TrainError> {
+    let model = fit(pipeline, entry, created, quiet)?;
+    // There is such a step, or there would be no model.
+    let path = pipeline.model_step(&entry.step.value).map(|s| s.model_file.value.clone()).unwrap_or_default();
+    let write = |source| TrainError::Write { path: path.clone(), source };
+    if let Some(parent) = path.parent() {
+        std::fs::create_dir_all(parent).map_err(write)?;
+    }
+    let temporary = path.with_extension("tmp");
+    std::fs::write(&temporary, &model.bytes).map_err(write)?;
+    std::fs::rename(&temporary, &path).map_err(write)?;
+    Ok((path, model))
+}
+
+/// Trains one entry, and writes nothing.
+pub(crate) fn fit(pipeline: &Pipeline, entry: &Train, created: &str, quiet: bool) -> Result<TrainedModel, TrainError> {
     let name = entry.name.value.clone();
     let Some(step) = pipeline.model_step(&entry.step.value) else {
         let why = format!("there is no model step \"{}\"", entry.step.value);
@@ -160,16 +175,7 @@ pub(crate) fn train_one(
             data: entry.data.files.raw().to_owned(),
         },
     };
-    let model = train(&frame, &config).map_err(in_model)?;
-    let path = step.model_file.value.clone();
-    let write = |source| TrainError::Write { path: path.clone(), source };
-    if let Some(parent) = path.parent() {
-        std::fs::create_dir_all(parent).map_err(write)?;
-    }
-    let temporary = path.with_extension("tmp");
-    std::fs::write(&temporary, &model.bytes).map_err(write)?;
-    std::fs::rename(&temporary, &path).map_err(write)?;
-    Ok((path, model))
+    train(&frame, &config).map_err(in_model)
 }
 
 /// Runs the training rows through a lane up to the windowed step. Each row stands for a record that arrived at its event
