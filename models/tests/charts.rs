@@ -281,7 +281,7 @@ fn the_chart_is_lowrys() {
             cov.iter().zip(&o).map(|(row, o)| row.iter().copied().chain([*o]).collect()).collect();
         for i in 0..p {
             let pivot = a[i].clone();
-            for (_, row) in a.iter_mut().enumerate().filter(|(k, _)| *k != i) {
+            for row in a.iter_mut().enumerate().filter(|(k, _)| *k != i).map(|(_, row)| row) {
                 let f = row[i] / pivot[i];
                 for (v, w) in row.iter_mut().zip(&pivot) {
                     *v -= f * w;
