@@ -4,6 +4,10 @@ use avouch_engine::model::Says;
 use serde::{Deserialize, Serialize};
 
 use crate::ModelError;
+use crate::gaussian_mixture::GaussianMixtureConfig;
+use crate::k_means::KMeansConfig;
+use crate::mewma::MewmaConfig;
+use crate::one_class_svm::OneClassSvmConfig;
 use crate::t2q::T2qConfig;
 use crate::univariate::UnivariateConfig;
 
@@ -11,6 +15,18 @@ use crate::univariate::UnivariateConfig;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind")]
 pub enum AlgorithmConfig {
+    /// A mixture of Gaussians, see [`crate::gaussian_mixture`].
+    #[serde(rename = "gaussian-mixture")]
+    GaussianMixture(GaussianMixtureConfig),
+    /// k-means, see [`crate::k_means`].
+    #[serde(rename = "k-means")]
+    KMeans(KMeansConfig),
+    /// Multivariate EWMA charts, see [`crate::mewma`].
+    #[serde(rename = "mewma")]
+    Mewma(MewmaConfig),
+    /// One-class support vector machine, see [`crate::one_class_svm`].
+    #[serde(rename = "one-class-svm")]
+    OneClassSvm(OneClassSvmConfig),
     /// Hotelling T² and Q charts, see [`crate::t2q`].
     #[serde(rename = "t2-q")]
     T2q(T2qConfig),
@@ -21,11 +37,22 @@ pub enum AlgorithmConfig {
 
 impl AlgorithmConfig {
     /// Every kind, for messages and editors.
-    pub const KINDS: [&'static str; 2] = [crate::t2q::KIND, crate::univariate::KIND];
+    pub const KINDS: [&'static str; 6] = [
+        crate::gaussian_mixture::KIND,
+        crate::k_means::KIND,
+        crate::mewma::KIND,
+        crate::one_class_svm::KIND,
+        crate::t2q::KIND,
+        crate::univariate::KIND,
+    ];
 
     /// The name in TOML and in the model file.
     pub fn kind(&self) -> &'static str {
         match self {
+            AlgorithmConfig::GaussianMixture(_) => crate::gaussian_mixture::KIND,
+            AlgorithmConfig::KMeans(_) => crate::k_means::KIND,
+            AlgorithmConfig::Mewma(_) => crate::mewma::KIND,
+            AlgorithmConfig::OneClassSvm(_) => crate::one_class_svm::KIND,
             AlgorithmConfig::T2q(_) => crate::t2q::KIND,
             AlgorithmConfig::Univariate(_) => crate::univariate::KIND,
         }
@@ -34,13 +61,22 @@ impl AlgorithmConfig {
     /// What its models say.
     pub fn says(&self) -> Says {
         match self {
-            AlgorithmConfig::T2q(_) => Says::Anomaly,
+            AlgorithmConfig::GaussianMixture(_)
+            | AlgorithmConfig::KMeans(_)
+            | AlgorithmConfig::Mewma(_)
+            | AlgorithmConfig::OneClassSvm(_)
+            | AlgorithmConfig::T2q(_)
+            | AlgorithmConfig::Univariate(_) => Says::Anomaly,
         }
     }
 
     /// The seed given, recorded in the card also where the algorithm draws nothing at random.
     pub fn seed(&self) -> u64 {
         match self {
+            AlgorithmConfig::GaussianMixture(c) => c.seed,
+            AlgorithmConfig::KMeans(c) => c.seed,
+            AlgorithmConfig::Mewma(c) => c.seed,
+            AlgorithmConfig::OneClassSvm(c) => c.seed,
             AlgorithmConfig::T2q(c) => c.seed,
             AlgorithmConfig::Univariate(c) => c.seed,
         }

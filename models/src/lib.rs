@@ -37,13 +37,20 @@
 //! ```
 
 pub mod calibrate;
+mod calibrated;
 pub mod card;
 pub mod config;
 mod error;
 pub mod evaluate;
 pub mod file;
 pub mod frame;
+pub mod gaussian_mixture;
+mod held_back;
+pub mod k_means;
+pub mod mewma;
 pub mod nab;
+pub mod one_class_svm;
+mod standard;
 pub mod t2q;
 mod train;
 pub mod univariate;
@@ -52,6 +59,7 @@ use std::sync::Arc;
 
 use avouch_engine::model::Scorer;
 
+pub use calibrated::{CalibratedScorer, VectorModel};
 pub use card::ModelCard;
 pub use config::{AlgorithmConfig, Provenance, SplitBy, SplitConfig, TrainConfig};
 pub use error::ModelError;
@@ -64,28 +72,23 @@ pub use train::{TrainedModel, train};
 /// or altered, or is not laid out as this program writes it.
 pub fn load(bytes: &[u8]) -> Result<Arc<dyn Scorer>, ModelError> {
     let file = file::open(bytes)?;
-    match file.kind.as_str() {
-        t2q::KIND => {
-            let scorer = t2q::decode(&file.body, file.hash)?;
-            same_features(scorer.features(), &file.card)?;
-            Ok(Arc::new(scorer))
+    let scorer: Arc<dyn Scorer> = match file.kind.as_str() {
+        gaussian_mixture::KIND => Arc::new(gaussian_mixture::decode(&file.body, file.hash)?),
+        k_means::KIND => Arc::new(k_means::decode(&file.body, file.hash)?),
+        mewma::KIND => Arc::new(mewma::decode(&file.body, file.hash)?),
+        one_class_svm::KIND => Arc::new(one_class_svm::decode(&file.body, file.hash)?),
+        t2q::KIND => Arc::new(t2q::decode(&file.body, file.hash)?),
+        univariate::KIND => Arc::new(univariate::decode(&file.body, file.hash)?),
+        other => {
+            return Err(ModelError::UnknownKind { found: other.to_owned(), known: AlgorithmConfig::KINDS.join(", ") });
         }
-        univariate::KIND => {
-            let scorer = univariate::decode(&file.body, file.hash)?;
-            same_features(scorer.features(), &file.card)?;
-            Ok(Arc::new(scorer))
-        }
-        other => Err(ModelError::UnknownKind { found: other.to_owned(), known: "t2-q, univariate" }),
+    };
+    if scorer.features() != file.card.features.as_slice() {
+        return Err(ModelError::Malformed(avouch_engine::codec::CodecError::Invalid {
+            what: "model file",
+            why: "the card lists other features than the model takes".to_owned(),
+            at: 0,
+        }));
     }
-}
-
-fn same_features(model: &[String], card: &ModelCard) -> Result<(), ModelError> {
-    if model == card.features.as_slice() {
-        return Ok(());
-    }
-    Err(ModelError::Malformed(avouch_engine::codec::CodecError::Invalid {
-        what: "model file",
-        why: "the card lists other features than the model takes".to_owned(),
-        at: 0,
-    }))
+    Ok(scorer)
 }

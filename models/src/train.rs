@@ -39,7 +39,7 @@ pub fn train(frame: &TrainingFrame, config: &TrainConfig) -> Result<TrainedModel
             }
             frame.split(&config.split)?
         }
-        AlgorithmConfig::Univariate(_) => frame.split(&config.split)?,
+        _ => frame.split(&config.split)?,
     };
     let (first_window_end, last_window_end) = frame.window_ends()?;
     let training = TrainingCard {
@@ -55,6 +55,10 @@ pub fn train(frame: &TrainingFrame, config: &TrainConfig) -> Result<TrainedModel
         profile: frame.profile().to_vec(),
     };
     let parts = match &config.algorithm {
+        AlgorithmConfig::GaussianMixture(c) => crate::gaussian_mixture::train(frame, c, fit, &held_back)?,
+        AlgorithmConfig::KMeans(c) => crate::k_means::train(frame, c, fit, &held_back)?,
+        AlgorithmConfig::Mewma(c) => crate::mewma::train(frame, c, fit, &held_back)?,
+        AlgorithmConfig::OneClassSvm(c) => crate::one_class_svm::train(frame, c, fit, &held_back)?,
         AlgorithmConfig::T2q(c) => train_t2q(frame, c, fit, &held_back)?,
         AlgorithmConfig::Univariate(c) => univariate::train(frame, c, &config.split)?,
     };
@@ -80,11 +84,13 @@ pub fn train(frame: &TrainingFrame, config: &TrainConfig) -> Result<TrainedModel
 
 /// What an algorithm adds to card and file.
 pub(crate) struct Parts {
-    /// What the model is, in a sentence.
+    /// The algorithm in words, with its papers.
     pub model: &'static str,
+    /// What training chose.
     pub fitted: Vec<Fitted>,
+    /// How it does on the rows held back.
     pub calibration: Vec<CalibrationCard>,
-    /// The body of the model file.
+    /// What scoring needs.
     pub body: Vec<u8>,
 }
 

@@ -16,14 +16,14 @@ const Z_MAX: f64 = 1e100;
 /// What a feature vector is standardised by.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Baseline {
-    pub(super) mean: Vec<f64>,
-    pub(super) scale: Vec<f64>,
+    pub(crate) mean: Vec<f64>,
+    pub(crate) scale: Vec<f64>,
     /// 1 / scale, kept because scoring multiplies.
     pub(super) inverse: Vec<f64>,
 }
 
 impl Baseline {
-    pub(super) fn new(mean: Vec<f64>, scale: Vec<f64>) -> Self {
+    pub(crate) fn new(mean: Vec<f64>, scale: Vec<f64>) -> Self {
         let inverse = scale.iter().map(|s| 1.0 / s).collect();
         Self { mean, scale, inverse }
     }
@@ -40,7 +40,7 @@ impl Baseline {
 
     /// Writes the standardised `x` to `z`.
     #[inline]
-    pub(super) fn standardise(&self, x: &[f64], z: &mut [f64]) {
+    pub(crate) fn standardise(&self, x: &[f64], z: &mut [f64]) {
         for (((z, x), m), i) in z.iter_mut().zip(x).zip(&self.mean).zip(&self.inverse) {
             *z = ((x - m) * i).clamp(-Z_MAX, Z_MAX);
         }
@@ -66,7 +66,7 @@ pub struct Chart {
 
 impl Chart {
     /// Makes the chart of `rows` standardised rows of `p` values each, row-major.
-    pub(super) fn of(z: &[f64], p: usize, shrinkage: Shrinkage, retain: Retain) -> Self {
+    pub(crate) fn of(z: &[f64], p: usize, shrinkage: Shrinkage, retain: Retain) -> Self {
         let n = (z.len() / p) as f64;
         let mut cov = vec![0.0; p * p];
         for row in z.chunks_exact(p) {
@@ -131,7 +131,7 @@ impl Chart {
 
     /// Writes each feature's contribution for the standardised `z` and returns their sum, which is the score.
     #[inline]
-    pub(super) fn score(&self, z: &[f64], contributions: &mut [f64]) -> f64 {
+    pub(crate) fn score(&self, z: &[f64], contributions: &mut [f64]) -> f64 {
         let mut sum = 0.0;
         for (c, row) in contributions.iter_mut().zip(self.root.chunks_exact(z.len())) {
             let mut dot = 0.0;

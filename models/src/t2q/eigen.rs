@@ -12,7 +12,7 @@ const MAX_SWEEPS: usize = 60;
 
 /// Decomposes the symmetric `n`×`n` matrix `a` (row-major). Returns the eigenvalues, largest first, and the
 /// eigenvectors as the rows of a row-major matrix in the same order. The sign of a vector is arbitrary but fixed.
-pub(super) fn symmetric(a: &[f64], n: usize) -> (Vec<f64>, Vec<f64>) {
+pub(crate) fn symmetric(a: &[f64], n: usize) -> (Vec<f64>, Vec<f64>) {
     let mut a = a.to_vec();
     let mut v = vec![0.0; n * n];
     for i in 0..n {

@@ -89,13 +89,13 @@ pub(crate) fn decode(body: &[u8], hash: Hash32) -> Result<T2qScorer, CodecError>
     Ok(T2qScorer { hash, features, devices, model, fleet_calibration, device_calibration })
 }
 
-fn write_baseline(w: &mut Writer, b: &Baseline) {
+pub(crate) fn write_baseline(w: &mut Writer, b: &Baseline) {
     for v in b.mean.iter().chain(&b.scale) {
         w.f64(*v);
     }
 }
 
-fn read_baseline(r: &mut Reader<'_>, p: usize) -> Result<Baseline, CodecError> {
+pub(crate) fn read_baseline(r: &mut Reader<'_>, p: usize) -> Result<Baseline, CodecError> {
     let mut values = Vec::new();
     for i in 0..2 * p {
         let v = r.f64()?;
@@ -108,7 +108,7 @@ fn read_baseline(r: &mut Reader<'_>, p: usize) -> Result<Baseline, CodecError> {
     Ok(Baseline::new(values, scale))
 }
 
-fn write_chart(w: &mut Writer, c: &Chart) {
+pub(crate) fn write_chart(w: &mut Writer, c: &Chart) {
     w.u32(c.components as u32);
     w.f64(c.shrinkage);
     w.f64(c.t2_limit);
@@ -124,7 +124,7 @@ fn write_chart(w: &mut Writer, c: &Chart) {
     }
 }
 
-fn read_chart(r: &mut Reader<'_>, p: usize) -> Result<Chart, CodecError> {
+pub(crate) fn read_chart(r: &mut Reader<'_>, p: usize) -> Result<Chart, CodecError> {
     let components = r.u32()? as usize;
     let shrinkage = r.f64()?;
     let t2_limit = r.f64()?;

@@ -217,7 +217,7 @@ impl T2qValidParams {
     }
 }
 
-fn mean(flat: &[f64], rows: &[usize], p: usize) -> Vec<f64> {
+pub(crate) fn mean(flat: &[f64], rows: &[usize], p: usize) -> Vec<f64> {
     let mut mean = vec![0.0; p];
     for &i in rows {
         for (m, x) in mean.iter_mut().zip(&flat[i * p..(i + 1) * p]) {
@@ -231,7 +231,7 @@ fn mean(flat: &[f64], rows: &[usize], p: usize) -> Vec<f64> {
 }
 
 /// Sums of squares about `mean`; two passes, because one cancels.
-fn squares(flat: &[f64], rows: &[usize], p: usize, mean: &[f64]) -> Vec<f64> {
+pub(crate) fn squares(flat: &[f64], rows: &[usize], p: usize, mean: &[f64]) -> Vec<f64> {
     let mut out = vec![0.0; p];
     for &i in rows {
         for ((s, m), x) in out.iter_mut().zip(mean).zip(&flat[i * p..(i + 1) * p]) {
@@ -241,7 +241,7 @@ fn squares(flat: &[f64], rows: &[usize], p: usize, mean: &[f64]) -> Vec<f64> {
     out
 }
 
-fn refuse_constant(
+pub(crate) fn refuse_constant(
     flat: &[f64],
     scale: &[f64],
     p: usize,

@@ -22,7 +22,7 @@
 //! thread count or a seed.
 
 mod chart;
-mod eigen;
+pub(crate) mod eigen;
 mod file;
 mod fit;
 mod params;
@@ -33,7 +33,9 @@ pub use fit::{Devices, T2q};
 pub use params::{BaselineKind, ScaleKind, Shrinkage, T2qConfig, T2qParams, T2qValidParams};
 pub use scorer::T2qScorer;
 
-pub(crate) use file::{decode, encode};
+pub(crate) use file::{decode, encode, read_baseline, read_chart, write_baseline, write_chart};
+pub(crate) use fit::{mean, refuse_constant, squares};
+pub(crate) use params::Retain;
 
 /// The name in TOML and in the model file.
 pub const KIND: &str = "t2-q";

@@ -90,7 +90,7 @@ pub struct T2qConfig {
 
 /// How many components are retained.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) enum Retain {
+pub(crate) enum Retain {
     Variance(f64),
     Components(usize),
 }

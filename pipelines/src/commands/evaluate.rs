@@ -1,11 +1,15 @@
 //! `avouch evaluate`: how good a pipeline's verdicts are, where the truth is known.
 //!
-//! SKAB's verdicts come from the pipeline's own logs, as its sinks and auditors read them: what is measured is what was
-//! decided and logged, not what a model would say today. NAB's come from the same engine, run over the files in memory.
+//! The verdicts come from the engine running a pipeline file: from the pipeline's own logs, as its sinks and auditors read
+//! them, where it has run; or from a run in memory over the data set's files, with a model trained by the file's own
+//! `[train.*]` entry. No model is ever asked beside the engine.
 
+mod in_memory;
 mod nab;
+mod plots;
 mod report;
 mod skab;
+mod tep;
 #[cfg(test)]
 mod tests;
 mod verdicts;
@@ -13,7 +17,7 @@ mod verdicts;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use avouch_connectors::files::FilesError;
+use avouch_connectors::files::{DeviceFrom, FilesError, Order};
 use avouch_connectors::store::StoreError;
 use avouch_models::nab::NabError;
 use clap::{Args, Subcommand};
@@ -22,6 +26,7 @@ use thiserror::Error;
 
 use super::train::TrainError;
 use crate::history::HistoryError;
+use crate::history::HistoryOptions;
 use crate::lang::{Diagnostics, Pipeline};
 
 /// Hold a pipeline's verdicts against a data set's labels.
@@ -39,6 +44,8 @@ pub enum Benchmark {
     ///
     /// Of each file the first 400 rows train and are not judged. A row is an alarm if the verdict of the window that ends
     /// one second after it (the window that ends with it) is a warning or worse; a row without a verdict is no alarm.
+    ///
+    /// Without --pipeline the pipeline `water-pump` that comes with this program is trained and run over the files in memory.
     Skab(SkabArgs),
     /// Numenta Anomaly Benchmark, single values that stream in: its points, in all three profiles
     ///
@@ -46,6 +53,11 @@ pub enum Benchmark {
     /// store. The first 15 % of a file, at most 750 rows, are not judged; one threshold holds for all files, the best, as the
     /// benchmark has it. Nothing is ranked but the verdicts' score.
     Nab(nab::NabArgs),
+    /// Tennessee Eastman process: detection of 16 faults by row, and false alarms before them
+    ///
+    /// The model is fitted on d00 and its threshold set on d00_te; rows 161 to 960 of each fault's run are under the fault.
+    /// The pipeline `tennessee-eastman` that comes with this program is trained and run over the files in memory.
+    Tep(TepArgs),
 }
 
 /// What `avouch evaluate skab` needs.
@@ -55,9 +67,13 @@ pub struct SkabArgs {
     #[arg(long, value_name = "DIR")]
     pub data: PathBuf,
 
-    /// The pipeline file whose verdicts are judged; they are read from its checkpoint store
+    /// The pipeline file whose verdicts are judged; they are read from its checkpoint store, where it has run
     #[arg(long, value_name = "PIPELINE.toml")]
-    pub pipeline: PathBuf,
+    pub pipeline: Option<PathBuf>,
+
+    /// Train and run that pipeline in memory, whatever is in its store
+    #[arg(long)]
+    pub memory: bool,
 
     /// The model step that is judged, where the pipeline has several
     #[arg(long, value_name = "NAME")]
@@ -66,6 +82,42 @@ pub struct SkabArgs {
     /// Write a CSV file for each experiment into this directory: datetime, score, p_value, alarm, anomaly
     #[arg(long, value_name = "DIR")]
     pub scores: Option<PathBuf>,
+
+    /// Draw some experiments as SVG files in this directory
+    #[arg(long, value_name = "DIR")]
+    pub plots: Option<PathBuf>,
+
+    /// Print one JSON object instead of tables
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What `avouch evaluate tep` needs.
+#[derive(Debug, Clone, Args)]
+pub struct TepArgs {
+    /// The data set: a directory with d00.dat, d00_te.dat, d01_te.dat … in it, gzipped or not
+    #[arg(long, value_name = "DIR")]
+    pub data: PathBuf,
+
+    /// Another pipeline file over the same readings; its [train.*] entries are given the runs d00 and d00_te
+    #[arg(long, value_name = "PIPELINE.toml")]
+    pub pipeline: Option<PathBuf>,
+
+    /// The model step that is judged, where the pipeline has several
+    #[arg(long, value_name = "NAME")]
+    pub step: Option<String>,
+
+    /// Keep the runs as readings here, a CSV file each, to produce them to Kafka for example
+    #[arg(long, value_name = "DIR")]
+    pub readings: Option<PathBuf>,
+
+    /// Write a CSV file for each run into this directory: row, score, p_value, alarm, fault
+    #[arg(long, value_name = "DIR")]
+    pub scores: Option<PathBuf>,
+
+    /// Draw some runs as SVG files in this directory
+    #[arg(long, value_name = "DIR")]
+    pub plots: Option<PathBuf>,
 
     /// Print one JSON object instead of tables
     #[arg(long)]
@@ -191,10 +243,21 @@ pub enum EvaluateError {
     },
     /// A plot could not be drawn.
     #[error("{path}: cannot be drawn: {why}")]
-    Plot {
+    Drawing {
         /// The file it should be in.
         path: PathBuf,
         /// What is wrong.
+        why: String,
+    },
+    /// The pipeline cannot be trained, or run over the files.
+    #[error("{0}")]
+    Run(String),
+    /// A run of the Tennessee Eastman process.
+    #[error("{path}: {why}")]
+    Tep {
+        /// The file or directory.
+        path: PathBuf,
+        /// What is wrong and what to do.
         why: String,
     },
     /// A file could not be read or written.
@@ -211,17 +274,19 @@ pub enum EvaluateError {
 pub fn run(args: &EvaluateArgs) -> ExitCode {
     let (json, shown) = match &args.benchmark {
         Benchmark::Skab(args) => {
-            let shown = |r: report::Report| if args.json { format!("{}\n", r.json()) } else { r.text() };
-            (args.json, evaluate_skab(args).map(shown))
+            (args.json, evaluate_skab(args).map(|r| if args.json { format!("{}\n", r.json()) } else { r.text() }))
         }
         Benchmark::Nab(args) => {
             let shown = |r: nab::Report| if args.json { format!("{}\n", r.json()) } else { r.text() };
             (args.json, nab::evaluate(args).map(shown))
         }
+        Benchmark::Tep(args) => {
+            (args.json, tep::evaluate(args).map(|r| if args.json { format!("{}\n", r.json()) } else { r.text() }))
+        }
     };
     match shown {
-        Ok(text) => {
-            print!("{text}");
+        Ok(shown) => {
+            print!("{shown}");
             ExitCode::SUCCESS
         }
         Err(EvaluateError::Pipeline(text)) => {
@@ -232,28 +297,56 @@ pub fn run(args: &EvaluateArgs) -> ExitCode {
     }
 }
 
-fn evaluate_skab(args: &SkabArgs) -> Result<report::Report, EvaluateError> {
-    let text = |d: Diagnostics| EvaluateError::Pipeline(d.render_text(super::check::colour()));
-    let pipeline = Pipeline::load(&args.pipeline).map_err(text)?;
-    let step = step(&pipeline, args.step.as_deref())?;
+/// The pipeline that is judged if no other is named.
+const WATER_PUMP: &str = include_str!("../../water-pump/pipeline.toml");
+
+/// Experiments that are drawn.
+const PLOTTED: [&str; 4] = ["valve1/0", "valve1/7", "valve2/0", "valve2/2"];
+
+fn wrong_pipeline(d: Diagnostics) -> EvaluateError {
+    EvaluateError::Pipeline(d.render_text(super::check::colour()))
+}
+
+fn progress_bar(quiet: bool) -> ProgressBar {
     let bar = ProgressBar::new(0);
-    if args.json {
+    if quiet {
         bar.set_draw_target(ProgressDrawTarget::hidden());
     }
     if let Ok(style) = ProgressStyle::with_template("{spinner} {msg} {human_pos}/{human_len} [{wide_bar}] {eta}") {
         bar.set_style(style);
     }
+    bar
+}
+
+fn texts(paths: Vec<PathBuf>) -> Vec<String> {
+    paths.into_iter().map(|p| p.to_string_lossy().into_owned()).collect()
+}
+
+fn evaluate_skab(args: &SkabArgs) -> Result<report::Report, EvaluateError> {
+    let mut pipeline = match &args.pipeline {
+        Some(path) if !args.memory => Pipeline::load(path).map_err(wrong_pipeline)?,
+        path => in_memory::pipeline(path.as_deref(), "water-pump/pipeline.toml", WATER_PUMP)?,
+    };
+    let step = step(&pipeline, args.step.as_deref())?;
+    let bar = progress_bar(args.json);
     // Labels first: they are quickly read, and what is wrong with them shows before a long log is read.
     bar.set_message("reading labels");
     let experiments = skab::load(&args.data, |done, all| {
         bar.set_length(all);
         bar.set_position(done);
     })?;
-    bar.set_message("reading verdicts");
-    let verdicts = verdicts::read(&pipeline, &step, |done, all| {
-        bar.set_length(all);
-        bar.set_position(done);
-    })?;
+    let verdicts = if args.memory || args.pipeline.is_none() {
+        in_memory::train_on(&mut pipeline, &args.data);
+        let mut options = HistoryOptions::of(&pipeline, texts(skab::paths(&args.data)?));
+        (options.device, options.delimiter, options.order) = (DeviceFrom::Path, b';', Order::Sorted);
+        in_memory::run(&pipeline, &step, options, args.json, &bar)?.verdicts
+    } else {
+        bar.set_message("reading verdicts");
+        verdicts::read(&pipeline, &step, |done, all| {
+            bar.set_length(all);
+            bar.set_position(done);
+        })?
+    };
     bar.finish_and_clear();
     let scored = skab::score(&experiments, &verdicts);
     if scored.iter().all(|s| s.rows.iter().all(|r| r.verdict.is_none())) {
@@ -267,6 +360,11 @@ fn evaluate_skab(args: &SkabArgs) -> Result<report::Report, EvaluateError> {
     if let Some(dir) = &args.scores {
         for experiment in &scored {
             report::write_scores(dir, experiment)?;
+        }
+    }
+    if let Some(dir) = &args.plots {
+        for experiment in scored.iter().filter(|s| PLOTTED.contains(&s.device)) {
+            plots::write(dir, &experiment.series())?;
         }
     }
     let mut warnings = report::warnings(&scored, &verdicts);

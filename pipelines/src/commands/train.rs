@@ -176,6 +176,11 @@ pub(crate) fn train_one(
     Ok((path, model))
 }
 
+/// Trains one entry, and writes nothing.
+pub(crate) fn fit(pipeline: &Pipeline, entry: &Train, created: &str, quiet: bool) -> Result<TrainedModel, TrainError> {
+    Ok(make(pipeline, entry, created, quiet)?.1)
+}
+
 /// Trains one entry; the path is where its model file belongs.
 pub(crate) fn make(
     pipeline: &Pipeline,

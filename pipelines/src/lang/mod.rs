@@ -93,6 +93,11 @@ impl Pipeline {
         Self::read_as(file, &ProcessEnvironment, true)
     }
 
+    /// [`Pipeline::load_offline`] of a text, with the environment given.
+    pub fn read_offline(file: Arc<SourceFile>, env: &dyn Environment) -> Result<Self, Diagnostics> {
+        Self::read_as(file, env, true)
+    }
+
     /// Checks the text of a pipeline file, with the environment given.
     pub fn read(file: Arc<SourceFile>, env: &dyn Environment) -> Result<Self, Diagnostics> {
         Self::read_as(file, env, false)

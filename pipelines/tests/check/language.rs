@@ -111,7 +111,8 @@ fn every_key_of_the_schema_is_asked_for_by_a_reader_and_the_other_way_round() {
         collect_keys(&value, &mut used);
     }
     // Read as a whole, by the models crate.
-    let whole = |k: &String| k.starts_with("t2q.") || k.starts_with("split.");
+    let tables = ["gaussian_mixture.", "k_means.", "mewma.", "one_class_svm.", "split.", "t2q."];
+    let whole = |k: &String| tables.iter().any(|t| k.starts_with(t));
     let declared: BTreeSet<String> = schema::declared().into_iter().filter(|k| !whole(k)).collect();
     asked.retain(|k| !whole(k));
     assert_eq!(declared.difference(&asked).collect::<Vec<_>>(), Vec::<&String>::new(), "declared, but read by nobody");
@@ -152,6 +153,20 @@ fn the_models_crate_reads_the_declared_options() {
     assert_eq!(keys("univariate"), sample.as_object().unwrap().keys().cloned().collect::<Vec<_>>());
     let read: avouch_models::AlgorithmConfig = serde_json::from_value(sample.clone()).unwrap();
     assert_eq!(serde_json::to_value(read).unwrap(), sample);
+    for (table, sample) in [
+        ("gaussian_mixture", json!({ "kind": "gaussian-mixture", "components": 8, "seed": 7 })),
+        ("k_means", json!({ "kind": "k-means", "clusters": 8, "seed": 7 })),
+        ("mewma", json!({ "kind": "mewma", "smoothing": 0.1, "scales": 2, "shrinkage": 0.5, "seed": 7 })),
+        ("one_class_svm", json!({ "kind": "one-class-svm", "nu": 0.1, "eps": 4.0, "seed": 7 })),
+    ] {
+        let read: avouch_models::AlgorithmConfig = serde_json::from_value(sample.clone()).unwrap();
+        assert_eq!(serde_json::to_value(read).unwrap(), sample, "{table}");
+        let mut asked: Vec<String> = sample.as_object().unwrap().keys().cloned().collect();
+        asked.sort();
+        let mut declared = keys(table);
+        declared.sort();
+        assert_eq!(declared, asked);
+    }
     let split = serde_json::to_value(avouch_models::SplitConfig::default()).unwrap();
     assert_eq!(keys("split"), split.as_object().unwrap().keys().cloned().collect::<Vec<_>>());
 }

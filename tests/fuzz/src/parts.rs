@@ -232,7 +232,7 @@ pub fn model(data: &[u8]) {
 
 pub fn model_seeds() -> Vec<Vec<u8>> {
     let column = |f: fn(i32) -> f64| Arc::new(Float64Array::from_iter_values((0..100).map(f))) as ArrayRef;
-    let trained = || -> Result<Vec<u8>, Box<dyn std::error::Error>> {
+    let trained = |algorithm: &str| -> Result<Vec<u8>, Box<dyn std::error::Error>> {
         let batch = RecordBatch::try_from_iter([
             ("device", Arc::new(StringArray::from(vec!["a"; 100])) as ArrayRef),
             ("window_end", Arc::new(Int64Array::from_iter_values((1..=100).map(|i| i * 10_000)))),
@@ -241,14 +241,23 @@ pub fn model_seeds() -> Vec<Vec<u8>> {
         ])?;
         let features = ["x".to_owned(), "y".to_owned()];
         let frame = TrainingFrame::from_batches(&features, [&batch])?;
-        let algorithm: AlgorithmConfig = serde_json::from_str(r#"{"kind": "t2-q", "variance": 0.95}"#)?;
+        let algorithm: AlgorithmConfig = serde_json::from_str(algorithm)?;
         let config = TrainConfig { algorithm, split: SplitConfig::default(), provenance: Provenance::default() };
         Ok(train(&frame, &config)?.bytes)
     };
-    match trained() {
-        Ok(bytes) => vec![bytes[..bytes.len() - 32].to_vec()],
+    [
+        r#"{"kind": "gaussian-mixture", "components": 2}"#,
+        r#"{"kind": "k-means", "clusters": 2}"#,
+        r#"{"kind": "mewma", "scales": 2}"#,
+        r#"{"kind": "one-class-svm"}"#,
+        r#"{"kind": "t2-q", "variance": 0.95}"#,
+    ]
+    .into_iter()
+    .map(|algorithm| match trained(algorithm) {
+        Ok(bytes) => bytes[..bytes.len() - 32].to_vec(),
         Err(e) => panic!("a model to begin with: {e}"),
-    }
+    })
+    .collect()
 }
 
 /// A machine without files and with one variable.

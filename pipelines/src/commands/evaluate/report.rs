@@ -19,6 +19,7 @@ pub(super) struct Report {
     config_hash: String,
     models: Vec<String>,
     lanes: Vec<i32>,
+    in_memory: bool,
     verdicts: u64,
     experiments: Vec<Line>,
     all: Line,
@@ -88,6 +89,7 @@ impl Report {
             config_hash: hex(&pipeline.config_hash()),
             models: verdicts.models.iter().map(|m| hex(m)).collect(),
             lanes: verdicts.lanes.clone(),
+            in_memory: verdicts.in_memory,
             verdicts: verdicts.count,
             experiments,
             all,
@@ -99,16 +101,19 @@ impl Report {
     pub fn text(&self) -> String {
         let all = &self.all.confusion;
         let lanes: Vec<String> = self.lanes.iter().map(i32::to_string).collect();
+        let from = match self.in_memory {
+            true => "of the engine over the files, in memory".to_owned(),
+            false => format!("in the logs of {} {}", if lanes.len() == 1 { "lane" } else { "lanes" }, lanes.join(", ")),
+        };
         let mut out = format!(
             "{}, step {}, on SKAB: {} rows of {} judged (the first {TRAIN_ROWS} rows of each train)\n\
-             {} verdicts in the logs of {} {}\nmodel       {}\nconfigHash  {}\n\n",
+             {} verdicts {}\nmodel       {}\nconfigHash  {}\n\n",
             self.pipeline,
             self.step,
             all.rows(),
             plural(self.experiments.len(), "experiment"),
             self.verdicts,
-            if lanes.len() == 1 { "lane" } else { "lanes" },
-            lanes.join(", "),
+            from,
             self.models.join(", "),
             self.config_hash,
         );
@@ -201,6 +206,7 @@ impl Report {
             "config_hash": self.config_hash,
             "models": self.models,
             "lanes": self.lanes,
+            "in_memory": self.in_memory,
             "verdicts": self.verdicts,
             "training_rows": TRAIN_ROWS,
             "all": line(&self.all),

@@ -7,6 +7,7 @@ use avouch_models::Confusion;
 use serde::Deserialize;
 
 use super::EvaluateError;
+use super::plots::{Point, Series};
 use super::verdicts::{Judged, Verdicts};
 
 /// Rows at the start of each file that train, by the protocol; they are not judged.
@@ -74,6 +75,25 @@ pub(super) struct Scored<'a> {
     pub without_verdict: u64,
 }
 
+impl Scored<'_> {
+    /// For a plot.
+    pub fn series(&self) -> Series {
+        Series {
+            name: self.device.to_owned(),
+            unit: "reading after the training rows".to_owned(),
+            points: self
+                .rows
+                .iter()
+                .map(|r| Point {
+                    p_value: r.verdict.map_or(f64::NAN, |v| v.p_value),
+                    alarm: r.alarm(),
+                    labelled: r.label.anomaly,
+                })
+                .collect(),
+        }
+    }
+}
+
 /// Matches verdicts to rows. The row at time t is judged by the verdict about its device whose window ends at t + 1 s;
 /// rows of equal time share one.
 pub(super) fn score<'a>(experiments: &'a [Experiment], verdicts: &'a Verdicts) -> Vec<Scored<'a>> {
@@ -112,6 +132,11 @@ pub(super) fn load(data: &Path, mut progress: impl FnMut(u64, u64)) -> Result<Ve
         out.push(Experiment { rows: rows(&path)?, device });
     }
     Ok(out)
+}
+
+/// The files of [`load`].
+pub(super) fn paths(data: &Path) -> Result<Vec<PathBuf>, EvaluateError> {
+    Ok(files(data)?.into_iter().map(|(_, path)| path).collect())
 }
 
 fn files(data: &Path) -> Result<Vec<(String, PathBuf)>, EvaluateError> {

@@ -167,9 +167,11 @@ impl Bed {
     fn args(&self) -> SkabArgs {
         SkabArgs {
             data: self.dir.path().join("data"),
-            pipeline: self.dir.path().join("pipeline.toml"),
+            pipeline: Some(self.dir.path().join("pipeline.toml")),
+            memory: false,
             step: None,
             scores: None,
+            plots: None,
             json: true,
         }
     }

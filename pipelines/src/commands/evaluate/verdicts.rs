@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use avouch_connectors::store::LaneReader;
 use avouch_engine::decode::format_timestamp;
-use avouch_engine::verdict::{Hash32, Severity, class};
+use avouch_engine::verdict::{Hash32, Severity, VerdictRecord, class};
 
 use super::EvaluateError;
 use crate::lang::{Pipeline, hex, plural};
@@ -22,6 +22,19 @@ pub(super) struct Judged {
     pub lane: i32,
 }
 
+impl Judged {
+    /// What a record says.
+    pub fn of(record: &VerdictRecord, lane: i32) -> Self {
+        let v = &record.verdict;
+        Self {
+            alarm: v.class != class::NOT_A_NUMBER && v.severity >= Severity::Warning.code(),
+            score: record.evidence.score,
+            p_value: record.evidence.p_value,
+            lane,
+        }
+    }
+}
+
 /// All verdicts of one model step.
 #[derive(Debug, Default)]
 pub(super) struct Verdicts {
@@ -31,6 +44,8 @@ pub(super) struct Verdicts {
     /// Verdicts whose score is not a number.
     pub not_a_number: u64,
     pub lanes: Vec<i32>,
+    /// Whether they come from a run in memory, not from logs.
+    pub in_memory: bool,
     /// The models that made them.
     pub models: BTreeSet<Hash32>,
 }
@@ -95,13 +110,7 @@ pub(super) fn read(
             same(pipeline, reader.dir(), &v.config_hash, || format!("verdict {index}"))?;
             if *record.evidence.step == *step {
                 out.models.insert(v.model_hash);
-                let judged = Judged {
-                    alarm: v.class != class::NOT_A_NUMBER && v.severity >= Severity::Warning.code(),
-                    score: record.evidence.score,
-                    p_value: record.evidence.p_value,
-                    lane: *lane,
-                };
-                out.add(&record.evidence.device, v.window_end, judged)?;
+                out.add(&record.evidence.device, v.window_end, Judged::of(&record, *lane))?;
             }
             done += 1;
             if done % 1024 == 0 {

@@ -17,7 +17,7 @@ pub(super) const TRAIN: Keys = Keys::new(
         Key::must("data", Kind::TextOr(&DATA), "The rows to train on: a pattern of files, or a table."),
         Key::must(
             "algorithm",
-            Kind::OneOf(&[&T2Q, &UNIVARIATE]),
+            Kind::OneOf(&[&GAUSSIAN_MIXTURE, &K_MEANS, &MEWMA, &ONE_CLASS_SVM, &T2Q, &UNIVARIATE]),
             "The algorithm with its options; see the models' README.",
         ),
         Key::may("split", Kind::Table(&SPLIT), "What is held back for calibration.").or("by time, 0.2"),
@@ -35,6 +35,52 @@ const DATA: Keys = Keys::new(
     ],
 );
 /// What the models crate reads ([`avouch_models::AlgorithmConfig`]); a test holds the two together.
+const GAUSSIAN_MIXTURE: Keys = Keys::new(
+    "gaussian_mixture",
+    "A mixture of Gaussians, for machines with several operating conditions.",
+    &[
+        Key::must("kind", Kind::Is("gaussian-mixture"), "Which algorithm."),
+        Key::must("components", Kind::Int(0, i64::MAX), "How many conditions are looked for, 1 to 256."),
+        Key::may("seed", Kind::Int(0, i64::MAX), "Seed of the starts.").or("0"),
+    ],
+);
+/// Likewise.
+const K_MEANS: Keys = Keys::new(
+    "k_means",
+    "Distance from the nearest of several centres.",
+    &[
+        Key::must("kind", Kind::Is("k-means"), "Which algorithm."),
+        Key::must("clusters", Kind::Int(0, i64::MAX), "How many centres are looked for, 1 to 256."),
+        Key::may("seed", Kind::Int(0, i64::MAX), "Seed of the starts.").or("0"),
+    ],
+);
+/// Likewise.
+const MEWMA: Keys = Keys::new(
+    "mewma",
+    "Multivariate EWMA control charts, for small shifts that last.",
+    &[
+        Key::must("kind", Kind::Is("mewma"), "Which algorithm."),
+        Key::may("smoothing", Kind::Number(f64::MIN, f64::MAX, true), "Weight of the newest window, 0.001 to 1.")
+            .or("0.2"),
+        Key::may("scales", Kind::Int(0, i64::MAX), "How many charts, 1 to 8, from no smoothing to `smoothing`.")
+            .or("1"),
+        Key::may("shrinkage", Kind::AutoOrShare, "How far correlations are drawn towards none.").or("\"auto\""),
+        Key::may("seed", Kind::Int(0, i64::MAX), "Recorded in the card; nothing is drawn at random.").or("0"),
+    ],
+);
+/// Likewise.
+const ONE_CLASS_SVM: Keys = Keys::new(
+    "one_class_svm",
+    "The smallest region of any shape that holds all but a share of the training rows.",
+    &[
+        Key::must("kind", Kind::Is("one-class-svm"), "Which algorithm."),
+        Key::may("nu", Kind::Number(f64::MIN, f64::MAX, true), "Share left outside, above 0 and at most 1.").or("0.05"),
+        Key::may("eps", Kind::Number(f64::MIN, f64::MAX, true), "Width of the Gaussian kernel.")
+            .or("twice the features"),
+        Key::may("seed", Kind::Int(0, i64::MAX), "Seed of the draw of rows, where there are many.").or("0"),
+    ],
+);
+/// Likewise.
 const T2Q: Keys = Keys::new(
     "t2q",
     "Hotelling T² on the retained principal components and Q on the rest.",
@@ -77,11 +123,8 @@ const SPLIT: Keys = Keys::new(
         Key::may("seed", Kind::Int(0, i64::MAX), "Seed of the draw of devices.").or("0"),
     ],
 );
-const ALGORITHM: Choices = Choices {
-    what: "training algorithm",
-    known: &AlgorithmConfig::KINDS,
-    planned: &["gaussian-mixture", "gradient-boosting"],
-};
+const ALGORITHM: Choices =
+    Choices { what: "training algorithm", known: &AlgorithmConfig::KINDS, planned: &["gradient-boosting"] };
 const DATA_EXAMPLE: &str = "data = \"data/healthy/*.parquet\"";
 
 pub(super) fn read(cx: &mut Reading<'_>, e: &Entry) -> TrainDraft {

@@ -28,7 +28,7 @@ pub(super) fn write(dir: &Path, scored: &[Scored], threshold: f64) -> Result<(),
         }
         last = folder;
         let path = dir.join(format!("{folder}-{series}.svg"));
-        let svg = draw(s, threshold).map_err(|why| EvaluateError::Plot { path: path.clone(), why })?;
+        let svg = draw(s, threshold).map_err(|why| EvaluateError::Drawing { path: path.clone(), why })?;
         std::fs::write(&path, svg).map_err(|source| EvaluateError::Io { path, source })?;
     }
     Ok(())
