@@ -85,6 +85,16 @@ pub trait Scorer: Send + Sync + std::fmt::Debug {
         Says::Anomaly
     }
 
+    /// Of an estimate: its unit, such as `hours`.
+    fn unit(&self) -> Option<&str> {
+        None
+    }
+
+    /// Of a model with intervals: the share of truths they were calibrated to hold.
+    fn coverage(&self) -> Option<f64> {
+        None
+    }
+
     /// Scores one vector of `features().len()` values for `device` (models with a baseline per device look it up by
     /// name, others ignore it). Writes to `expected` what the model expected of each feature (NaN where it expects nothing of
     /// a single feature), and to `contributions` what each adds to the value; contributions sum to a score up to rounding, and

@@ -3,12 +3,28 @@
 use serde::{Deserialize, Serialize};
 
 use crate::ModelError;
+use crate::blend::BlendConfig;
+use crate::gradient_boosting::GradientBoostingConfig;
+use crate::kernel_ridge::KernelRidgeConfig;
+use crate::linear::LinearConfig;
 use crate::t2q::T2qConfig;
 
 /// Which algorithm to train, with its options: `algorithm = { kind = "...", ... }`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind")]
 pub enum AlgorithmConfig {
+    /// The mean of several models, see [`crate::blend`].
+    #[serde(rename = "blend")]
+    Blend(BlendConfig),
+    /// Gradient-boosted trees, see [`crate::gradient_boosting`].
+    #[serde(rename = "gradient-boosting")]
+    GradientBoosting(GradientBoostingConfig),
+    /// Kernel ridge regression, see [`crate::kernel_ridge`].
+    #[serde(rename = "kernel-ridge")]
+    KernelRidge(KernelRidgeConfig),
+    /// Ridge regression, see [`crate::linear`].
+    #[serde(rename = "linear")]
+    Linear(LinearConfig),
     /// Hotelling T² and Q charts, see [`crate::t2q`].
     #[serde(rename = "t2-q")]
     T2q(T2qConfig),
@@ -16,11 +32,21 @@ pub enum AlgorithmConfig {
 
 impl AlgorithmConfig {
     /// Every kind, for messages and editors.
-    pub const KINDS: [&'static str; 1] = [crate::t2q::KIND];
+    pub const KINDS: [&'static str; 5] = [
+        crate::blend::KIND,
+        crate::gradient_boosting::KIND,
+        crate::kernel_ridge::KIND,
+        crate::linear::KIND,
+        crate::t2q::KIND,
+    ];
 
     /// The name in TOML and in the model file.
     pub fn kind(&self) -> &'static str {
         match self {
+            AlgorithmConfig::Blend(_) => crate::blend::KIND,
+            AlgorithmConfig::GradientBoosting(_) => crate::gradient_boosting::KIND,
+            AlgorithmConfig::KernelRidge(_) => crate::kernel_ridge::KIND,
+            AlgorithmConfig::Linear(_) => crate::linear::KIND,
             AlgorithmConfig::T2q(_) => crate::t2q::KIND,
         }
     }
@@ -28,6 +54,10 @@ impl AlgorithmConfig {
     /// The seed given, recorded in the card also where the algorithm draws nothing at random.
     pub fn seed(&self) -> u64 {
         match self {
+            AlgorithmConfig::Blend(c) => c.seed,
+            AlgorithmConfig::GradientBoosting(c) => c.seed,
+            AlgorithmConfig::KernelRidge(c) => c.seed,
+            AlgorithmConfig::Linear(c) => c.seed,
             AlgorithmConfig::T2q(c) => c.seed,
         }
     }

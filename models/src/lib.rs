@@ -36,6 +36,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+pub mod blend;
 pub mod calibrate;
 pub mod card;
 pub mod config;
@@ -43,6 +44,12 @@ mod error;
 pub mod evaluate;
 pub mod file;
 pub mod frame;
+pub mod gradient_boosting;
+pub mod kernel_ridge;
+pub mod label;
+pub mod linear;
+pub mod prognosis;
+pub mod recipe;
 pub mod t2q;
 mod train;
 
@@ -56,6 +63,7 @@ pub use error::ModelError;
 pub use evaluate::{Confusion, Evaluation};
 pub use file::{ModelFile, model_hash};
 pub use frame::TrainingFrame;
+pub use label::{Failures, LabelConfig};
 pub use train::{TrainedModel, train};
 
 /// Loads a model file for scoring. Refuses what is not a model file, is of an unknown version or kind, was truncated
@@ -63,17 +71,30 @@ pub use train::{TrainedModel, train};
 pub fn load(bytes: &[u8]) -> Result<Arc<dyn Scorer>, ModelError> {
     let file = file::open(bytes)?;
     match file.kind.as_str() {
-        t2q::KIND => {
-            let scorer = t2q::decode(&file.body, file.hash)?;
-            if scorer.features() != file.card.features.as_slice() {
-                return Err(ModelError::Malformed(avouch_engine::codec::CodecError::Invalid {
-                    what: "model file",
-                    why: "the card lists other features than the model takes".to_owned(),
-                    at: 0,
-                }));
-            }
+        kind if prognosis::is_kind(kind) => {
+            let scorer = prognosis::decode(&file.body, file.hash)?;
+            same_features(&file, scorer.features())?;
             Ok(Arc::new(scorer))
         }
-        other => Err(ModelError::UnknownKind { found: other.to_owned(), known: t2q::KIND }),
+        t2q::KIND => {
+            let scorer = t2q::decode(&file.body, file.hash)?;
+            same_features(&file, scorer.features())?;
+            Ok(Arc::new(scorer))
+        }
+        other => Err(ModelError::UnknownKind { found: other.to_owned(), known: KNOWN_KINDS }),
     }
+}
+
+/// For the message about another one.
+const KNOWN_KINDS: &str = "blend, gradient-boosting, kernel-ridge, linear, t2-q";
+
+fn same_features(file: &ModelFile, takes: &[String]) -> Result<(), ModelError> {
+    if takes == file.card.features.as_slice() {
+        return Ok(());
+    }
+    Err(ModelError::Malformed(avouch_engine::codec::CodecError::Invalid {
+        what: "model file",
+        why: "the card lists other features than the model takes".to_owned(),
+        at: 0,
+    }))
 }
