@@ -36,10 +36,9 @@ impl Past {
         self.last.push_back(z);
         let mut at = 0;
         for sensor in 0..recipe.sensors.len() {
-            let mut longest = 0.0;
+            let means = at;
             for &k in &recipe.means {
-                longest = self.mean(sensor, k);
-                out[at] = longest;
+                out[at] = self.mean(sensor, k);
                 at += 1;
             }
             if let Some(s) = recipe.slope {
@@ -47,7 +46,7 @@ impl Past {
                 at += 1;
             }
             if recipe.baseline.is_some() {
-                out[at] = longest - self.first[sensor] / self.seen as f64;
+                out[at] = out[means + (recipe.means.len() - 1) / 2] - self.first[sensor] / self.seen as f64;
                 at += 1;
             }
         }

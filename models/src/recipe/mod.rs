@@ -5,7 +5,7 @@
 //!     on        ─► nearest of the operating conditions ─┐
 //!     sensors   ─► (x − mean) / deviation, of that condition ─► z ─► means over the last k vectors
 //!                                                                ├─► slope over the last s
-//!                                                                └─► longest mean − mean of the device's own first b
+//!                                                                └─► middle mean − mean of the device's own first b
 //!     as_is     ─► unchanged: a counter of cycles or running hours, say
 //! ```
 //!

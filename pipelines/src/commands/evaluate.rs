@@ -3,10 +3,15 @@
 //! The verdicts come from the pipeline's own logs, as its sinks and auditors read them: what is measured is what was
 //! decided and logged, not what a model would say today.
 
+mod ai4i;
+mod cmapss;
+mod gzip;
+mod plot;
 mod report;
 mod skab;
 #[cfg(test)]
 mod tests;
+mod trial_run;
 mod verdicts;
 
 use std::path::PathBuf;
@@ -18,7 +23,11 @@ use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use thiserror::Error;
 
+use super::train::TrainError;
+use crate::history::HistoryError;
 use crate::lang::{Diagnostics, Pipeline};
+pub use ai4i::Ai4iArgs;
+pub use cmapss::CmapssArgs;
 
 /// Hold a pipeline's verdicts against a data set's labels.
 #[derive(Debug, Clone, Args)]
@@ -36,6 +45,15 @@ pub enum Benchmark {
     /// Of each file the first 400 rows train and are not judged. A row is an alarm if the verdict of the window that ends
     /// one second after it (the window that ends with it) is a warning or worse; a row without a verdict is no alarm.
     Skab(SkabArgs),
+    /// AI4I 2020, failures of a milling machine: F1 by stratified five-fold cross-validation
+    ///
+    /// The pipeline's model is trained anew for each fold on the rows outside it, and the pipeline judges those inside.
+    Ai4i(Ai4iArgs),
+    /// C-MAPSS, remaining life of turbofan engines: RMSE and the PHM 2008 score over the test engines
+    ///
+    /// The pipeline's model is trained on the training engines, and the pipeline judges the test engines; the verdict at an
+    /// engine's last row is its prediction. Remaining life is cut at 125 cycles on both sides.
+    Cmapss(CmapssArgs),
 }
 
 /// What `avouch evaluate skab` needs.
@@ -126,6 +144,12 @@ pub enum EvaluateError {
     /// A lane's store.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The pipeline's model could not be trained.
+    #[error(transparent)]
+    Train(#[from] TrainError),
+    /// The pipeline could not be run over the rows.
+    #[error(transparent)]
+    History(#[from] HistoryError),
     /// The labelled files.
     #[error(transparent)]
     Files(#[from] FilesError),
@@ -169,31 +193,50 @@ pub enum EvaluateError {
 
 /// Evaluates and prints. Exit code 0 if there are figures, whatever they are.
 pub fn run(args: &EvaluateArgs) -> ExitCode {
-    let Benchmark::Skab(args) = &args.benchmark;
-    match evaluate_skab(args) {
-        Ok(report) => {
-            print!("{}", if args.json { format!("{}\n", report.json()) } else { report.text() });
+    let (json, shown) = match &args.benchmark {
+        Benchmark::Skab(args) => {
+            (args.json, evaluate_skab(args).map(|r| if args.json { r.json().to_string() } else { r.text() }))
+        }
+        Benchmark::Ai4i(args) => {
+            let figures = ai4i::evaluate(args, &bar(args.json));
+            let show = |f| if args.json { ai4i::to_json(&f).to_string() } else { ai4i::text(&f) };
+            (args.json, figures.map(show))
+        }
+        Benchmark::Cmapss(args) => {
+            let figures = cmapss::evaluate(args, &bar(args.json));
+            let show = |f: Vec<_>| if args.json { cmapss::to_json(&f).to_string() } else { cmapss::text(&f) };
+            (args.json, figures.map(show))
+        }
+    };
+    match shown {
+        Ok(text) => {
+            print!("{text}{}", if json { "\n" } else { "" });
             ExitCode::SUCCESS
         }
-        Err(EvaluateError::Pipeline(text)) => {
+        Err(EvaluateError::Pipeline(text) | EvaluateError::Train(TrainError::Pipeline(text))) => {
             eprint!("{text}");
             ExitCode::FAILURE
         }
-        Err(e) => super::fail(args.json, e),
+        Err(e) => super::fail(json, e),
     }
+}
+
+fn bar(quiet: bool) -> ProgressBar {
+    let bar = ProgressBar::new(0);
+    if quiet {
+        bar.set_draw_target(ProgressDrawTarget::hidden());
+    }
+    if let Ok(style) = ProgressStyle::with_template("{spinner} {msg} {human_pos}/{human_len} [{wide_bar}] {eta}") {
+        bar.set_style(style);
+    }
+    bar
 }
 
 fn evaluate_skab(args: &SkabArgs) -> Result<report::Report, EvaluateError> {
     let text = |d: Diagnostics| EvaluateError::Pipeline(d.render_text(super::check::colour()));
     let pipeline = Pipeline::load(&args.pipeline).map_err(text)?;
     let step = step(&pipeline, args.step.as_deref())?;
-    let bar = ProgressBar::new(0);
-    if args.json {
-        bar.set_draw_target(ProgressDrawTarget::hidden());
-    }
-    if let Ok(style) = ProgressStyle::with_template("{spinner} {msg} {human_pos}/{human_len} [{wide_bar}] {eta}") {
-        bar.set_style(style);
-    }
+    let bar = bar(args.json);
     // Labels first: they are quickly read, and what is wrong with them shows before a long log is read.
     bar.set_message("reading labels");
     let experiments = skab::load(&args.data, |done, all| {

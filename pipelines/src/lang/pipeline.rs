@@ -12,7 +12,7 @@ use std::time::Duration;
 use avouch_connectors::kafka::{GroupOptions, GroupProtocol, KafkaConnection, Sasl, Tls};
 use avouch_engine::spec::{DecideSpec, FieldSpec, WindowSpec};
 use avouch_engine::verdict::Hash32;
-use avouch_models::{AlgorithmConfig, SplitConfig};
+use avouch_models::{AlgorithmConfig, LabelConfig, SplitConfig};
 
 use super::canonical::Canonical;
 use super::diagnostics::Diagnostics;
@@ -513,6 +513,28 @@ pub struct Train {
     pub algorithm: Spanned<AlgorithmConfig>,
     /// What is held back for calibration.
     pub split: SplitConfig,
+    /// What a model that predicts is trained to say.
+    pub label: Option<TrainLabel>,
+}
+
+/// What a prognosis is trained to say.
+#[derive(Debug, Clone)]
+pub struct TrainLabel {
+    /// As the models crate takes it.
+    pub config: LabelConfig,
+    /// Of remaining life: where the times of failure are.
+    pub failures: Option<TrainFailures>,
+}
+
+/// When devices failed.
+#[derive(Debug, Clone)]
+pub struct TrainFailures {
+    /// The file, resolved against the pipeline file's directory.
+    pub pattern: String,
+    /// Its column that names the device; the source's key if not given.
+    pub device: Option<String>,
+    /// Its column with the time of failure.
+    pub time: String,
 }
 
 /// Rows to train on.
