@@ -67,7 +67,9 @@ fn algorithms() -> [String; 5] {
         format!(
             r#"{{"kind": "gradient-boosting", "trees": 30, "rows": 0.7, "columns": 0.8, "min_rows": 5, {RECIPE}, "seed": 3}}"#
         ),
-        format!(r#"{{"kind": "kernel-ridge", "landmarks": 60, {RECIPE}, "refit": true, "seed": 3}}"#),
+        format!(
+            r#"{{"kind": "kernel-ridge", "landmarks": 60, "relevance": true, {RECIPE}, "refit": true, "seed": 3}}"#
+        ),
         format!(r#"{{"kind": "linear", {RECIPE}}}"#),
         r#"{"kind": "gradient-boosting", "trees": 30, "depth": 3}"#.to_owned(),
         format!(
@@ -173,7 +175,7 @@ fn a_memory_written_and_read_in_mid_stream_changes_no_bit() {
         let mut again = Writer::new();
         cut.write(&mut again);
         assert_eq!(w.bytes, again.bytes);
-        assert!(w.bytes.len() < 8 + 8 * 2 * 9, "it does not grow: {} bytes after {i}", w.bytes.len());
+        assert!(w.bytes.len() <= 8 + 8 * 2 * 9, "it does not grow: {} bytes after {i}", w.bytes.len());
         let copy = bits(cut.copy().as_mut(), row);
         let expected = bits(whole.as_mut(), row);
         assert_eq!(copy, expected);

@@ -40,6 +40,9 @@ pub struct KernelRidgeConfig {
     pub width: f64,
     /// Penalty; larger is smoother.
     pub l2: f64,
+    /// Count each input in the distance in proportion to the size of its correlation with the label, so that inputs that say
+    /// nothing do not blur what is alike.
+    pub relevance: bool,
     /// Features of the device's past, see [`crate::recipe`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub recipe: Option<RecipeConfig>,
@@ -51,7 +54,7 @@ pub struct KernelRidgeConfig {
 
 impl Default for KernelRidgeConfig {
     fn default() -> Self {
-        Self { landmarks: 400, width: 1.0, l2: 1.0, recipe: None, refit: false, seed: 0 }
+        Self { landmarks: 400, width: 1.0, l2: 1.0, relevance: false, recipe: None, refit: false, seed: 0 }
     }
 }
 
@@ -79,7 +82,10 @@ impl KernelRidge {
             }
         }
         let d = x.width;
-        let scale = Scale::of(x);
+        let mut scale = Scale::of(x);
+        if config.relevance {
+            weigh(&mut scale, x, y);
+        }
         let mut z = vec![0.0; d];
         let mut landmarks = Vec::with_capacity(config.landmarks.min(x.rows) * d);
         for i in draw(x.rows, config.landmarks, config.seed) {
@@ -188,6 +194,24 @@ impl KernelRidge {
             return Err(r.invalid(format!("a kernel of width {gamma} on {m} landmarks")));
         }
         Ok(Self { scale, mean, gamma, landmarks: finite(r, m * width)?, weights: finite(r, m)? })
+    }
+}
+
+/// Scales inputs so that each counts in squared distances by its correlation with the label, on average by 1.
+fn weigh(scale: &mut Scale, x: &Table, y: &[f64]) {
+    let n = y.len() as f64;
+    let mean = y.iter().sum::<f64>() / n;
+    let correlation: Vec<f64> = (0..x.width)
+        .map(|j| {
+            let (m, i) = (scale.mean[j], scale.inverse[j]);
+            (x.column(j).zip(y).map(|(v, y)| (v - m) * i * (y - mean)).sum::<f64>() / n).abs()
+        })
+        .collect();
+    let average = correlation.iter().sum::<f64>() / x.width as f64;
+    if average > 0.0 {
+        for (inverse, c) in scale.inverse.iter_mut().zip(&correlation) {
+            *inverse *= (c / average).sqrt();
+        }
     }
 }
 

@@ -53,7 +53,9 @@ pub(super) fn draw(
             .build_cartesian_2d(from..to, 0.0..top.max(1e-9))
             .map_err(|e| failed(&e))?;
         chart.configure_mesh().x_desc(x).draw().map_err(|e| failed(&e))?;
-        chart.draw_series([Polygon::new(band.to_vec(), BAND.filled())]).map_err(|e| failed(&e))?;
+        if !band.is_empty() {
+            chart.draw_series([Polygon::new(band.to_vec(), BAND.filled())]).map_err(|e| failed(&e))?;
+        }
         chart.draw_series(LineSeries::new(truth, TRUTH.stroke_width(1))).map_err(|e| failed(&e))?;
         chart.draw_series(LineSeries::new(said, SAID.stroke_width(2))).map_err(|e| failed(&e))?;
         area.present().map_err(|e| failed(&e))?;

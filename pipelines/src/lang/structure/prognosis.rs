@@ -38,6 +38,8 @@ pub(super) const KERNEL_RIDGE: Keys = Keys::new(
         Key::may("landmarks", COUNT, "Training rows that are compared with.").or("400"),
         Key::may("width", ANY, "How quickly likeness fades with distance.").or("1.0"),
         Key::may("l2", ANY, "Penalty; larger is smoother.").or("1.0"),
+        Key::may("relevance", Kind::Bool, "Count inputs in the distance by their correlation with the label.")
+            .or("false"),
         WITH_RECIPE,
         REFIT,
         SEED,
