@@ -36,6 +36,9 @@ pub struct ModelCard {
     pub fitted: Vec<Fitted>,
     /// How the model does on the held-back rows, and how its scores become p-values: one entry per baseline.
     pub calibration: Vec<CalibrationCard>,
+    /// Of a model that predicts a label: how it does on the held-back rows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prognosis: Option<crate::prognosis::PrognosisCard>,
     /// Libraries the model was trained with.
     pub libraries: Vec<Library>,
 }
@@ -208,6 +211,10 @@ impl ModelCard {
                 short(p.deviation)
             );
         }
+        if let Some(prognosis) = &self.prognosis {
+            prognosis.write_markdown(s);
+            return;
+        }
         let _ = writeln!(s, "\n## Calibration on the held-back rows\n");
         let _ = writeln!(
             s,
@@ -246,7 +253,7 @@ fn json_line<T: Serialize>(value: &T) -> String {
 }
 
 /// Four significant digits, for readers; the JSON has them all.
-fn short(v: f64) -> String {
+pub(crate) fn short(v: f64) -> String {
     let magnitude = v.abs();
     if v == v.trunc() && magnitude < 1e15 {
         return format!("{v}");
@@ -289,6 +296,12 @@ pub(crate) fn libraries() -> Vec<Library> {
         }
     }
     out
+}
+
+/// One more of them.
+pub(crate) fn library(name: &str) -> Option<Library> {
+    let version = locked_version(LOCK, "avouch-models", name)?;
+    Some(Library { name: name.to_owned(), version: version.to_owned() })
 }
 
 /// The value of `key = "value"` in a package's entry.

@@ -4,8 +4,13 @@ use avouch_engine::model::Says;
 use serde::{Deserialize, Serialize};
 
 use crate::ModelError;
+use crate::blend::BlendConfig;
 use crate::gaussian_mixture::GaussianMixtureConfig;
+use crate::gradient_boosting::GradientBoostingConfig;
 use crate::k_means::KMeansConfig;
+use crate::kernel_ridge::KernelRidgeConfig;
+use crate::label::LabelConfig;
+use crate::linear::LinearConfig;
 use crate::mewma::MewmaConfig;
 use crate::one_class_svm::OneClassSvmConfig;
 use crate::t2q::T2qConfig;
@@ -27,6 +32,18 @@ pub enum AlgorithmConfig {
     /// One-class support vector machine, see [`crate::one_class_svm`].
     #[serde(rename = "one-class-svm")]
     OneClassSvm(OneClassSvmConfig),
+    /// The mean of several models, see [`crate::blend`].
+    #[serde(rename = "blend")]
+    Blend(BlendConfig),
+    /// Gradient-boosted trees, see [`crate::gradient_boosting`].
+    #[serde(rename = "gradient-boosting")]
+    GradientBoosting(GradientBoostingConfig),
+    /// Kernel ridge regression, see [`crate::kernel_ridge`].
+    #[serde(rename = "kernel-ridge")]
+    KernelRidge(KernelRidgeConfig),
+    /// Ridge regression, see [`crate::linear`].
+    #[serde(rename = "linear")]
+    Linear(LinearConfig),
     /// Hotelling T² and Q charts, see [`crate::t2q`].
     #[serde(rename = "t2-q")]
     T2q(T2qConfig),
@@ -37,9 +54,13 @@ pub enum AlgorithmConfig {
 
 impl AlgorithmConfig {
     /// Every kind, for messages and editors.
-    pub const KINDS: [&'static str; 6] = [
+    pub const KINDS: [&'static str; 10] = [
+        crate::blend::KIND,
         crate::gaussian_mixture::KIND,
+        crate::gradient_boosting::KIND,
         crate::k_means::KIND,
+        crate::kernel_ridge::KIND,
+        crate::linear::KIND,
         crate::mewma::KIND,
         crate::one_class_svm::KIND,
         crate::t2q::KIND,
@@ -53,20 +74,26 @@ impl AlgorithmConfig {
             AlgorithmConfig::KMeans(_) => crate::k_means::KIND,
             AlgorithmConfig::Mewma(_) => crate::mewma::KIND,
             AlgorithmConfig::OneClassSvm(_) => crate::one_class_svm::KIND,
+            AlgorithmConfig::Blend(_) => crate::blend::KIND,
+            AlgorithmConfig::GradientBoosting(_) => crate::gradient_boosting::KIND,
+            AlgorithmConfig::KernelRidge(_) => crate::kernel_ridge::KIND,
+            AlgorithmConfig::Linear(_) => crate::linear::KIND,
             AlgorithmConfig::T2q(_) => crate::t2q::KIND,
             AlgorithmConfig::Univariate(_) => crate::univariate::KIND,
         }
     }
 
-    /// What its models say.
-    pub fn says(&self) -> Says {
+    /// What its models say, trained for this label.
+    pub fn says(&self, label: Option<&LabelConfig>) -> Says {
         match self {
-            AlgorithmConfig::GaussianMixture(_)
-            | AlgorithmConfig::KMeans(_)
-            | AlgorithmConfig::Mewma(_)
-            | AlgorithmConfig::OneClassSvm(_)
-            | AlgorithmConfig::T2q(_)
-            | AlgorithmConfig::Univariate(_) => Says::Anomaly,
+            AlgorithmConfig::Blend(_)
+            | AlgorithmConfig::GradientBoosting(_)
+            | AlgorithmConfig::KernelRidge(_)
+            | AlgorithmConfig::Linear(_) => match label {
+                Some(LabelConfig::Failure { .. }) => Says::Probability,
+                _ => Says::Estimate,
+            },
+            _ => Says::Anomaly,
         }
     }
 
@@ -77,6 +104,10 @@ impl AlgorithmConfig {
             AlgorithmConfig::KMeans(c) => c.seed,
             AlgorithmConfig::Mewma(c) => c.seed,
             AlgorithmConfig::OneClassSvm(c) => c.seed,
+            AlgorithmConfig::Blend(c) => c.seed,
+            AlgorithmConfig::GradientBoosting(c) => c.seed,
+            AlgorithmConfig::KernelRidge(c) => c.seed,
+            AlgorithmConfig::Linear(c) => c.seed,
             AlgorithmConfig::T2q(c) => c.seed,
             AlgorithmConfig::Univariate(c) => c.seed,
         }

@@ -1,5 +1,7 @@
 //! Training rows: Arrow batches from the engine, put in order, cleaned and split with Polars.
 
+use std::collections::BTreeMap;
+
 use arrow::array::{
     Array, AsArray, Float64Array, Int64Array, LargeStringArray, RecordBatch, StringArray, StringViewArray,
 };
@@ -16,6 +18,7 @@ use sha2::{Digest, Sha256};
 
 use crate::ModelError;
 use crate::config::{SplitBy, SplitConfig};
+use crate::label::{Failures, LabelConfig, Labels};
 
 /// The column that names a row's device: text, never null.
 pub const DEVICE: &str = "device";
@@ -33,6 +36,7 @@ pub struct TrainingFrame {
     used: DataFrame,
     dropped: usize,
     profile: Vec<FeatureProfile>,
+    labels: Option<Labels>,
 }
 
 /// What one feature looks like over the rows given.
@@ -132,7 +136,107 @@ impl TrainingFrame {
             }
         }
         let dropped = all.height() - used.height();
-        Ok(Self { features: features.to_vec(), devices, used, dropped, profile })
+        Ok(Self { features: features.to_vec(), devices, used, dropped, profile, labels: None })
+    }
+
+    /// The same with labels by `config`: remaining life by when the devices failed, or the column that says whether a row's
+    /// device failed, in `batches` that were given to [`TrainingFrame::from_batches`]. Windows that end after a failure say
+    /// nothing of the way there: they are left out and counted.
+    ///
+    /// # Errors
+    /// [`ModelError::Rows`] for a device without a failure: a device that was still running is not one that lasted as long as
+    /// it was seen, so give its rows to a model when it has failed, or leave them out. [`ModelError::Column`] where the column
+    /// is null, or neither 0 nor 1.
+    pub fn with_labels<'a>(
+        mut self,
+        config: &LabelConfig,
+        failures: &Failures,
+        batches: impl IntoIterator<Item = &'a RecordBatch>,
+    ) -> Result<Self, ModelError> {
+        config.check()?;
+        let ends: Vec<i64> = self.used.column(WINDOW_END)?.i64()?.iter().flatten().collect();
+        let values: Vec<Option<f64>> = match config {
+            LabelConfig::RemainingLife { cap, .. } => {
+                let missing: Vec<&str> =
+                    self.devices.iter().filter(|d| !failures.contains_key(*d)).map(String::as_str).collect();
+                if let Some(first) = missing.first() {
+                    return Err(ModelError::Rows(format!(
+                        "{} of {} devices have no time of failure, the first is `{first}`; add theirs to the label's \
+                         file, or leave their rows out: it is not known how long they last",
+                        missing.len(),
+                        self.devices.len()
+                    )));
+                }
+                let unit = config.milliseconds()?;
+                let names = self.used.column(DEVICE)?.str()?;
+                names
+                    .iter()
+                    .flatten()
+                    .zip(&ends)
+                    .map(|(device, end)| {
+                        let left = failures.get(device)?.checked_sub(*end).filter(|ms| *ms >= 0)? as f64 / unit;
+                        Some(cap.map_or(left, |c| left.min(c)))
+                    })
+                    .collect()
+            }
+            LabelConfig::Failure { column } => self.column_of(column, batches)?.into_iter().map(Some).collect(),
+        };
+        let keep: Vec<bool> = values.iter().map(Option::is_some).collect();
+        let after_failure = keep.iter().filter(|k| !**k).count();
+        self.used = self.used.filter(&BooleanChunked::from_slice("keep".into(), &keep))?;
+        if self.used.height() == 0 {
+            return Err(ModelError::Rows("every window ends after its device's failure".to_owned()));
+        }
+        let mut devices: Vec<String> = Vec::new();
+        for name in self.used.column(DEVICE)?.str()?.iter().flatten() {
+            if devices.last().is_none_or(|last| last != name) {
+                devices.push(name.to_owned());
+            }
+        }
+        self.devices = devices;
+        let values = values.into_iter().flatten().collect();
+        self.labels = Some(Labels { config: config.clone(), values, after_failure });
+        Ok(self)
+    }
+
+    /// A column that is 0 or 1, in the order of the rows used.
+    fn column_of<'a>(
+        &self,
+        column: &str,
+        batches: impl IntoIterator<Item = &'a RecordBatch>,
+    ) -> Result<Vec<f64>, ModelError> {
+        let (mut device, mut window_end, mut label) = (Vec::new(), Vec::new(), Vec::new());
+        for batch in batches {
+            texts(named(batch, DEVICE)?, &mut device)?;
+            instants(named(batch, WINDOW_END)?, &mut window_end)?;
+            numbers(column, named(batch, column)?, &mut label)?;
+        }
+        let of: BTreeMap<(&str, i64), Option<f64>> =
+            device.iter().map(String::as_str).zip(window_end).zip(label).collect();
+        let ends = self.used.column(WINDOW_END)?.i64()?;
+        let rows = self.used.column(DEVICE)?.str()?.iter().flatten().zip(ends.iter().flatten());
+        rows.map(|row| match of.get(&row).copied().flatten() {
+            Some(v) if v == 0.0 || v == 1.0 => Ok(v),
+            other => Err(ModelError::column(
+                column,
+                format!(
+                    "is {} for device `{}`; a label is 0 (did not fail) or 1 (failed)",
+                    other.map_or("null".to_owned(), |v| v.to_string()),
+                    row.0
+                ),
+            )),
+        })
+        .collect()
+    }
+
+    /// The labels, if there are any.
+    pub(crate) fn labels(&self) -> Option<&Labels> {
+        self.labels.as_ref()
+    }
+
+    /// All rows used.
+    pub(crate) fn all_rows(&self) -> Result<Rows, ModelError> {
+        rows_of(&self.used, &self.devices, self.features.len())
     }
 
     /// The features, in the order given.
@@ -207,6 +311,12 @@ impl TrainingFrame {
                 hash.update(v.to_bits().to_le_bytes());
             }
         }
+        if let Some(labels) = &self.labels {
+            hash.update(b"labels");
+            for v in &labels.values {
+                hash.update(v.to_bits().to_le_bytes());
+            }
+        }
         Ok(hash.finalize().into())
     }
 
@@ -214,8 +324,7 @@ impl TrainingFrame {
     /// back (rounded; a device with a single row is fitted on). By device, that share of the devices, at least one,
     /// is drawn with the seed.
     pub fn split(&self, config: &SplitConfig) -> Result<(Rows, Rows), ModelError> {
-        let held = self.held_back(config)?;
-        let mask = BooleanChunked::from_slice("held_back".into(), &held);
+        let mask = BooleanChunked::from_slice("held_back".into(), &self.held_back(config)?);
         let part = |mask: &BooleanChunked| -> Result<Rows, ModelError> {
             rows_of(&self.used.filter(mask)?, &self.devices, self.features.len())
         };

@@ -36,6 +36,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+pub mod blend;
 pub mod calibrate;
 mod calibrated;
 pub mod card;
@@ -45,11 +46,17 @@ pub mod evaluate;
 pub mod file;
 pub mod frame;
 pub mod gaussian_mixture;
+pub mod gradient_boosting;
 mod held_back;
 pub mod k_means;
+pub mod kernel_ridge;
+pub mod label;
+pub mod linear;
 pub mod mewma;
 pub mod nab;
 pub mod one_class_svm;
+pub mod prognosis;
+pub mod recipe;
 mod standard;
 pub mod t2q;
 mod train;
@@ -66,6 +73,7 @@ pub use error::ModelError;
 pub use evaluate::{Confusion, Evaluation};
 pub use file::{ModelFile, model_hash};
 pub use frame::TrainingFrame;
+pub use label::{Failures, LabelConfig};
 pub use train::{TrainedModel, train};
 
 /// Loads a model file for scoring. Refuses what is not a model file, is of an unknown version or kind, was truncated
@@ -75,6 +83,7 @@ pub fn load(bytes: &[u8]) -> Result<Arc<dyn Scorer>, ModelError> {
     let scorer: Arc<dyn Scorer> = match file.kind.as_str() {
         gaussian_mixture::KIND => Arc::new(gaussian_mixture::decode(&file.body, file.hash)?),
         k_means::KIND => Arc::new(k_means::decode(&file.body, file.hash)?),
+        kind if prognosis::is_kind(kind) => Arc::new(prognosis::decode(&file.body, file.hash)?),
         mewma::KIND => Arc::new(mewma::decode(&file.body, file.hash)?),
         one_class_svm::KIND => Arc::new(one_class_svm::decode(&file.body, file.hash)?),
         t2q::KIND => Arc::new(t2q::decode(&file.body, file.hash)?),

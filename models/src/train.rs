@@ -12,7 +12,7 @@ use crate::card::{CalibrationCard, Fitted, ModelCard, TrainingCard, hex, librari
 use crate::config::{AlgorithmConfig, SplitBy, TrainConfig};
 use crate::frame::{Rows, TrainingFrame};
 use crate::t2q::{self, BaselineKind, Chart, T2q, T2qConfig, T2qParams};
-use crate::{ModelError, file, univariate};
+use crate::{ModelError, file, prognosis, univariate};
 
 /// A model just trained: the bytes to save, and the model as loading those bytes gives it.
 #[derive(Debug, Clone)]
@@ -29,6 +29,13 @@ pub struct TrainedModel {
 
 /// Trains a model on `frame`. The same rows, configuration and seed give the same bytes, however the rows came.
 pub fn train(frame: &TrainingFrame, config: &TrainConfig) -> Result<TrainedModel, ModelError> {
+    if let Some(wanted) = prognosis::Wanted::by(&config.algorithm)? {
+        return prognosis::train_model(frame, config, &wanted);
+    }
+    if frame.labels().is_some() {
+        let why = format!("`{}` looks for what is strange and takes no labels; remove it", config.algorithm.kind());
+        return Err(ModelError::config("label", why));
+    }
     let (fit, held_back) = match &config.algorithm {
         AlgorithmConfig::T2q(c) => {
             if c.baseline == BaselineKind::Device && config.split.by == SplitBy::Device {
@@ -61,6 +68,8 @@ pub fn train(frame: &TrainingFrame, config: &TrainConfig) -> Result<TrainedModel
         AlgorithmConfig::OneClassSvm(c) => crate::one_class_svm::train(frame, c, fit, &held_back)?,
         AlgorithmConfig::T2q(c) => train_t2q(frame, c, fit, &held_back)?,
         AlgorithmConfig::Univariate(c) => univariate::train(frame, c, &config.split)?,
+        // Prognoses went their own way above.
+        other => return Err(ModelError::config("algorithm.kind", format!("`{}` is no detector", other.kind()))),
     };
     let card = ModelCard {
         model: parts.model.to_owned(),
@@ -75,6 +84,7 @@ pub fn train(frame: &TrainingFrame, config: &TrainConfig) -> Result<TrainedModel
         training,
         fitted: parts.fitted,
         calibration: parts.calibration,
+        prognosis: None,
         libraries: libraries(),
     };
     let bytes = file::write(config.algorithm.kind(), &card, &parts.body);

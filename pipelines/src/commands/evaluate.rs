@@ -4,14 +4,19 @@
 //! them, where it has run; or from a run in memory over the data set's files, with a model trained by the file's own
 //! `[train.*]` entry. No model is ever asked beside the engine.
 
+mod ai4i;
+mod cmapss;
+mod gzip;
 mod in_memory;
 mod nab;
+mod plot;
 mod plots;
 mod report;
 mod skab;
 mod tep;
 #[cfg(test)]
 mod tests;
+mod trial_run;
 mod verdicts;
 
 use std::path::PathBuf;
@@ -28,6 +33,8 @@ use super::train::TrainError;
 use crate::history::HistoryError;
 use crate::history::HistoryOptions;
 use crate::lang::{Diagnostics, Pipeline};
+pub use ai4i::Ai4iArgs;
+pub use cmapss::CmapssArgs;
 
 /// Hold a pipeline's verdicts against a data set's labels.
 #[derive(Debug, Clone, Args)]
@@ -58,6 +65,15 @@ pub enum Benchmark {
     /// The model is fitted on d00 and its threshold set on d00_te; rows 161 to 960 of each fault's run are under the fault.
     /// The pipeline `tennessee-eastman` that comes with this program is trained and run over the files in memory.
     Tep(TepArgs),
+    /// AI4I 2020, failures of a milling machine: F1 by stratified five-fold cross-validation
+    ///
+    /// The pipeline's model is trained anew for each fold on the rows outside it, and the pipeline judges those inside.
+    Ai4i(Ai4iArgs),
+    /// C-MAPSS, remaining life of turbofan engines: RMSE and the PHM 2008 score over the test engines
+    ///
+    /// The pipeline's model is trained on the training engines, and the pipeline judges the test engines; the verdict at an
+    /// engine's last row is its prediction. Remaining life is cut at 125 cycles on both sides.
+    Cmapss(CmapssArgs),
 }
 
 /// What `avouch evaluate skab` needs.
@@ -188,6 +204,12 @@ pub enum EvaluateError {
     /// A lane's store.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The pipeline's model could not be trained.
+    #[error(transparent)]
+    Train(#[from] TrainError),
+    /// The pipeline could not be run over the rows.
+    #[error(transparent)]
+    History(#[from] HistoryError),
     /// The labelled files.
     #[error(transparent)]
     Files(#[from] FilesError),
@@ -276,6 +298,16 @@ pub fn run(args: &EvaluateArgs) -> ExitCode {
         Benchmark::Skab(args) => {
             (args.json, evaluate_skab(args).map(|r| if args.json { format!("{}\n", r.json()) } else { r.text() }))
         }
+        Benchmark::Ai4i(args) => {
+            let figures = ai4i::evaluate(args, &bar(args.json));
+            let show = |f| if args.json { format!("{}\n", ai4i::to_json(&f)) } else { ai4i::text(&f) };
+            (args.json, figures.map(show))
+        }
+        Benchmark::Cmapss(args) => {
+            let figures = cmapss::evaluate(args, &bar(args.json));
+            let show = |f: Vec<_>| if args.json { format!("{}\n", cmapss::to_json(&f)) } else { cmapss::text(&f) };
+            (args.json, figures.map(show))
+        }
         Benchmark::Nab(args) => {
             let shown = |r: nab::Report| if args.json { format!("{}\n", r.json()) } else { r.text() };
             (args.json, nab::evaluate(args).map(shown))
@@ -289,7 +321,7 @@ pub fn run(args: &EvaluateArgs) -> ExitCode {
             print!("{shown}");
             ExitCode::SUCCESS
         }
-        Err(EvaluateError::Pipeline(text)) => {
+        Err(EvaluateError::Pipeline(text) | EvaluateError::Train(TrainError::Pipeline(text))) => {
             eprint!("{text}");
             ExitCode::FAILURE
         }
@@ -307,7 +339,7 @@ fn wrong_pipeline(d: Diagnostics) -> EvaluateError {
     EvaluateError::Pipeline(d.render_text(super::check::colour()))
 }
 
-fn progress_bar(quiet: bool) -> ProgressBar {
+fn bar(quiet: bool) -> ProgressBar {
     let bar = ProgressBar::new(0);
     if quiet {
         bar.set_draw_target(ProgressDrawTarget::hidden());
@@ -328,7 +360,7 @@ fn evaluate_skab(args: &SkabArgs) -> Result<report::Report, EvaluateError> {
         path => in_memory::pipeline(path.as_deref(), "water-pump/pipeline.toml", WATER_PUMP)?,
     };
     let step = step(&pipeline, args.step.as_deref())?;
-    let bar = progress_bar(args.json);
+    let bar = bar(args.json);
     // Labels first: they are quickly read, and what is wrong with them shows before a long log is read.
     bar.set_message("reading labels");
     let experiments = skab::load(&args.data, |done, all| {

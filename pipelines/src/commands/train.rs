@@ -12,13 +12,13 @@ use avouch_engine::decode::{RawRecord, format_timestamp};
 use avouch_engine::lane::{FeatureRows, Lane, Output};
 use avouch_engine::model::Says;
 use avouch_engine::verdict::Secret;
-use avouch_models::{ModelError, Provenance, TrainConfig, TrainedModel, TrainingFrame, train};
+use avouch_models::{Failures, LabelConfig, ModelError, Provenance, TrainConfig, TrainedModel, TrainingFrame, train};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
 use thiserror::Error;
 
-use crate::lang::{self, Diagnostics, Models, Pipeline, Train, TrainDevice, hex};
+use crate::lang::{self, Diagnostics, Models, Pipeline, Train, TrainDevice, TrainFailures, hex};
 
 /// Rows given to the engine at once. Any number gives the same features.
 const CHUNK: usize = 4_096;
@@ -198,7 +198,23 @@ pub(crate) fn make(
     let in_model = |source| TrainError::Model { name: name.clone(), source };
     let batches = rows.iter().map(|r| frame_batch(r, &features)).collect::<Result<Vec<_>, _>>();
     let batches = batches.map_err(|why| TrainError::Engine { name: name.clone(), why })?;
-    let frame = TrainingFrame::from_batches(&features, &batches).map_err(in_model)?;
+    let mut frame = TrainingFrame::from_batches(&features, &batches).map_err(in_model)?;
+    if let Some(label) = &entry.label {
+        let failures = match &label.failures {
+            Some(f) => failures_of(pipeline, f, &name)?,
+            None => Failures::new(),
+        };
+        let wanted = label.config_for(&step.decide);
+        let labelled = match &wanted {
+            LabelConfig::Failure { column } => {
+                let with: Vec<String> = features.iter().chain([column]).cloned().collect();
+                let batches = rows.iter().map(|r| frame_batch(r, &with)).collect::<Result<Vec<_>, _>>();
+                batches.map_err(|why| TrainError::Engine { name: name.clone(), why })?
+            }
+            LabelConfig::RemainingLife { .. } => Vec::new(),
+        };
+        frame = frame.with_labels(&wanted, &failures, &labelled).map_err(in_model)?;
+    }
     let config = TrainConfig {
         algorithm: entry.algorithm.value.clone(),
         split: entry.split,
@@ -296,6 +312,26 @@ fn features_of(pipeline: &Pipeline, entry: &Train, step: &str, quiet: bool) -> R
         )));
     }
     Ok(out)
+}
+
+/// When devices failed: the last time that the file has for each.
+fn failures_of(pipeline: &Pipeline, label: &TrainFailures, name: &str) -> Result<Failures, TrainError> {
+    let files = |source| TrainError::Files { name: name.to_owned(), source };
+    let on = label.device.clone().unwrap_or_else(|| pipeline.source.key.value.clone());
+    let mut options = ReplayOptions::new([label.pattern.clone()]);
+    options.order = Order::File;
+    options.time = Some(label.time.clone());
+    options.device = Some(DeviceFrom::Column(on));
+    let mut replay = options.open().map_err(files)?;
+    let mut failures = Failures::new();
+    let mut row = Row::default();
+    while replay.next_row(&mut row).map_err(files)? {
+        if let Some(time) = row.time_ms {
+            let at = failures.entry(row.device.clone()).or_insert(time);
+            *at = time.max(*at);
+        }
+    }
+    Ok(failures)
 }
 
 fn frame_batch(rows: &FeatureRows, features: &[String]) -> Result<RecordBatch, String> {

@@ -37,9 +37,7 @@ pub const PERIODS: [(&str, i64); 5] =
     [("hour", DAY / 24), ("day", DAY), ("week", 7 * DAY), ("month", 30 * DAY), ("year", 365 * DAY)];
 
 /// The units of a prognosis, with their milliseconds.
-#[cfg(test)]
-pub const UNITS: [(&str, i64); 5] =
-    [("seconds", 1_000), ("minutes", 60_000), ("hours", DAY / 24), ("days", DAY), ("weeks", 7 * DAY)];
+pub const UNITS: [(&str, i64); 4] = [("seconds", 1_000), ("minutes", 60_000), ("hours", DAY / 24), ("days", DAY)];
 
 impl Budget {
     /// Reads `N per device per hour|day|week|month|year`; the error says what is wrong.

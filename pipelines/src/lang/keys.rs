@@ -80,6 +80,12 @@ pub(super) enum Kind {
     Named(&'static [&'static Keys]),
     /// An array of tables.
     Tables(&'static Keys),
+    /// An array of tables, each of one of these kinds.
+    TablesOf(&'static [&'static Keys]),
+    /// Whole numbers.
+    Ints,
+    /// Texts, or none.
+    Texts,
     /// A text, or a table instead.
     TextOr(&'static Keys),
 }

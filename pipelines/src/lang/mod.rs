@@ -59,7 +59,7 @@ pub use interpolate::{Environment, ProcessEnvironment, SecretString, Text};
 pub use pipeline::{
     Anchor, Checkpoint, Delivery, FileFormat, FilesPlace, FilesSource, JournalSettings, KafkaSecurity, KafkaSource,
     Membership, ModelStep, MqttSource, ObjectStore, Pipeline, ReferenceTable, Repartition, Signer, Source, SourceKind,
-    SqlStep, Time, Train, TrainData, TrainDevice,
+    SqlStep, Time, Train, TrainData, TrainDevice, TrainFailures, TrainLabel,
 };
 pub(crate) use planning::advice;
 pub use planning::{Models, check, lane_spec, load_models, load_models_there, plan};

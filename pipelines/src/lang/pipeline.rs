@@ -12,10 +12,10 @@ use std::time::Duration;
 use avouch_connectors::kafka::{GroupOptions, GroupProtocol, KafkaConnection, Sasl, Tls};
 use avouch_engine::spec::{DecideSpec, FieldSpec, WindowSpec};
 use avouch_engine::verdict::Hash32;
-use avouch_models::{AlgorithmConfig, SplitConfig};
+use avouch_models::{AlgorithmConfig, LabelConfig, SplitConfig};
 
 use super::canonical::Canonical;
-use super::decide::Decide;
+use super::decide::{Decide, UNITS};
 use super::diagnostics::Diagnostics;
 use super::format::Format;
 use super::interpolate::{SecretString, Text};
@@ -518,6 +518,43 @@ pub struct Train {
     pub algorithm: Spanned<AlgorithmConfig>,
     /// What is held back for calibration.
     pub split: SplitConfig,
+    /// What a model that predicts is trained to say.
+    pub label: Option<TrainLabel>,
+}
+
+/// What a prognosis is trained to say.
+#[derive(Debug, Clone)]
+pub struct TrainLabel {
+    /// As the models crate takes it.
+    pub config: LabelConfig,
+    /// Of remaining life: where the times of failure are.
+    pub failures: Option<TrainFailures>,
+}
+
+impl TrainLabel {
+    /// The label in the unit, and with the coverage, that the step decides by.
+    pub fn config_for(&self, decide: &Decide) -> LabelConfig {
+        let LabelConfig::RemainingLife { cap, unit, coverage } = &self.config else { return self.config.clone() };
+        let ms = |unit: &str| UNITS.iter().find(|(name, _)| *name == unit).map_or(1.0, |(_, ms)| *ms as f64);
+        let to = decide.unit.as_ref().map_or(unit.as_str(), |u| u.value);
+        LabelConfig::RemainingLife {
+            // The same unit keeps the same number to the bit.
+            cap: cap.map(|cap| if to == unit { cap } else { cap * ms(unit) / ms(to) }),
+            unit: to.to_owned(),
+            coverage: decide.coverage.as_ref().map_or(*coverage, |c| c.value),
+        }
+    }
+}
+
+/// When devices failed.
+#[derive(Debug, Clone)]
+pub struct TrainFailures {
+    /// The file, resolved against the pipeline file's directory.
+    pub pattern: String,
+    /// Its column that names the device; the source's key if not given.
+    pub device: Option<String>,
+    /// Its column with the time of failure.
+    pub time: String,
 }
 
 /// Rows to train on.

@@ -136,7 +136,7 @@ pub fn check(pipeline: &Pipeline) -> Diagnostics {
         if let Some(model) = load_model(pipeline, step, trained_here.is_none(), &mut diags) {
             models.insert(step.name.value.clone(), model);
         } else if let Some(train) = trained_here {
-            decisions::of_kind(step, train.algorithm.value.says(), &mut diags);
+            decisions::of_kind(step, train.algorithm.value.says(train.label.as_ref().map(|l| &l.config)), &mut diags);
         }
     }
     // With the models in place: what is still wrong now is between model and features.

@@ -194,6 +194,9 @@ fn value(kind: &Kind, defs: &mut BTreeMap<String, Value>) -> Value {
             "additionalProperties": one_of(tables, defs),
         }),
         Kind::Tables(keys) => json!({ "type": "array", "items": reference(keys, defs) }),
+        Kind::TablesOf(tables) => json!({ "type": "array", "items": one_of(tables, defs) }),
+        Kind::Texts => json!({ "type": "array", "items": { "type": "string" } }),
+        Kind::Ints => json!({ "type": "array", "items": { "type": "integer", "minimum": 0 } }),
         Kind::TextOr(keys) => {
             json!({ "anyOf": [{ "type": "string", "pattern": NOT_BLANK }, reference(keys, defs)] })
         }

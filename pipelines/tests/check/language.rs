@@ -111,7 +111,20 @@ fn every_key_of_the_schema_is_asked_for_by_a_reader_and_the_other_way_round() {
         collect_keys(&value, &mut used);
     }
     // Read as a whole, by the models crate.
-    let tables = ["gaussian_mixture.", "k_means.", "mewma.", "one_class_svm.", "split.", "t2q."];
+    let tables = [
+        "t2q.",
+        "split.",
+        "blend.",
+        "gradient_boosting.",
+        "kernel_ridge.",
+        "linear.",
+        "recipe.",
+        "gaussian_mixture.",
+        "k_means.",
+        "mewma.",
+        "one_class_svm.",
+        "univariate.",
+    ];
     let whole = |k: &String| tables.iter().any(|t| k.starts_with(t));
     let declared: BTreeSet<String> = schema::declared().into_iter().filter(|k| !whole(k)).collect();
     asked.retain(|k| !whole(k));
@@ -166,6 +179,23 @@ fn the_models_crate_reads_the_declared_options() {
         let mut declared = keys(table);
         declared.sort();
         assert_eq!(declared, asked);
+    }
+    // Those that predict: what each writes when everything is given is what is declared.
+    let recipe = json!({ "conditions": 2, "on": ["a"], "as_is": ["b"], "means": [5], "slope": 9, "baseline": 3 });
+    let sorted = |mut names: Vec<String>| {
+        names.sort();
+        names
+    };
+    assert_eq!(sorted(keys("recipe")), sorted(recipe.as_object().unwrap().keys().cloned().collect()));
+    for (table, sample) in [
+        ("gradient_boosting", json!({ "kind": "gradient-boosting", "recipe": recipe })),
+        ("kernel_ridge", json!({ "kind": "kernel-ridge", "recipe": recipe })),
+        ("linear", json!({ "kind": "linear", "recipe": recipe })),
+        ("blend", json!({ "kind": "blend", "of": [{ "kind": "linear" }], "recipe": recipe })),
+    ] {
+        let read: avouch_models::AlgorithmConfig = serde_json::from_value(sample).unwrap();
+        let written = serde_json::to_value(read).unwrap().as_object().unwrap().keys().cloned().collect();
+        assert_eq!(sorted(keys(table)), sorted(written), "{table}");
     }
     let split = serde_json::to_value(avouch_models::SplitConfig::default()).unwrap();
     assert_eq!(keys("split"), split.as_object().unwrap().keys().cloned().collect::<Vec<_>>());

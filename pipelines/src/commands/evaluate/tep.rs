@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::plots::{self, Point, Series};
 use super::verdicts::Verdicts;
-use super::{EvaluateError, TepArgs, in_memory, progress_bar, step};
+use super::{EvaluateError, TepArgs, bar, in_memory, step};
 use crate::history::{Ending, HistoryOptions};
 use crate::lang::{Pipeline, hex};
 
@@ -49,7 +49,7 @@ const REFERENCES: [(&str, f64, f64); 1] = [("T² of single rows, all components"
 pub(super) fn evaluate(args: &TepArgs) -> Result<Report, EvaluateError> {
     let mut pipeline = in_memory::pipeline(args.pipeline.as_deref(), "tennessee-eastman/pipeline.toml", PIPELINE)?;
     let step = step(&pipeline, args.step.as_deref())?;
-    let bar = progress_bar(args.json);
+    let bar = bar(args.json);
     bar.set_message("reading runs");
     let runs = load(&args.data)?;
     let readings = match &args.readings {

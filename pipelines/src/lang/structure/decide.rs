@@ -27,14 +27,14 @@ pub(super) const DECIDE: Keys = Keys::new(
         Key::may("unit", Kind::Choice(&UNIT), "Of a prognosis: the unit of remaining life.").or("hours"),
         Key::may(
             "coverage",
-            Kind::Number(0.0, 1.0, false),
+            Kind::Number(0.5, 1.0, false),
             "Of a prognosis: the share of cases in which the truth lies within its interval.",
         )
         .or("0.9"),
     ],
 )
 .rules(&[Rule::OneOf(&["severity", "false_alarms"])]);
-const UNIT: Choices = Choices { what: "unit", known: &["seconds", "minutes", "hours", "days", "weeks"], planned: &[] };
+const UNIT: Choices = Choices { what: "unit", known: &["seconds", "minutes", "hours", "days"], planned: &[] };
 const SEVERITY: Keys = Keys::new(
     "severity",
     "When a verdict is that grave; at least one. A number is the p-value at or below which it is. Of a prognosis, a condition \
@@ -116,11 +116,11 @@ fn read_budget(cx: &mut Reading<'_>, d: &Fields<'_>) -> Option<Spanned<Budget>> 
 
 fn read_share(cx: &mut Reading<'_>, d: &Fields<'_>) -> Option<Spanned<f64>> {
     let share = d.number(cx, Need::May, "coverage", "coverage = 0.9")?;
-    if !(share.value > 0.0 && share.value < 1.0) {
+    if !(share.value > 0.5 && share.value < 1.0) {
         cx.diags.error(
             "out-of-range",
             share.span,
-            format!("`{}` is {}, but a coverage lies between 0 and 1", d.name("coverage"), share.value),
+            format!("`{}` is {}, but a coverage lies between 0.5 and 1", d.name("coverage"), share.value),
             "write for example `coverage = 0.9`: nine intervals in ten hold the truth",
         );
         return None;

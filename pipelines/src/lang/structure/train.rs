@@ -7,7 +7,8 @@ use super::super::fields::{Choices, Fields, Key, Keys, Kind, Need, Reading, clos
 use super::super::pipeline::{Train, TrainData, TrainDevice};
 use super::super::span::Spanned;
 use super::super::tree::{Entry, Node, NodeValue};
-use super::{TrainDraft, name_of};
+use super::prognosis::{BLEND, GRADIENT_BOOSTING, KERNEL_RIDGE, LINEAR};
+use super::{TrainDraft, label, name_of};
 
 pub(super) const TRAIN: Keys = Keys::new(
     "train",
@@ -17,13 +18,24 @@ pub(super) const TRAIN: Keys = Keys::new(
         Key::must("data", Kind::TextOr(&DATA), "The rows to train on: a pattern of files, or a table."),
         Key::must(
             "algorithm",
-            Kind::OneOf(&[&GAUSSIAN_MIXTURE, &K_MEANS, &MEWMA, &ONE_CLASS_SVM, &T2Q, &UNIVARIATE]),
+            Kind::OneOf(&[
+                &BLEND,
+                &GAUSSIAN_MIXTURE,
+                &GRADIENT_BOOSTING,
+                &K_MEANS,
+                &KERNEL_RIDGE,
+                &LINEAR,
+                &MEWMA,
+                &ONE_CLASS_SVM,
+                &T2Q,
+                &UNIVARIATE,
+            ]),
             "The algorithm with its options; see the models' README.",
         ),
         Key::may("split", Kind::Table(&SPLIT), "What is held back for calibration.").or("by time, 0.2"),
+        Key::may("label", Kind::Table(&label::LABEL), "What a model that predicts is trained to say."),
     ],
-)
-.planned(&[("label", "remaining life is not trained yet; remove the table")]);
+);
 const DATA: Keys = Keys::new(
     "train_data",
     "The rows to train on.",
@@ -123,8 +135,7 @@ const SPLIT: Keys = Keys::new(
         Key::may("seed", Kind::Int(0, i64::MAX), "Seed of the draw of devices.").or("0"),
     ],
 );
-const ALGORITHM: Choices =
-    Choices { what: "training algorithm", known: &AlgorithmConfig::KINDS, planned: &["gradient-boosting"] };
+const ALGORITHM: Choices = Choices { what: "training algorithm", known: &AlgorithmConfig::KINDS, planned: &[] };
 const DATA_EXAMPLE: &str = "data = \"data/healthy/*.parquet\"";
 
 pub(super) fn read(cx: &mut Reading<'_>, e: &Entry) -> TrainDraft {
@@ -140,8 +151,14 @@ pub(super) fn read(cx: &mut Reading<'_>, e: &Entry) -> TrainDraft {
         None => Some(SplitConfig::default()),
         Some(e) => read_split(cx, &f, e),
     };
-    if let (Some(step), Some(data), Some(algorithm), Some(split)) = (draft.step.clone(), data, algorithm, split) {
-        draft.body = Some(Train { name: name_of(e), step, data, algorithm, split });
+    let label = match f.get("label") {
+        None => Some(None),
+        Some(_) => label::read(cx, &f).map(Some),
+    };
+    if let (Some(step), Some(data), Some(algorithm), Some(split), Some(label)) =
+        (draft.step.clone(), data, algorithm, split, label)
+    {
+        draft.body = Some(Train { name: name_of(e), step, data, algorithm, split, label });
     }
     draft
 }
