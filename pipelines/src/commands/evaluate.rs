@@ -244,12 +244,6 @@ pub enum EvaluateError {
     /// The Numenta benchmark's files.
     #[error(transparent)]
     Nab(#[from] NabError),
-    /// The model could not be trained.
-    #[error(transparent)]
-    Train(#[from] TrainError),
-    /// The pipeline failed on the files.
-    #[error(transparent)]
-    History(#[from] HistoryError),
     /// No verdict is about a row.
     #[error(
         "none of the {verdicts} verdicts is about a row of {dir}{}; windows must hold the readings they judge, and the key be the device",
