@@ -47,8 +47,8 @@ use std::sync::Arc;
 pub use assertions::{TestTable, assertion_plan, assertion_session, test_tables, uses_verdicts};
 pub use canonical::{Canonical, hex};
 pub use changes::{Change, Takes, canonical_changes, changes};
-pub(crate) use diagnostics::plural;
 pub use diagnostics::{Diagnostic, Diagnostics, Level};
+pub(crate) use diagnostics::{grouped, plural};
 pub use early::with_early;
 pub(crate) use fields::{closest, list};
 pub use format::{Format, Protobuf, Registry, RegistryLogin};
@@ -58,8 +58,8 @@ pub use pipeline::{
     Membership, ModelStep, MqttSource, ObjectStore, Pipeline, ReferenceTable, Repartition, Signer, Source, SourceKind,
     SqlStep, Time, Train, TrainData, TrainDevice,
 };
-pub(crate) use planning::advice;
 pub use planning::{Models, check, lane_spec, load_models, load_models_there, plan};
+pub(crate) use planning::{advice, condition_mistake};
 pub use sink::{
     AlertmanagerSink, DeadLetterFiles, DeadLetterKind, DeadLetterSink, EarlyTo, KafkaSink, ParquetSink, Sink, SinkKind,
     WebhookSink,
@@ -196,6 +196,7 @@ fn finish(draft: Draft, file: Arc<SourceFile>, canonical: Canonical, warnings: D
         Section::Absent => None,
         Section::Broken => return None,
     };
+    let http = draft.http?;
     Some(Pipeline {
         file,
         canonical,
@@ -214,6 +215,7 @@ fn finish(draft: Draft, file: Arc<SourceFile>, canonical: Canonical, warnings: D
         anchor,
         train,
         tests: draft.tests,
-        http_listen: draft.http_listen?,
+        http_listen: http.listen,
+        http_tap: http.tap,
     })
 }
