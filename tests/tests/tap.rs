@@ -62,7 +62,7 @@ fn tap_and_top_show_what_is_so() {
     let seen = rows(&readings);
     assert_eq!(seen.len(), 100);
     for (offset, row) in seen.iter().enumerate() {
-        let sent: Value = serde_json::from_str(std::str::from_utf8(&records[offset].value).unwrap()).unwrap();
+        let sent: Value = serde_json::from_str(&records[offset].text()).unwrap();
         assert_eq!((&row["lane"], &row["offset"]), (&0.into(), &offset.into()));
         for name in ["device", "temperature", "vibration", "pressure", "rpm"] {
             assert_eq!(row[name], sent[name], "{name} of {row}");

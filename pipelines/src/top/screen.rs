@@ -13,6 +13,9 @@ use super::figures::View;
 use super::table::{Column, rows, totals, widths};
 use crate::lang::plural;
 
+/// Between columns.
+const GAP: usize = 2;
+
 /// What a key asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Told {
@@ -88,8 +91,12 @@ impl Screen {
         let parts = [Constraint::Length(height), Constraint::Length(1), Constraint::Min(3), Constraint::Length(1)];
         let [top, _, middle, bottom] = Layout::vertical(parts).areas(frame.area());
         frame.render_widget(Paragraph::new(head), top);
-        frame.render_widget(self.table(usize::from(middle.height)), middle);
-        let keys = "q quit   ←→ sort by   r reverse   ↑↓ scroll";
+        let (table, hidden) = self.table(usize::from(middle.width), usize::from(middle.height));
+        frame.render_widget(table, middle);
+        let mut keys = "q quit   ←→ sort by   r reverse   ↑↓ scroll".to_owned();
+        if hidden > 0 {
+            keys.push_str(&format!("   ({} more: make the terminal wider)", plural(hidden, "column")));
+        }
         frame.render_widget(Paragraph::new(keys).style(Style::new().add_modifier(Modifier::DIM)), bottom);
     }
 
@@ -107,7 +114,8 @@ impl Screen {
         let bad = Style::new().fg(Color::Red).add_modifier(Modifier::BOLD);
         let mut say = |text: String| out.push(Line::styled(text, bad));
         if let Some(why) = &self.trouble {
-            say(format!("no newer figures: {why}"));
+            // What to do about it was said when it was started; here is one line.
+            say(format!("no newer figures: {}", why.split(';').next().unwrap_or_default()));
         }
         if process.reload_failed {
             say("the last reload failed: the pipeline runs on as it was before".to_owned());
@@ -127,7 +135,8 @@ impl Screen {
         out
     }
 
-    fn table(&self, height: usize) -> Table<'static> {
+    /// The table, as many whole columns of it as fit, since a number that is cut off is another one; and how many do not.
+    fn table(&self, width: usize, height: usize) -> (Table<'static>, usize) {
         let lanes = rows(&self.view, self.by, self.descending);
         let all = totals(&self.view);
         let head: Vec<String> = Column::ALL
@@ -139,7 +148,10 @@ impl Screen {
             .collect();
         let mut lines = vec![head.clone(), all.clone()];
         lines.extend(lanes.iter().map(|(_, cells)| cells.clone()));
-        let widths = widths(&lines);
+        let mut widths = widths(&lines);
+        let fits = |n: usize| widths[..n].iter().sum::<usize>() + GAP * (n - 1) <= width;
+        let columns = (1..=widths.len()).rev().find(|n| fits(*n)).unwrap_or(1);
+        widths.truncate(columns);
         let line = |cells: &[String]| {
             let cell = |(i, text): (usize, &String)| {
                 let style = match Column::ALL[i] {
@@ -149,7 +161,7 @@ impl Screen {
                 };
                 Cell::from(format!("{text:>w$}", w = widths[i])).style(style)
             };
-            Row::new(cells.iter().enumerate().map(cell).collect::<Vec<_>>())
+            Row::new(cells.iter().take(columns).enumerate().map(cell).collect::<Vec<_>>())
         };
         // Two lines are the heading's and that of all lanes together.
         let room = height.saturating_sub(2);
@@ -157,11 +169,12 @@ impl Screen {
         let shown: Vec<Row<'static>> = lanes.iter().skip(first).take(room).map(|(_, cells)| line(cells)).collect();
         let heads = head.iter().zip(&widths).map(|(text, w)| format!("{text:>w$}"));
         let heading = Row::new(heads).style(Style::new().add_modifier(Modifier::REVERSED));
-        let columns = widths.iter().map(|w| Constraint::Length(u16::try_from(*w).unwrap_or(u16::MAX)));
-        Table::new(shown, columns)
+        let constraints = widths.iter().map(|w| Constraint::Length(u16::try_from(*w).unwrap_or(u16::MAX)));
+        let table = Table::new(shown, constraints)
             .header(heading)
             .footer(line(&all).style(Style::new().add_modifier(Modifier::BOLD)))
-            .column_spacing(2)
+            .column_spacing(GAP as u16);
+        (table, Column::ALL.len() - columns)
     }
 }
 

@@ -52,6 +52,8 @@ fn the_screen() {
     insta::assert_snapshot!("scrolled_and_without_an_answer", drawn(&screen, 130, 7));
     screen.show(view());
     assert!(!drawn(&screen, 130, 10).contains("no newer figures"));
+    // As many whole columns as fit.
+    insta::assert_snapshot!("narrow", drawn(&Screen::new("http://127.0.0.1:9464", view()), 80, 9));
     // Nothing overflows where there is no room.
     for (width, height) in [(1, 1), (20, 4), (60, 5)] {
         drawn(&screen, width, height);
