@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use avouch::commands::log_filter;
 use avouch::commands::{
     backtest, bench, bundle, check, dead, demo, deploy, evaluate, explain, explain_verdict, graph, model, new, produce,
-    query, run, schema, simulate, state, test, train, verify,
+    query, run, schema, simulate, state, tap, test, top, train, verify,
 };
 use clap::{Parser, Subcommand, ValueEnum};
 
@@ -58,7 +58,9 @@ enum Command {
     Query(query::QueryArgs),
     Simulate(simulate::SimulateArgs),
     State(state::StateArgs),
+    Tap(tap::TapArgs),
     Test(test::TestArgs),
+    Top(top::TopArgs),
 }
 
 fn main() -> ExitCode {
@@ -95,7 +97,9 @@ fn main() -> ExitCode {
         Command::Query(args) => query::run(args),
         Command::Simulate(args) => ended(false, simulate::run(args)),
         Command::State(args) => state::run(args),
+        Command::Tap(args) => tap::run(args),
         Command::Test(args) => test::run(args),
+        Command::Top(args) => top::run(args),
     }
 }
 

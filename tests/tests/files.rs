@@ -200,6 +200,30 @@ fn readings_from_files_and_from_kafka_get_the_same_scores() {
     println!("{} verdicts the same", files.len());
 }
 
+/// From wherever it is started, a pattern begins at the pipeline file's directory, and once.
+#[test]
+fn a_relative_pattern_of_a_relative_pipeline() {
+    let directory = place::fresh_directory("relative");
+    let (inner, state) = (directory.join("inner"), directory.join("state"));
+    std::fs::create_dir_all(inner.join("data")).unwrap();
+    std::fs::write(inner.join("data/a.ndjson"), readings(2_000).join("\n")).unwrap();
+    std::fs::write(inner.join("pumps.toml"), pumps::without_kafka(SOURCE)).unwrap();
+    for (i, (from, file)) in [
+        (&inner, "pumps.toml"),
+        (&inner, "./pumps.toml"),
+        (&directory, "inner/pumps.toml"),
+        (&directory, "./inner/../inner/pumps.toml"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let run = Avouch::new(["run", file, "--json"]).within(from).env("T_MODEL", pumps::model());
+        let outcome = run.env("T_STATE", state.join(i.to_string())).run(LIMIT);
+        assert_eq!(outcome.code, Some(0), "{file}: {}", outcome.stderr);
+        assert_eq!(outcome.json()["rows_used"], 2_000, "{file}");
+    }
+}
+
 #[test]
 fn a_bucket_is_followed_through_kills() {
     let store = require!(ObjectStore::start());

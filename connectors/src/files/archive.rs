@@ -17,13 +17,14 @@
 use std::collections::BTreeMap;
 use std::path::Path as FsPath;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use object_store::aws::AmazonS3Builder;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{
-    Error as StoreError, ObjectStore, ObjectStoreExt as _, PutMode, PutOptions, PutResult, UpdateVersion,
+    Error as StoreError, ObjectStore, ObjectStoreExt as _, PutMode, PutOptions, PutResult, RetryConfig, UpdateVersion,
 };
 use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression, ZstdLevel};
@@ -71,6 +72,24 @@ fn file_name(text: &str) -> String {
         .collect()
 }
 
+/// The bucket of an `s3://` URL, with S3's settings from the environment.
+fn s3(url: &str) -> AmazonS3Builder {
+    AmazonS3Builder::from_env().with_url(url)
+}
+
+/// The store and the prefix in it of an archive at `s3://<bucket>/<prefix>`, to be read with the settings that
+/// [`Archive::open`] writes it with. Whoever reads does not wait as long as the sink does: a request that fails is tried
+/// again twice, within 20 s.
+///
+/// # Errors
+/// Settings that contradict each other, in words.
+pub fn archive_in_s3(url: &str) -> Result<(Arc<dyn ObjectStore>, Path), String> {
+    let prefix = url.strip_prefix("s3://").and_then(|rest| rest.split_once('/')).map_or("", |(_, p)| p);
+    let retry = RetryConfig { max_retries: 2, retry_timeout: Duration::from_secs(20), ..RetryConfig::default() };
+    let store = s3(url).with_retry(retry).build().map_err(|e| e.to_string())?;
+    Ok((Arc::new(store), Path::from(prefix)))
+}
+
 impl Archive {
     /// Opens the archive of a sink and a log at `file://<absolute path>` (created if need be) or `s3://<bucket>/<prefix>`,
     /// with S3's settings from the environment (`AWS_ACCESS_KEY_ID`, `AWS_REGION`, `AWS_ENDPOINT`, …).
@@ -90,10 +109,7 @@ impl Archive {
             }
             Some(("s3", rest)) => {
                 let prefix = rest.split_once('/').map_or("", |(_, p)| p);
-                let store = AmazonS3Builder::from_env()
-                    .with_url(url)
-                    .build()
-                    .map_err(|e| Failure::Fatal(format!("{url}: {e}")))?;
+                let store = s3(url).build().map_err(|e| Failure::Fatal(format!("{url}: {e}")))?;
                 (Arc::new(store), Path::from(prefix))
             }
             _ => return Err(Failure::Fatal(format!("{url} is neither file:// nor s3://"))),

@@ -36,7 +36,7 @@ mod replay;
 mod tests;
 
 #[cfg(feature = "object-store")]
-pub use archive::{Archive, ArchiveCursor};
+pub use archive::{Archive, ArchiveCursor, archive_in_s3};
 pub use error::FilesError;
 pub use options::{DeviceFrom, Format, Header, Order, ReplayOptions};
 pub use reference::read_reference;
@@ -48,6 +48,12 @@ pub use replay::Replay;
 /// The words of the pattern's parser.
 pub fn check_pattern(pattern: &str) -> Result<(), String> {
     glob::Pattern::new(pattern).map(drop).map_err(|e| e.msg.to_owned())
+}
+
+/// Whether there is a file that `pattern` means: by its very name, or as a pattern.
+pub fn there_is(pattern: &str) -> bool {
+    let is_file = |path: &std::path::Path| path.is_file();
+    is_file(pattern.as_ref()) || glob::glob(pattern).is_ok_and(|paths| paths.flatten().any(|p| is_file(&p)))
 }
 
 /// One row, with what replay and training need to know of it. Meant to be reused: every call that fills it keeps its

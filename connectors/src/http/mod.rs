@@ -1,11 +1,16 @@
-//! The HTTP side of a running pipeline: `/metrics` for Prometheus, `/livez` and `/readyz` for whoever restarts it; and
-//! what it posts: alerts to Alertmanager ([`Alertmanager`]), batches to a webhook ([`Webhook`]).
+//! The HTTP side of a running pipeline: `/metrics` for Prometheus, `/livez` and `/readyz` for whoever restarts it, `/tap` for
+//! who looks on ([`Live`]); whoever asks these from outside ([`Process`]); and what it posts: alerts to Alertmanager
+//! ([`Alertmanager`]), batches to a webhook ([`Webhook`]).
 
 mod alert;
+mod live;
 mod post;
+mod process;
 mod webhook;
 
 pub use alert::{Alert, Alertmanager};
+pub use live::{Live, LiveQuestion, LiveRefusal};
+pub use process::{LiveAnswer, Process, ProcessError};
 pub use webhook::{Webhook, WebhookBatch};
 
 use std::collections::BTreeMap;
@@ -78,8 +83,13 @@ struct App {
 }
 
 impl HttpServer {
-    /// Binds the address (port 0 takes a free one).
-    pub async fn bind(address: SocketAddr, registry: Registry, readiness: Readiness) -> Result<Self, HttpError> {
+    /// Binds the address (port 0 takes a free one). `live` shows rows at `/tap`.
+    pub async fn bind(
+        address: SocketAddr,
+        registry: Registry,
+        readiness: Readiness,
+        live: Arc<dyn Live>,
+    ) -> Result<Self, HttpError> {
         let bind = |source| HttpError::Bind { address, source };
         let listener = TcpListener::bind(address).await.map_err(bind)?;
         let address = listener.local_addr().map_err(bind)?;
@@ -87,7 +97,8 @@ impl HttpServer {
             .route("/metrics", get(metrics))
             .route("/livez", get(|| async { "ok\n" }))
             .route("/readyz", get(readyz))
-            .with_state(App { registry, readiness });
+            .with_state(App { registry, readiness })
+            .merge(Router::new().route("/tap", get(live::tap)).with_state(live));
         Ok(Self { listener, address, app })
     }
 

@@ -123,6 +123,20 @@ impl PartitionReader {
         codes == [sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR; 2] && stable == here && high == here
     }
 
+    /// How many offsets lie between `next_offset` and the end of the partition as the last fetch has it; `None` before the
+    /// first. Aborted records and markers of transactions count, and so do records of transactions that are open. Asks
+    /// nobody, so it may be called often.
+    pub fn behind(&self, next_offset: i64) -> Option<i64> {
+        let topic = CString::new(self.topic.as_str()).ok()?;
+        let (mut low, mut high) = (-1, -1);
+        // SAFETY: as in `is_at_end`.
+        let code = unsafe {
+            sys::rd_kafka_get_watermark_offsets(self.client, topic.as_ptr(), self.partition, &mut low, &mut high)
+        };
+        let known = code == sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR && high >= 0;
+        known.then(|| high.saturating_sub(next_offset).max(0))
+    }
+
     /// The offset after the last one polled, be it a record or the marker of a transaction; `None` before the first.
     fn position(&self, topic: &CStr) -> Option<i64> {
         // SAFETY: the list is made, given to the client, read and destroyed here; its one element is valid until then.

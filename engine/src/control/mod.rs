@@ -19,7 +19,7 @@
 //! carries the [`Ticket`] of its action, and does nothing when that is not the present one.
 //!
 //! Two drive these machines: `engine/tests/simulation`, among simulated parts that crash, lose answers and lie about time,
-//! which holds them to [`invariants`]; and the runtime (`pipelines/src/runtime`: `lanes.rs`, `lane_worker.rs`, `sinks/tail.rs`,
+//! which holds them to [`invariants`]; and the runtime (`pipelines/src/runtime`: `lanes/`, `lane_worker.rs`, `sinks/tail.rs`,
 //! `anchor_tail.rs`), where a violation stops the lane, or the process. The anchor writer in `connectors` judges the chain by
 //! [`anchor::place`] and [`anchor::taken_back`]. What the runtime decides by itself: that a lane goes back to the group, is
 //! opened again or ends the process once its machine is at its end; who holds the anchors' lease. A sink or an anchor that

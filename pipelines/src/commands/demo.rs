@@ -37,12 +37,12 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use super::produce::{Pace, Pacer, Publisher, TopicOptions, create_topic};
-use crate::lang::{self, Diagnostics, Pipeline, format_duration, parse_duration};
+use crate::lang::{self, Diagnostics, Pipeline, format_duration, grouped, parse_duration};
 use crate::runtime::metrics::Metrics;
 use crate::runtime::{self, RunOptions, Share, lane_dir, state_dir};
 use crate::simulator::{Fleet, FleetConfig, GroundTruth};
 use anvil::Anvil;
-use board::{Board, Seen, grouped};
+use board::{Board, Seen};
 use place::{Blanks, Place};
 use summary::{Anchored, Check, Evidence, Rows, Seconds, Summary};
 

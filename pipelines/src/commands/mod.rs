@@ -21,7 +21,9 @@ mod sarif;
 pub mod schema;
 pub mod simulate;
 pub mod state;
+pub mod tap;
 pub mod test;
+pub mod top;
 pub mod train;
 pub mod verify;
 

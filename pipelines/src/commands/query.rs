@@ -13,8 +13,8 @@ use crate::query::{Verdicts, csv, json, table};
 /// Ask SQL of a pipeline's verdicts: of its Parquet archive, or of its logs if it has none. The table is `verdicts`
 #[derive(Debug, Clone, Args)]
 pub struct QueryArgs {
-    /// The pipeline file, the directory of an archive, or a pipeline's state directory
-    #[arg(value_name = "PIPELINE.toml|DIR")]
+    /// The pipeline file, an archive (its directory, or s3://bucket/prefix), or a pipeline's state directory
+    #[arg(value_name = "PIPELINE.toml|DIR|s3://…")]
     pub place: PathBuf,
 
     /// The query, such as "SELECT severity, count(*) FROM verdicts WHERE day = '2026-01-07' GROUP BY severity"
@@ -42,7 +42,9 @@ pub enum RowFormat {
 
 /// Runs the query and prints its rows.
 pub fn run(args: &QueryArgs) -> ExitCode {
-    let verdicts = if args.place.is_dir() {
+    let verdicts = if let Some(url) = args.place.to_str().filter(|p| p.starts_with("s3://")) {
+        Ok(Verdicts::in_bucket(url))
+    } else if args.place.is_dir() {
         Verdicts::in_directory(&args.place)
     } else {
         match Pipeline::load(&args.place) {

@@ -50,6 +50,9 @@ pub fn changes(old: &Pipeline, new: &Pipeline) -> Vec<Change> {
         let why = "the store of the lanes is opened once";
         out.push(Change { key: "pipeline.checkpoint".into(), takes: Takes::Restart(why) });
     }
+    if old.http_tap != new.http_tap {
+        out.push(Change { key: "http.tap".into(), takes: Takes::Reload });
+    }
     if matches!(new.source.kind, SourceKind::Mqtt(_)) {
         let why = "the journal of an MQTT source is open for as long as the process runs";
         out.push(Change { key: format!("sources.{}", new.source.name.value), takes: Takes::Restart(why) });

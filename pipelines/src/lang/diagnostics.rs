@@ -278,6 +278,19 @@ pub(crate) fn plural(n: usize, what: &str) -> String {
     format!("{n} {what}{}", if n == 1 { "" } else { "s" })
 }
 
+/// A number with a comma for every thousand.
+pub(crate) fn grouped(n: u64) -> String {
+    let digits = n.to_string();
+    let mut out = String::new();
+    for (i, c) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(c);
+    }
+    out
+}
+
 /// Cuts a long line so that the character at `column` (from 1) stays visible; gives the cut line and the new column.
 fn cut(line: &str, column: usize) -> (String, usize) {
     let chars: Vec<char> = line.chars().collect();

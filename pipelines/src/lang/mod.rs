@@ -52,6 +52,7 @@ pub use changes::{Change, Takes, canonical_changes, changes};
 pub use decide::{Budget, Decide, shown as shown_threshold};
 pub(crate) use diagnostics::plural;
 pub use diagnostics::{Diagnostic, Diagnostics, Level};
+pub(crate) use diagnostics::{grouped, plural};
 pub use early::with_early;
 pub(crate) use fields::{closest, list};
 pub use format::{Format, Protobuf, Registry, RegistryLogin};
@@ -61,8 +62,8 @@ pub use pipeline::{
     Membership, ModelStep, MqttSource, ObjectStore, Pipeline, ReferenceTable, Repartition, Signer, Source, SourceKind,
     SqlStep, Time, Train, TrainData, TrainDevice, TrainFailures, TrainLabel,
 };
-pub(crate) use planning::advice;
 pub use planning::{Models, check, lane_spec, load_models, load_models_there, plan};
+pub(crate) use planning::{advice, condition_mistake};
 pub use sink::{
     AlertmanagerSink, DeadLetterFiles, DeadLetterKind, DeadLetterSink, EarlyTo, KafkaSink, ParquetSink, Sink, SinkKind,
     WebhookSink,
@@ -204,6 +205,7 @@ fn finish(draft: Draft, file: Arc<SourceFile>, canonical: Canonical, warnings: D
         Section::Absent => None,
         Section::Broken => return None,
     };
+    let http = draft.http?;
     Some(Pipeline {
         file,
         canonical,
@@ -222,6 +224,7 @@ fn finish(draft: Draft, file: Arc<SourceFile>, canonical: Canonical, warnings: D
         anchor,
         train,
         tests: draft.tests,
-        http_listen: draft.http_listen?,
+        http_listen: http.listen,
+        http_tap: http.tap,
     })
 }

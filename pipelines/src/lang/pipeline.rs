@@ -82,6 +82,8 @@ pub struct Pipeline {
     pub tests: Vec<PipelineTest>,
     /// `http.listen`; 127.0.0.1:9464 if not given.
     pub http_listen: SocketAddr,
+    /// `http.tap`: whether rows of the running pipeline are shown there.
+    pub http_tap: bool,
 }
 
 impl Pipeline {

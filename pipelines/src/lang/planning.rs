@@ -368,18 +368,37 @@ pub(super) fn locate(pipeline: &Pipeline, text: &Spanned<String>, message: &str)
     if pipeline.file.slice(text.span) != text.value {
         return whole;
     }
-    let sql = &text.value;
+    match place(&text.value, message) {
+        Some((at, len)) => Span::new(text.span.start + at, text.span.start + at + len),
+        None => whole,
+    }
+}
+
+/// Where in the SQL a message's matter is, and how long.
+fn place(sql: &str, message: &str) -> Option<(usize, usize)> {
     let at = line_and_column(message).and_then(|(line, column)| offset(sql, line, column));
     if let Some(at) = at {
-        let len = word(&sql[at..]).max(sql[at..].chars().next().map_or(0, char::len_utf8));
-        return Span::new(text.span.start + at, text.span.start + at + len);
+        return Some((at, word(&sql[at..]).max(sql[at..].chars().next().map_or(0, char::len_utf8))));
     }
-    for name in names(message) {
-        if let Some(at) = find_word(sql, name) {
-            return Span::new(text.span.start + at, text.span.start + at + name.len());
-        }
+    names(message).into_iter().find_map(|name| find_word(sql, name).map(|at| (at, name.len())))
+}
+
+/// What is wrong with a condition that stands in no file: the planner's message, what to do, and the line with a mark under
+/// the place, where the message says which that is.
+pub(crate) fn condition_mistake(condition: &str, message: &str, table: &str) -> String {
+    let (said, help) = advice(message, table);
+    let mut out = format!("the condition cannot be used: {said}");
+    if let Some((at, len)) = place(condition, message) {
+        let start = condition[..at].rfind('\n').map_or(0, |i| i + 1);
+        let line = condition[start..].lines().next().unwrap_or_default();
+        let before = condition[start..at].chars().count();
+        let marks = condition[at..at + len].chars().count().max(1);
+        out.push_str(&format!("\n  | {line}\n  | {}{}", " ".repeat(before), "^".repeat(marks)));
     }
-    whole
+    let own = format!("correct the condition; its columns are those of `{table}`");
+    let help = if help.starts_with("correct the SQL") { own } else { help };
+    out.push_str(&format!("\n  help: {help}"));
+    out
 }
 
 fn first_line(sql: &Spanned<String>) -> Span {
@@ -453,6 +472,26 @@ mod tests {
         assert_eq!(find_word("tmps + tmp", "tmp"), Some(7));
         assert_eq!(find_word("TMP", "tmp"), Some(0));
         assert_eq!(names("Invalid function 'avgg' here"), ["avgg"]);
+    }
+
+    #[test]
+    fn a_condition_without_a_file_is_marked_at_its_place() {
+        let schema = std::sync::Arc::new(arrow::datatypes::Schema::new(vec![arrow::datatypes::Field::new(
+            "device",
+            arrow::datatypes::DataType::Utf8,
+            true,
+        )]));
+        let mistake = |condition: &str| match Condition::plan(condition, "readings", schema.clone()) {
+            Err(message) => condition_mistake(condition, &message, "readings"),
+            Ok(_) => String::new(),
+        };
+        assert_eq!(
+            mistake("devise = 'ä'"),
+            "the condition cannot be used: there is no column `devise`\n  | devise = 'ä'\n  | ^^^^^^\n  \
+             help: did you mean `device`?"
+        );
+        let parsed = mistake("device =\n  'ä' = = 1");
+        assert!(parsed.contains("\n  |   'ä' = = 1\n  |         ^\n"), "{parsed}");
     }
 
     #[test]

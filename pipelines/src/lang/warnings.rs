@@ -1,5 +1,6 @@
 //! What is allowed but probably not meant, as far as only the plan shows it.
 
+use avouch_connectors::files::there_is;
 use avouch_engine::plan::LanePlan;
 use avouch_engine::sql::Condition;
 use avouch_engine::verdict::Severity;
@@ -29,6 +30,20 @@ pub(super) fn of_plan(pipeline: &Pipeline, plan: &LanePlan, diags: &mut Diagnost
     }
     for sink in &pipeline.sinks {
         unreachable(pipeline, sink, diags);
+    }
+    for test in &pipeline.tests {
+        for input in test.input.iter().filter(|i| !there_is(&i.pattern)) {
+            diags.warning(
+                "missing-test-input",
+                input.text.span,
+                format!(
+                    "there is no file `{}`, so the test `{}` fails",
+                    input.text.value.escape_debug(),
+                    test.name.value.escape_debug()
+                ),
+                "correct the path, which begins at this file's directory, or put the recorded readings there",
+            );
+        }
     }
 }
 

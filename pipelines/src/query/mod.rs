@@ -1,8 +1,10 @@
-//! SQL over a pipeline's verdicts: the Parquet archive, read file by file and only the days that are asked for, or, where there
-//! is no archive, the verdict logs of the local state.
+//! SQL over a pipeline's verdicts: the Parquet archive, in a directory or an object store, read file by file and only the days
+//! that are asked for; or, where there is no archive, the verdict logs of the local state.
 
+mod objects;
 mod rows;
 
+pub(crate) use rows::objects;
 pub use rows::{RowsError, csv, json, table};
 
 use std::path::{Path, PathBuf};
@@ -10,6 +12,7 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use avouch_connectors::files::archive_in_s3;
 use avouch_connectors::store::{LaneReader, StoreError};
 use avouch_engine::decode::format_timestamp;
 use avouch_engine::sql::registered_functions;
@@ -21,6 +24,8 @@ use datafusion::error::DataFusionError;
 use datafusion::execution::context::SQLOptions;
 use datafusion::prelude::SessionContext;
 use thiserror::Error;
+
+use objects::ReadOnly;
 
 use crate::lang::{Pipeline, SinkKind, advice, closest, list};
 use crate::runtime::{lane_dirs, state_dir};
@@ -45,6 +50,17 @@ pub enum QueryError {
     /// There is nothing to ask.
     #[error("{0}")]
     Nothing(String),
+    /// An object store does not give its archive.
+    #[error(
+        "the archive {url} cannot be read: {why}; the address, region and credentials of S3 are those of the sink, from the \
+         environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION, AWS_ENDPOINT, AWS_ALLOW_HTTP)"
+    )]
+    Objects {
+        /// Which.
+        url: String,
+        /// Why.
+        why: String,
+    },
     /// A verdict log cannot be read.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -68,6 +84,13 @@ pub enum Verdicts {
         /// The sink whose files are meant.
         only: Option<String>,
     },
+    /// The same in an object store.
+    Bucket {
+        /// `s3://<bucket>/<prefix>`.
+        url: String,
+        /// The sink whose files are meant.
+        only: Option<String>,
+    },
     /// The lanes of a state directory.
     Logs(PathBuf),
 }
@@ -76,7 +99,7 @@ impl Verdicts {
     /// Those of a pipeline: the archive of its Parquet sink, of the one named if there are several, or else its logs.
     ///
     /// # Errors
-    /// [`QueryError::Nothing`] when `sink` names none of its archives, when it must be named, or when it is in an object store.
+    /// [`QueryError::Nothing`] when `sink` names none of its archives, or when it must be named.
     pub fn of(pipeline: &Pipeline, sink: Option<&str>) -> Result<Self, QueryError> {
         let archives: Vec<(&str, &str)> = pipeline
             .sinks
@@ -107,16 +130,19 @@ impl Verdicts {
             }
         };
         let shared = archives.iter().filter(|(_, u)| *u == url).count() > 1;
+        let only = shared.then(|| name.to_owned());
         match url.strip_prefix("file://") {
             Some(dir) => {
                 let dir = std::path::absolute(dir).map_err(|source| QueryError::File { path: dir.into(), source })?;
-                Ok(Self::Archive { dir, only: shared.then(|| name.to_owned()) })
+                Ok(Self::Archive { dir, only })
             }
-            None => Err(QueryError::Nothing(format!(
-                "the archive `{name}` is in an object store, which this command does not read; copy the days you need to a \
-                 directory (aws s3 cp --recursive) and name that directory"
-            ))),
+            None => Ok(Self::Bucket { url: url.to_owned(), only }),
         }
+    }
+
+    /// Those of an archive at `s3://<bucket>/<prefix>`.
+    pub fn in_bucket(url: &str) -> Self {
+        Self::Bucket { url: url.to_owned(), only: None }
     }
 
     /// Those in a directory: an archive, or a state directory of one pipeline.
@@ -148,6 +174,7 @@ impl Verdicts {
         aggregate.into_iter().for_each(|f| context.register_udaf(f));
         let provider: Arc<dyn datafusion::catalog::TableProvider> = match self {
             Self::Archive { dir, only } => Arc::new(archive(dir, only.as_deref())?),
+            Self::Bucket { url, only } => Arc::new(bucket(url, only.as_deref(), &context).await?),
             Self::Logs(state) => Arc::new(logs(state)?),
         };
         context.register_table(TABLE, provider).map_err(|e| said(&e))?;
@@ -208,7 +235,43 @@ fn archive(dir: &Path, only: Option<&str>) -> Result<ListingTable, QueryError> {
         None => format!("{}/", dir.display()),
         Some(sink) => format!("{}/day=*/*.{sink}.*.parquet", dir.display()),
     };
-    let url = ListingTableUrl::parse(&path).map_err(|e| said(&e))?;
+    listing(&path)
+}
+
+/// The archive in an object store, which the context can read from here on.
+async fn bucket(url: &str, only: Option<&str>, context: &SessionContext) -> Result<ListingTable, QueryError> {
+    let failed = |why: String| QueryError::Objects { url: url.to_owned(), why };
+    let (store, prefix) = archive_in_s3(url).map_err(failed)?;
+    let store = ReadOnly::new(store, only);
+    if !store.has_files(&prefix).await.map_err(|e| failed(innermost(&e)))? {
+        return Err(QueryError::Nothing(format!(
+            "the archive {url} is empty: no verdict has been written to it yet; a file is closed at the sink's `rows`, `size` \
+             or `every`, and when the pipeline stops"
+        )));
+    }
+    let path = format!("{}/", url.trim_end_matches('/'));
+    let place = ListingTableUrl::parse(&path).map_err(|e| said(&e))?.object_store();
+    context.register_object_store(place.as_ref(), Arc::new(store));
+    listing(&path)
+}
+
+/// An error with what caused it: the outer words of an object store often say little.
+fn innermost(e: &dyn std::error::Error) -> String {
+    let mut why = e.to_string();
+    let mut source = e.source();
+    while let Some(e) = source {
+        let said = e.to_string();
+        if !why.contains(&said) {
+            why = format!("{why}: {said}");
+        }
+        source = e.source();
+    }
+    why.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// The table of the days under a directory or prefix.
+fn listing(path: &str) -> Result<ListingTable, QueryError> {
+    let url = ListingTableUrl::parse(path).map_err(|e| said(&e))?;
     let options = ListingOptions::new(Arc::new(ParquetFormat::default()))
         .with_file_extension(".parquet")
         .with_table_partition_cols(vec![(DAY.to_owned(), DataType::Utf8)]);

@@ -87,14 +87,21 @@ pub fn csv(schema: &SchemaRef, batches: &[RecordBatch]) -> Result<String, RowsEr
 /// # Errors
 /// For a column that has no text.
 pub fn json(schema: &SchemaRef, batches: &[RecordBatch]) -> Result<String, RowsError> {
-    let mut out = String::new();
+    Ok(objects(schema, batches)?.iter().fold(String::new(), |out, row| out + &format!("{row}\n")))
+}
+
+/// A JSON object a row.
+///
+/// # Errors
+/// For a column that has no text.
+pub(crate) fn objects(schema: &SchemaRef, batches: &[RecordBatch]) -> Result<Vec<Value>, RowsError> {
+    let mut out = Vec::with_capacity(batches.iter().map(RecordBatch::num_rows).sum());
     for batch in batches {
         for i in 0..batch.num_rows() {
             let named = schema.fields().iter().zip(batch.columns());
             let row: serde_json::Map<String, Value> =
                 named.map(|(f, c)| Ok((f.name().clone(), value(c, i)?))).collect::<Result<_, RowsError>>()?;
-            out.push_str(&Value::Object(row).to_string());
-            out.push('\n');
+            out.push(Value::Object(row));
         }
     }
     Ok(out)

@@ -81,6 +81,16 @@ impl LaneInput {
         }
     }
 
+    /// How many offsets lie between `next_offset` and the end of the log, as far as that is known without asking anybody:
+    /// `None` for files, whose end is known only when it is reached.
+    pub fn behind(&self, next_offset: i64) -> Option<i64> {
+        match self {
+            LaneInput::Kafka(reader) | LaneInput::Repartitioned(reader) => reader.behind(next_offset),
+            LaneInput::Files(_) => None,
+            LaneInput::Journal(journal) => Some(journal.handle.end().saturating_sub(next_offset).max(0)),
+        }
+    }
+
     /// Whether silence since the last call says anything: while an MQTT broker is away or the journal is full, messages wait
     /// at the broker, and afterwards they take a moment to come.
     pub fn was_listening(&mut self) -> bool {

@@ -28,6 +28,7 @@ use super::metrics::LaneMetrics;
 use super::reference_watch::Tables;
 use super::schemas::Schemas;
 use super::sinks::EarlyOutputs;
+use super::tap::LaneTaps;
 
 /// How long a poll gathers messages: the latency added at low rates.
 const GATHER: Duration = Duration::from_millis(20);
@@ -57,6 +58,8 @@ pub struct LaneWorker {
     pub input: LaneInput,
     /// Where results of windows that are still open go.
     pub early: EarlyOutputs,
+    /// Who looks on.
+    pub taps: LaneTaps,
     pub metrics: LaneMetrics,
     pub readiness: Readiness,
     /// For a source that needs a schema registry.
@@ -131,6 +134,7 @@ impl LaneWorker {
         self.readiness.ready(&part);
         loop {
             let batch = self.input.poll(GATHER)?;
+            self.taps.follow(&mut self.lane);
             if self.replay.is_empty() && self.references.has_changed().unwrap_or(false) {
                 self.take_references(&mut output)?;
             }
@@ -169,6 +173,7 @@ impl LaneWorker {
                 self.checkpoints.progressed();
                 self.show();
             }
+            self.show_lag();
             self.stand_still()?;
             let told = self.halt.told();
             if told == Some(Ending::Abandon) {
@@ -406,6 +411,8 @@ impl LaneWorker {
 
     fn keep(&mut self, output: &mut Output) -> Result<(), RuntimeError> {
         self.store.append_all(&output.verdicts)?;
+        self.taps.rows(&mut self.lane);
+        self.taps.verdicts(&output.verdicts);
         output.verdicts.clear();
         for d in output.dead.drain(..) {
             self.store.append_dead(&d)?;
@@ -478,6 +485,7 @@ impl LaneWorker {
         while self.remote.is_some() && self.store.is_committing() {
             self.hurry();
             self.show_remote();
+            self.show_lag();
             std::thread::sleep(Duration::from_millis(2));
         }
         let finished = self.store.finish_commit();
@@ -517,6 +525,12 @@ impl LaneWorker {
     fn show_remote(&mut self) {
         if let Some(remote) = &self.remote {
             self.metrics.show_remote(&remote.stats());
+        }
+    }
+
+    fn show_lag(&self) {
+        if let Some(records) = self.input.behind(self.next_offset) {
+            self.metrics.lag(records);
         }
     }
 

@@ -51,6 +51,7 @@ declarations! {
     VERDICTS: Counter "avouch_lane_verdicts_total" ["lane", "severity"] "Verdicts appended to the verdict log, by severity.";
     WATERMARK: Gauge "avouch_lane_watermark_timestamp_seconds" ["lane"] "Event time up to which windows are closed, Unix seconds.";
     NEXT_OFFSET: Gauge "avouch_lane_next_offset" ["lane"] "Offset of the next record to read.";
+    LAG: Gauge "avouch_lane_lag_records" ["lane"] "Offsets between the next record to read and the end of the partition or journal; absent for files, whose end is known when it is reached.";
     CHECKPOINT_OFFSET: Gauge "avouch_lane_checkpoint_offset" ["lane"] "Offset of the next record to read after a restart.";
     SCHEMA_ERRORS: Counter "avouch_lane_schema_errors_total" ["lane"] "Requests to the schema registry without an answer; the lane waits and asks again.";
     DEVICES: Gauge "avouch_lane_devices" ["lane"] "Devices the lane remembers.";
@@ -118,6 +119,7 @@ pub struct Metrics {
     verdicts: IntCounterVec,
     watermark: GaugeVec,
     next_offset: IntGaugeVec,
+    lag: IntGaugeVec,
     checkpoint_offset: IntGaugeVec,
     schema_errors: IntCounterVec,
     devices: IntGaugeVec,
@@ -218,6 +220,7 @@ impl Metrics {
             verdicts: counter(VERDICTS)?,
             watermark: float(WATERMARK)?,
             next_offset: int(NEXT_OFFSET)?,
+            lag: int(LAG)?,
             checkpoint_offset: int(CHECKPOINT_OFFSET)?,
             schema_errors: counter(SCHEMA_ERRORS)?,
             devices: int(DEVICES)?,
@@ -293,6 +296,8 @@ impl Metrics {
             verdicts: Severity::ALL.map(|s| self.verdicts.with_label_values(&[lane.as_str(), s.name()])),
             watermark: self.watermark.with_label_values(&l),
             next_offset: self.next_offset.with_label_values(&l),
+            lag: self.lag.clone(),
+            lane: lane.clone(),
             checkpoint_offset: self.checkpoint_offset.with_label_values(&l),
             schema_errors: self.schema_errors.with_label_values(&l),
             devices: self.devices.with_label_values(&l),
@@ -333,6 +338,7 @@ impl Metrics {
         }
         for vec in [
             &self.next_offset,
+            &self.lag,
             &self.checkpoint_offset,
             &self.devices,
             &self.log_size,
@@ -452,6 +458,9 @@ pub struct LaneMetrics {
     pub watermark: Gauge,
     /// [`NEXT_OFFSET`].
     pub next_offset: IntGauge,
+    /// [`LAG`], of which a lane that does not know it has none.
+    lag: IntGaugeVec,
+    lane: String,
     /// [`CHECKPOINT_OFFSET`].
     pub checkpoint_offset: IntGauge,
     /// [`SCHEMA_ERRORS`].
@@ -500,6 +509,11 @@ impl LaneMetrics {
 }
 
 impl LaneMetrics {
+    /// How far the lane is behind.
+    pub fn lag(&self, records: i64) {
+        self.lag.with_label_values(&[self.lane.as_str()]).set(records);
+    }
+
     /// Brings what is shown of the object store up to what goes on with it.
     pub fn show_remote(&mut self, now: &RemoteStats) {
         self.store_errors.inc_by(now.errors().saturating_sub(self.store_errors.get()));

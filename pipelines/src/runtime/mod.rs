@@ -35,6 +35,7 @@ mod secret;
 mod session;
 pub mod signed;
 mod sinks;
+mod tap;
 mod verdict_json;
 
 pub use anchor_tail::operator_key;
@@ -67,6 +68,7 @@ use metrics::Metrics;
 use readers::OwnReaders;
 use reference_watch::ReferenceWatch;
 use repartition::Repartitioner;
+use tap::Taps;
 
 pub use avouch_connectors::kafka::Share;
 
@@ -180,8 +182,11 @@ pub async fn run_watched(
 
     let readiness = Readiness::default();
     readiness.waiting("lanes", "none given yet");
-    let http = HttpServer::bind(pipeline.http_listen, metrics.registry.clone(), readiness.clone()).await?;
-    tracing::info!(address = %http.address(), "serving /metrics, /livez and /readyz");
+    let taps = Taps::default();
+    taps.running(pipeline, &plan);
+    let live = Arc::new(taps.clone());
+    let http = HttpServer::bind(pipeline.http_listen, metrics.registry.clone(), readiness.clone(), live).await?;
+    tracing::info!(address = %http.address(), tap = pipeline.http_tap, "serving /metrics, /livez and /readyz");
     let http = tokio::spawn(http.serve());
 
     let readers = OwnReaders::default();
@@ -246,6 +251,7 @@ pub async fn run_watched(
         watching: reference_watch.map(|w| tokio::spawn(w.run())),
         partitions,
         reloads,
+        taps,
     };
     let mut outcome = repartitioned.map(|()| Summary::default());
     let mut fenced: Vec<Instant> = Vec::new();

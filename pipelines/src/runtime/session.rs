@@ -26,6 +26,7 @@ use super::open::Opener;
 use super::readers::OwnReaders;
 use super::reference_watch::Tables;
 use super::reload::{Candidate, Preparation, Reloads};
+use super::tap::Taps;
 use super::{Beside, RunOptions, Share, Summary, joined};
 use crate::lang::Pipeline;
 
@@ -59,6 +60,8 @@ pub(super) struct Membership {
     pub partitions: i32,
     /// Where reloads come from.
     pub reloads: Reloads,
+    /// Who looks on.
+    pub taps: Taps,
 }
 
 /// Where a reload is.
@@ -214,6 +217,7 @@ impl Membership {
             checkpointed,
             registry: self.registry.clone(),
             references: self.references.clone(),
+            taps: self.taps.clone(),
         }
     }
 
@@ -285,6 +289,7 @@ impl Membership {
         if let Some(watching) = std::mem::replace(&mut self.watching, watch.map(|w| tokio::spawn(w.run()))) {
             watching.abort();
         }
+        self.taps.running(&pipeline, &plan);
         self.pipeline = pipeline;
         self.plan = plan;
         self.generation = generation;

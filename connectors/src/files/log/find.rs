@@ -72,6 +72,15 @@ pub(super) enum Finder {
     Objects(objects::ObjectFinder),
 }
 
+/// A pattern without the `./` it may begin with, which is how what it finds is named: a name with it would not be found to
+/// lie under its directory.
+fn here(mut pattern: &str) -> &str {
+    while let Some(rest) = pattern.strip_prefix("./") {
+        pattern = rest.trim_start_matches('/');
+    }
+    pattern
+}
+
 /// A file, there to be read.
 #[derive(Debug)]
 pub(super) struct Fetched {
@@ -85,7 +94,10 @@ pub(super) struct Fetched {
 impl Finder {
     pub fn new(place: &Place) -> Result<Self, FilesError> {
         Ok(match place {
-            Place::Local(pattern) => Finder::Local { pattern: pattern.clone(), base: fixed(pattern).into() },
+            Place::Local(pattern) => {
+                let pattern = here(pattern);
+                Finder::Local { pattern: pattern.to_owned(), base: fixed(pattern).into() }
+            }
             #[cfg(feature = "object-store")]
             Place::Objects(objects) => Finder::Objects(objects::ObjectFinder::new(objects)?),
         })

@@ -8,6 +8,7 @@ use avouch_engine::dead_letter::DeadReason;
 use avouch_engine::decode::format_timestamp;
 use avouch_engine::verdict::Severity;
 
+use crate::lang::grouped;
 use crate::runtime::metrics::Metrics;
 
 const REDRAW: Duration = Duration::from_millis(250);
@@ -217,19 +218,6 @@ fn reasons(s: &Seen) -> String {
         .map(|r| format!("{} {}", grouped(s.dead[r.index()]), r.name()))
         .collect();
     if parts.is_empty() { String::new() } else { format!(" = {}", parts.join(" + ")) }
-}
-
-/// A number with a comma for every thousand.
-pub(super) fn grouped(n: u64) -> String {
-    let digits = n.to_string();
-    let mut out = String::new();
-    for (i, c) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(c);
-    }
-    out
 }
 
 #[cfg(test)]

@@ -6,9 +6,9 @@ use avouch_engine::dead_letter::DeadReason;
 use avouch_engine::decode::format_timestamp;
 use serde::Serialize;
 
-use super::board::grouped;
 use super::evidence::{Tampered, Verified};
 use super::judged::{Confusion, DEFINITION, Detection};
+use crate::lang::grouped;
 
 /// Something that had to be so.
 #[derive(Debug, Clone, Serialize)]

@@ -19,8 +19,6 @@ mod steps;
 mod tests;
 mod train;
 
-use std::net::SocketAddr;
-
 use super::fields::{Fields, Key, Keys, Kind, Need, Reading, list, value_span};
 use super::interpolate::Text;
 use super::pipeline::{Anchor, ModelStep, ReferenceTable, Source, SqlStep, Train};
@@ -44,7 +42,7 @@ pub(super) struct Draft {
     pub anchor: Section<Anchor>,
     pub train: Vec<TrainDraft>,
     pub tests: Vec<PipelineTest>,
-    pub http_listen: Option<SocketAddr>,
+    pub http: Option<outputs::Http>,
 }
 
 /// A table that may be absent, or there but broken.
@@ -169,7 +167,7 @@ pub(super) fn read(cx: &mut Reading<'_>, root: &Node) -> Draft {
     for e in named(cx, &file, Need::May, "train", "[train.anomaly]") {
         draft.train.push(train::read(cx, e));
     }
-    draft.http_listen = outputs::read_http(cx, &file);
+    draft.http = outputs::read_http(cx, &file);
     draft.tests = tests::read(cx, &file);
     draft
 }

@@ -4,20 +4,59 @@ use std::net::SocketAddr;
 
 use super::super::fields::{Fields, Key, Keys, Kind, Need, Reading};
 use super::super::interpolate::Text;
+use super::super::tree::NodeValue;
 
 pub(super) const HTTP: Keys = Keys::new(
     "http",
     "Where a running pipeline can be seen.",
-    &[Key::may("listen", Kind::Text, "Address of `/metrics`, `/livez` and `/readyz`.").or("\"127.0.0.1:9464\"")],
+    &[
+        Key::may("listen", Kind::Text, "Address of `/metrics`, `/livez`, `/readyz` and `/tap`.").or("\"127.0.0.1:9464\""),
+        Key::may(
+            "tap",
+            Kind::Bool,
+            "Whether `/tap` shows readings, features and verdicts to whoever reaches that address. No part of the configHash.",
+        )
+        .or("false"),
+    ],
 );
 
-/// The address of metrics and health checks, or `None` if it is wrong.
-pub(super) fn read_http(cx: &mut Reading<'_>, file: &Fields<'_>) -> Option<SocketAddr> {
+/// `[http]`.
+#[derive(Debug, Clone, Copy)]
+pub(in super::super) struct Http {
+    pub listen: SocketAddr,
+    pub tap: bool,
+}
+
+/// Where a running pipeline can be seen, or `None` if that is wrong.
+pub(super) fn read_http(cx: &mut Reading<'_>, file: &Fields<'_>) -> Option<Http> {
     let default = SocketAddr::from(([127, 0, 0, 1], 9464));
     if file.get("http").is_none() {
-        return Some(default);
+        return Some(Http { listen: default, tap: false });
     }
     let f = file.table(cx, Need::Must, "http", &HTTP, "[http]")?;
+    let tap = match f.get("tap").map(|e| (e, &e.node.value)) {
+        None => Some(false),
+        Some((_, NodeValue::Bool(tap))) => Some(*tap),
+        Some((e, _)) => {
+            f.wrong_type(cx, e, "true or false", "tap = true");
+            None
+        }
+    };
+    let listen = read_listen(cx, &f, default);
+    let http = Http { listen: listen?, tap: tap? };
+    if let Some(e) = f.get("tap").filter(|_| http.tap && !http.listen.ip().is_loopback()) {
+        cx.diags.warning(
+            "tap-exposed",
+            e.key_span,
+            format!("`/tap` shows the readings to everyone who reaches {}, without a password", http.listen),
+            "listen on this machine alone (`listen = \"127.0.0.1:9464\"`), see that only those reach the port who may see \
+             the readings, or remove `tap`",
+        );
+    }
+    Some(http)
+}
+
+fn read_listen(cx: &mut Reading<'_>, f: &Fields<'_>, default: SocketAddr) -> Option<SocketAddr> {
     if f.get("listen").is_none() {
         return Some(default);
     }

@@ -1,12 +1,16 @@
 //! The lanes of this process: opened when the source gives them, closed when it takes them back.
 //!
 //! What is next for a lane, its [`LaneControl`] decides, with its diagram; here it is done ([`Lanes::drive`]): each thing that
-//! takes long on a thread or a task of its own, whose end is told to the machine. What follows when a lane has ended, whether
-//! it goes back to the group, is opened again, or ends the process, is decided here.
+//! takes long on a thread or a task of its own, whose end is told to the machine. What follows when a lane has ended is decided in
+//! `ended.rs`; how all of them go over to another version of the pipeline, in `change.rs`.
 //!
 //! A lane's store is opened before anything is read and closed before the partition is given back, so whoever gets it next
 //! finds the last checkpoint. A process that was silent for too long loses its lanes without a word: what it still
 //! does then is refused by the store (one writer, by lock and generation) and by Kafka (one transactional writer).
+
+mod change;
+mod ended;
+mod slot;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -19,7 +23,7 @@ use avouch_engine::control::lane::{LaneAction, LaneControl, LaneEvent, LaneState
 use avouch_engine::idle::Idle;
 use avouch_engine::lane::Counters;
 use tokio::sync::{mpsc, watch};
-use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
+use tokio::task::{Id, JoinError, JoinSet};
 
 use super::error::RuntimeError;
 use super::halt::{Ending, Halt};
@@ -32,22 +36,16 @@ use super::readers::OwnReaders;
 use super::reference_watch::Tables;
 use super::schemas::Schemas;
 use super::sinks::{self, EarlyOutputs, TailStop};
+use super::tap::{LaneTaps, Taps};
 use crate::lang::Pipeline;
+use change::Hold;
+use slot::Slot;
 
-/// How long a lane that another process writes is waited for to be taken back by the group.
-const TAKEN_BACK: Duration = Duration::from_secs(30);
 /// How often lanes are looked at when nothing happens to them, milliseconds: more often than whoever waits for
 /// [`Lanes::next`] has other things to do (every second), since that begins the waiting anew.
 const LOOK_EVERY: i64 = 250;
 /// How often lanes that are held are looked at, milliseconds.
 const LOOK_AT_HELD: i64 = 5;
-/// How long all lanes may take to stand still, each at a durable checkpoint, before a reload is given up.
-const HELD_FOR: Duration = Duration::from_secs(30);
-/// How long a fenced sink waits: by then a process that has lost its lanes knows it.
-const FENCED_PAUSE: Duration = Duration::from_secs(5);
-/// How often the sinks of a lane may be fenced within [`FENCED_WITHIN`].
-const FENCED_OFTEN: usize = 5;
-const FENCED_WITHIN: Duration = Duration::from_secs(300);
 
 /// What every lane of the process has in common.
 pub struct Setup {
@@ -62,88 +60,8 @@ pub struct Setup {
     pub registry: Option<Arc<SchemaRegistry>>,
     /// The reference tables, as they change.
     pub references: watch::Receiver<Tables>,
-}
-
-/// One lane, and what this process holds of it.
-struct Slot {
-    control: LaneControl,
-    halt: Arc<Halt>,
-    /// Whether a thread opens it, runs it, or lets go of it.
-    busy: bool,
-    running: bool,
-    /// When its store was first asked for, and who had it.
-    asked: Option<Instant>,
-    holder: String,
-    /// Its lock is taken.
-    taken: Option<Box<OpenLane>>,
-    /// It is restored.
-    ready: Option<(LaneInput, Until)>,
-    /// Kept, and with it the lane's lock, until its sinks have stopped.
-    store: Option<LaneStore>,
-    stop_sinks: watch::Sender<TailStop>,
-    /// Its sinks' tasks, as long as they go on, and whether they deliver what the others refuse, and so end last.
-    sinks: Vec<(AbortHandle, bool)>,
-    /// Whether its sinks were stopped before they had delivered all.
-    cut: bool,
-    /// When this lane was found to be written by another process, and how that showed.
-    fenced: Option<(Instant, RuntimeError)>,
-    /// Whether it is to be opened again once it is closed, if it is still ours then, and after how long.
-    reopen: Option<Duration>,
-}
-
-impl Slot {
-    /// Lets sinks deliver what the last checkpoint covers and end; those that deliver refusals when the others have ended.
-    fn end_sinks(&self) {
-        let stage = if self.sinks.iter().any(|(_, last)| !last) { TailStop::Records } else { TailStop::Refusals };
-        self.stop_sinks.send_if_modified(|now| {
-            let later = stage > *now;
-            if later {
-                *now = stage;
-            }
-            later
-        });
-    }
-
-    /// Ends sinks as they are.
-    fn cut_sinks(&mut self, partition: i32) {
-        let moves = self.halt.told() != Some(Ending::Abandon);
-        if moves && !self.sinks.is_empty() && !std::mem::replace(&mut self.cut, true) {
-            tracing::info!(lane = partition, "the lane moves before its sinks have delivered all; the next owner does");
-        }
-        self.stop_sinks.send_replace(TailStop::Refusals);
-        self.sinks.iter().for_each(|(task, _)| task.abort());
-    }
-
-    /// Another process has written the lane: it is not ours any more, whatever the group has told us so far.
-    fn wait_for_group(&mut self, partition: i32, e: RuntimeError) {
-        tracing::warn!(lane = partition, error = %e, "this process was too slow and another one has taken its lane; stopping the lane");
-        self.halt.tell(Ending::Abandon);
-        self.fenced = Some((Instant::now(), e));
-    }
-
-    fn on(&mut self, event: LaneEvent, now_ms: i64, lane: i32) -> Result<(), RuntimeError> {
-        self.control.on(event, now_ms).map_err(|source| RuntimeError::Violation { lane, source })
-    }
-
-    /// When something is due although nothing has happened, milliseconds.
-    fn wakes_at(&self, now_ms: i64) -> Option<i64> {
-        match self.control.action(now_ms) {
-            LaneAction::WaitUntil(at) => Some(at),
-            LaneAction::StopTails { until_ms, .. } => until_ms,
-            _ => None,
-        }
-    }
-
-    fn over(&self, now_ms: i64) -> bool {
-        matches!(self.control.action(now_ms), LaneAction::End(_)) && self.fenced.is_none()
-    }
-}
-
-/// All lanes are to stand still.
-struct Hold {
-    number: u64,
-    /// When that is given up.
-    until: Instant,
+    /// Who looks on.
+    pub taps: Taps,
 }
 
 /// What a thread has done for a lane.
@@ -463,6 +381,7 @@ impl Lanes {
             remote: open.remote,
             input,
             early,
+            taps: LaneTaps::new(&setup.taps, &setup.pipeline.name.value, partition),
             readiness: setup.opener.readiness.clone(),
             schemas: setup.registry.clone().map(|r| Schemas::new(r, tokio::runtime::Handle::current())),
             references: setup.references.clone(),
@@ -498,177 +417,9 @@ impl Lanes {
         Ok(())
     }
 
-    fn worker_ended(
-        &mut self,
-        partition: i32,
-        ended: Result<LaneEnd, RuntimeError>,
-        store: LaneStore,
-    ) -> Result<(), RuntimeError> {
-        let now = self.now_ms();
-        let waits = self.setup.opener.waits;
-        let Some(slot) = self.slots.get_mut(&partition) else { return Ok(()) };
-        slot.busy = false;
-        slot.store = Some(store);
-        let (event, failed) = match ended {
-            Ok(end) => {
-                if !end.abandoned {
-                    self.ended.insert(partition, (end.counters, end.log_size));
-                }
-                (LaneEvent::Drained, None)
-            }
-            // What a lane that is lost could not do does not matter any more.
-            Err(e) if slot.halt.told() == Some(Ending::Abandon) => {
-                tracing::info!(lane = partition, error = %e, "a lane that was lost ended");
-                (LaneEvent::Lost, None)
-            }
-            Err(e) if waits && e.is_fence() => {
-                slot.wait_for_group(partition, e);
-                let why = "another process has taken it; waiting for the group to say so";
-                self.setup.opener.readiness.waiting(&part(partition), why);
-                (LaneEvent::Fenced, None)
-            }
-            Err(e) => (if e.is_fence() { LaneEvent::Fenced } else { LaneEvent::Failed }, Some(e)),
-        };
-        slot.on(event, now, partition)?;
-        self.drive(partition)?;
-        failed.map_or(Ok(()), Err)
-    }
-
-    /// Asks all lanes that run to stand still at a durable checkpoint: see [`Lanes::held`].
-    pub fn hold(&mut self) {
-        self.holds += 1;
-        self.hold = Some(Hold { number: self.holds, until: Instant::now() + HELD_FOR });
-        self.ask_to_stand_still();
-    }
-
-    fn ask_to_stand_still(&self) {
-        let Some(hold) = &self.hold else { return };
-        for slot in self.slots.values().filter(|s| s.control.state() == LaneState::Running) {
-            slot.halt.hold(hold.number);
-        }
-    }
-
-    /// Whether all lanes that run stand still now; `None` while that is waited for, or when nothing is. Those that are being
-    /// opened or closed are not waited for: nothing is read in them. Once it has said that they do not, they go on.
-    pub fn held(&mut self) -> Option<Result<(), String>> {
-        let hold = self.hold.as_ref()?;
-        let number = hold.number;
-        self.ask_to_stand_still();
-        let moves = |s: &Slot| s.control.state() == LaneState::Running && !s.halt.is_still(number);
-        let moving: Vec<i32> = self.slots.iter().filter(|(_, s)| moves(s)).map(|(p, _)| *p).collect();
-        if moving.is_empty() {
-            return Some(Ok(()));
-        }
-        if Instant::now() < hold.until {
-            return None;
-        }
-        self.go_on();
-        Some(Err(format!(
-            "after {} s lanes {moving:?} had no durable checkpoint yet: their checkpoint store does not answer, or is too slow",
-            HELD_FOR.as_secs()
-        )))
-    }
-
-    /// Lets lanes that stand still go on as they were.
-    pub fn go_on(&mut self) {
-        self.hold = None;
-        self.slots.values().for_each(|s| s.halt.go_on());
-    }
-
-    /// Goes over to another pipeline: each lane is closed as when the group takes it, and opened again with `setup`. It must
-    /// have the inputs and the metrics of the one before.
-    pub fn change(&mut self, setup: Setup) -> Result<(), RuntimeError> {
-        self.setup = Arc::new(setup);
-        self.hold = None;
-        let partitions: Vec<i32> = self.slots.keys().copied().collect();
-        for partition in partitions {
-            let Some(slot) = self.slots.get_mut(&partition) else { continue };
-            // A lane that is closing already goes where it goes; opened again, it has the new pipeline.
-            if slot.control.may_open() && slot.control.state() != LaneState::Draining {
-                slot.reopen = Some(Duration::ZERO);
-            }
-            let now = self.now_ms();
-            if let Some(slot) = self.slots.get_mut(&partition).filter(|s| s.fenced.is_none()) {
-                slot.on(LaneEvent::Revoked, now, partition)?;
-            }
-            self.drive(partition)?;
-        }
-        self.settle()
-    }
-
     /// Whether lanes of this process are being opened or closed.
     pub fn moving(&self) -> bool {
         self.slots.values().any(|s| !matches!(s.control.state(), LaneState::Running | LaneState::Resting))
-    }
-
-    /// Call it every second or so. A lane that another process writes although the group says that it is ours is a mistake of
-    /// whoever started both.
-    pub fn tick(&mut self) -> Result<(), RuntimeError> {
-        let late = |s: &Slot| s.fenced.as_ref().is_some_and(|(since, _)| since.elapsed() > TAKEN_BACK);
-        let Some(partition) = self.slots.iter().find(|(_, s)| late(s)).map(|(p, _)| *p) else { return Ok(()) };
-        match self.slots.get_mut(&partition).and_then(|s| s.fenced.take()) {
-            Some((_, e)) => Err(e),
-            None => Ok(()),
-        }
-    }
-
-    fn sink_ended(&mut self, task: Id, ended: Result<(), RuntimeError>) -> Result<(), RuntimeError> {
-        let (waits, now) = (self.setup.opener.waits, self.now_ms());
-        let Some(partition) = self.whose.remove(&task) else { return Ok(()) };
-        let Some(slot) = self.slots.get_mut(&partition) else { return Ok(()) };
-        slot.sinks.retain(|(s, _)| s.id() != task);
-        match ended {
-            Ok(()) => self.drive(partition),
-            Err(e) if slot.halt.told() == Some(Ending::Abandon) => {
-                tracing::info!(lane = partition, error = %e, "a sink of a lane that was lost ended");
-                self.drive(partition)
-            }
-            Err(e) if waits && e.is_fence() && !self.stopping => {
-                // Kafka also fences a writer whose transaction it had to end while one of us was away. While the lane is ours
-                // we may write again; if it is not, the group says so before the pause is over.
-                let fences = self.fences.entry(partition).or_default();
-                fences.retain(|at| at.elapsed() < FENCED_WITHIN);
-                fences.push(Instant::now());
-                if fences.len() > FENCED_OFTEN {
-                    return Err(e);
-                }
-                tracing::warn!(lane = partition, error = %e, "a sink's writer was fenced; opening the lane again");
-                slot.reopen = Some(FENCED_PAUSE);
-                slot.on(LaneEvent::Revoked, now, partition)?;
-                self.drive(partition)
-            }
-            Err(e) => {
-                self.drive(partition)?;
-                Err(e)
-            }
-        }
-    }
-
-    /// Forgets lanes that are closed, and gives back what the group wants when nothing of it is left.
-    fn settle(&mut self) -> Result<(), RuntimeError> {
-        let now = self.now_ms();
-        let over: Vec<i32> = self.slots.iter().filter(|(_, s)| s.over(now)).map(|(p, _)| *p).collect();
-        for partition in over {
-            let reopen = self.slots.remove(&partition).and_then(|s| s.reopen);
-            self.setup.opener.readiness.ready(&part(partition));
-            if !self.stopping {
-                // Elsewhere its counters go on; shown here as well they would count twice.
-                self.readers.remove(partition);
-                self.ended.remove(&partition);
-                self.metrics().forget(partition);
-            }
-            if let Some(pause) = reopen.filter(|_| self.ours.contains(&partition)) {
-                self.open(partition, pause)?;
-            }
-            self.count();
-        }
-        let closed = |list: &Vec<i32>| list.iter().all(|p| !self.slots.contains_key(p));
-        if self.revoked.as_ref().is_some_and(closed) {
-            let list = self.revoked.take().unwrap_or_default();
-            self.inputs().release(&list)?;
-            tracing::info!(lanes = ?list, "lanes given back");
-        }
-        Ok(())
     }
 
     fn count(&self) {
