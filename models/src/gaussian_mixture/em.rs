@@ -33,7 +33,7 @@ pub(super) struct Mixture {
 pub(super) fn fit(z: &[f64], p: usize, start: &Clusters) -> Result<Mixture, ModelError> {
     let n = z.len() / p;
     let mut k = start.centres.len() / p;
-    let prior = Prior::of(p, k);
+    let prior = Prior::of(z, p, start);
     let mut shares = vec![0.0; n * k];
     for (row, &c) in shares.chunks_exact_mut(k).zip(&start.of_row) {
         row[c] = 1.0;
@@ -59,13 +59,12 @@ pub(super) fn fit(z: &[f64], p: usize, start: &Clusters) -> Result<Mixture, Mode
 /// Rows that each component is given beside its own.
 struct Prior {
     rows: f64,
-    variance: f64,
+    variance: Vec<f64>,
 }
 
 impl Prior {
-    fn of(p: usize, k: usize) -> Self {
-        // The volume of the data, of unit spread, divided among the components.
-        Self { rows: p as f64 + 2.0, variance: libm::pow(k as f64, -2.0 / p as f64) }
+    fn of(z: &[f64], p: usize, start: &Clusters) -> Self {
+        Self { rows: p as f64 + 2.0, variance: start.within(z, p).iter().map(|w| w * w).collect() }
     }
 }
 
@@ -117,7 +116,7 @@ fn maximise(z: &[f64], p: usize, shares: &[f64], k: usize, prior: &Prior) -> Vec
         }
         let mut covariance = covariances[c * p * p..(c + 1) * p * p].to_vec();
         for i in 0..p {
-            covariance[i * p + i] += prior.rows * prior.variance;
+            covariance[i * p + i] += prior.rows * prior.variance[i];
             for j in 0..=i {
                 covariance[i * p + j] /= rows + prior.rows;
                 covariance[j * p + i] = covariance[i * p + j];

@@ -34,7 +34,7 @@ impl Component {
         let mut root = vec![0.0; p * p];
         let mut log_det = 0.0;
         for (value, v) in values.iter().zip(vectors.chunks_exact(p)) {
-            // The prior keeps it positive; rounding must not undo that.
+            // The prior keeps it positive, and rounding must not undo that.
             let value = value.max(f64::MIN_POSITIVE.sqrt());
             log_det += libm::log(value);
             let weight = 1.0 / value.sqrt();

@@ -1,9 +1,10 @@
 //! A mixture of Gaussians for machines with several operating conditions, each with its own level, spreads and correlations.
 //!
 //! Vectors are standardised by the fleet's mean and spread. Weights `w`, means `μ` and covariances `Σ` are fitted by
-//! expectation maximisation (Dempster, Laird and Rubin 1977) from k-means centres, with the prior of Fraley and Raftery
-//! (2007) on the covariances: as if each component had seen `p + 2` more vectors, spread as widely as the data divided among
-//! the components would be. So a component of few rows, or of a feature that stands still in it, keeps a spread.
+//! expectation maximisation (Dempster, Laird and Rubin 1977) from k-means centres, with a conjugate prior on the covariances
+//! as Fraley and Raftery (2007) have it: as if each component had seen `p + 2` more vectors, spread without correlation as
+//! the rows are about their k-means centres (theirs are spread as the whole of the data is, which is far too wide for
+//! conditions that lie far apart). So a component of few rows, or of a feature that stands still in it, keeps a spread.
 //! A component that is left with less than a row is dropped.
 //!
 //! The score is how improbable a vector is in the component that is most responsible for it:

@@ -16,9 +16,6 @@ use crate::t2q::{Baseline, read_baseline, write_baseline};
 use crate::train::Parts;
 use crate::{ModelError, k_means::KIND};
 
-/// A feature's spread within clusters is at least this share of its overall spread.
-const LEAST_WITHIN: f64 = 0.01;
-
 /// Fitted centres of feature vectors.
 #[derive(Debug, Clone, PartialEq)]
 pub struct KMeans {
@@ -75,18 +72,7 @@ impl<D: Data<Elem = f64>, T> Fit<ArrayBase<D, Ix2>, T, ModelError> for KMeansVal
     fn fit(&self, dataset: &DatasetBase<ArrayBase<D, Ix2>, T>) -> Result<KMeans, ModelError> {
         let Standardised { baseline, z, p } = standardise(dataset)?;
         let clusters = cluster(&z, p, self.config().clusters, self.config().seed);
-        let k = clusters.centres.len() / p;
-        let mut within = vec![0.0; p];
-        for (row, &c) in z.chunks_exact(p).zip(&clusters.of_row) {
-            for ((w, v), centre) in within.iter_mut().zip(row).zip(&clusters.centres[c * p..(c + 1) * p]) {
-                *w += (v - centre) * (v - centre);
-            }
-        }
-        let n = z.len() / p;
-        let freedom = n.saturating_sub(k).max(1) as f64;
-        for w in &mut within {
-            *w = (*w / freedom).sqrt().max(LEAST_WITHIN);
-        }
+        let within = clusters.within(&z, p);
         let centres =
             clusters.centres.chunks_exact(p).flat_map(|c| c.iter().zip(&within).map(|(z, w)| z / w)).collect();
         let scale = baseline.scale.iter().zip(&within).map(|(s, w)| s * w).collect();

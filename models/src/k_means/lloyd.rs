@@ -9,6 +9,9 @@ const STARTS: usize = 10;
 /// Iterations after which a start is taken as it is.
 const MAX_ITERATIONS: usize = 300;
 
+/// A feature's spread within clusters is at least this share of its overall spread, which is 1.
+const LEAST_WITHIN: f64 = 0.01;
+
 /// Centres and which row belongs to which.
 #[derive(Debug, Clone)]
 pub(crate) struct Clusters {
@@ -18,6 +21,23 @@ pub(crate) struct Clusters {
     pub of_row: Vec<usize>,
     /// Sum of squared distances.
     pub inertia: f64,
+}
+
+impl Clusters {
+    /// The spread of each feature about the centres, pooled over the clusters, and at least [`LEAST_WITHIN`].
+    pub fn within(&self, z: &[f64], p: usize) -> Vec<f64> {
+        let mut within = vec![0.0; p];
+        for (row, &c) in z.chunks_exact(p).zip(&self.of_row) {
+            for ((w, v), centre) in within.iter_mut().zip(row).zip(&self.centres[c * p..(c + 1) * p]) {
+                *w += (v - centre) * (v - centre);
+            }
+        }
+        let freedom = self.of_row.len().saturating_sub(self.centres.len() / p).max(1) as f64;
+        for w in &mut within {
+            *w = (*w / freedom).sqrt().max(LEAST_WITHIN);
+        }
+        within
+    }
 }
 
 /// Clusters the rows of `z`, each of `p` values.
