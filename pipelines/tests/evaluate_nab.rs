@@ -69,8 +69,9 @@ fn a_spike_in_a_window_is_found_and_every_row_has_its_verdict() {
     assert_eq!(report["all"]["standard"]["windows_hit"], 1);
     assert_eq!(report["all"]["standard"]["false_alarms"], 0);
     let warnings: Vec<&str> = report["warnings"].as_array().unwrap().iter().map(|w| w.as_str().unwrap()).collect();
-    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    assert_eq!(warnings.len(), 2, "{warnings:?}");
     assert!(warnings[0].contains("trained now"), "{warnings:?}");
+    assert!(warnings[1].starts_with("1 row without a score"), "{warnings:?}");
 
     let text = std::fs::read_to_string(scores.join("realPumps/avouch_one.csv")).unwrap();
     let lines: Vec<&str> = text.lines().collect();

@@ -246,8 +246,7 @@ pub enum EvaluateError {
     Nab(#[from] NabError),
     /// No verdict is about a row.
     #[error(
-        "none of the {verdicts} verdicts is about a row of {dir}{}; windows must hold the readings they judge, and the key be the device",
-        if devices.is_empty() { String::new() } else { format!(", they are about {devices}") }
+        "none of the {verdicts} verdicts is about a row of {dir}, they are about {devices}; windows must hold the readings they judge, and the key be the device"
     )]
     NoSeries {
         /// The data set.

@@ -141,11 +141,20 @@ pub(super) fn evaluate(args: &NabArgs) -> Result<Report, EvaluateError> {
     if without > 0 {
         warnings.push(format!("{} without a verdict, counted as no alarm", plural(without as usize, "row")));
     }
+    let unscored =
+        scored.iter().map(|s| s.scores.iter().filter(|x| x.is_nan()).count()).sum::<usize>() - without as usize;
+    if unscored > 0 {
+        warnings.push(format!(
+            "{} without a score (no number, or not finite), counted as no alarm",
+            plural(unscored, "row")
+        ));
+    }
     if scored.iter().all(|s| s.without_verdict as usize == s.scores.len()) {
         let mut devices: Vec<&str> = said.keys().map(String::as_str).collect();
         devices.sort_unstable();
         devices.truncate(3);
-        return Err(EvaluateError::NoSeries { dir: args.data.clone(), verdicts, devices: devices.join(", ") });
+        let devices = if devices.is_empty() { "nothing".to_owned() } else { devices.join(", ") };
+        return Err(EvaluateError::NoSeries { dir: args.data.clone(), verdicts, devices });
     }
     let model = models.get(&step).map(|m| hex(&m.hash())).unwrap_or_default();
     let report = Report::new(&pipeline, &step, model, verdicts, &scored, warnings);
