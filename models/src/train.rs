@@ -54,6 +54,9 @@ pub fn train(frame: &TrainingFrame, config: &TrainConfig) -> Result<TrainedModel
         profile: frame.profile().to_vec(),
     };
     let parts = match &config.algorithm {
+        AlgorithmConfig::T2q(c) if c.baseline == BaselineKind::Adaptive => {
+            t2q::adaptive::train(frame, c, fit, &held_back)?
+        }
         AlgorithmConfig::T2q(c) => train_t2q(frame, c, fit, &held_back)?,
     };
     let card = ModelCard {
@@ -77,11 +80,11 @@ pub fn train(frame: &TrainingFrame, config: &TrainConfig) -> Result<TrainedModel
 }
 
 /// What an algorithm adds to card and file.
-struct Parts {
-    model: &'static str,
-    fitted: Vec<Fitted>,
-    calibration: Vec<CalibrationCard>,
-    body: Vec<u8>,
+pub(crate) struct Parts {
+    pub model: &'static str,
+    pub fitted: Vec<Fitted>,
+    pub calibration: Vec<CalibrationCard>,
+    pub body: Vec<u8>,
 }
 
 fn train_t2q(frame: &TrainingFrame, config: &T2qConfig, fit: Rows, held_back: &Rows) -> Result<Parts, ModelError> {

@@ -108,7 +108,7 @@ fn read_baseline(r: &mut Reader<'_>, p: usize) -> Result<Baseline, CodecError> {
     Ok(Baseline::new(values, scale))
 }
 
-fn write_chart(w: &mut Writer, c: &Chart) {
+pub(super) fn write_chart(w: &mut Writer, c: &Chart) {
     w.u32(c.components as u32);
     w.f64(c.shrinkage);
     w.f64(c.t2_limit);
@@ -124,7 +124,7 @@ fn write_chart(w: &mut Writer, c: &Chart) {
     }
 }
 
-fn read_chart(r: &mut Reader<'_>, p: usize) -> Result<Chart, CodecError> {
+pub(super) fn read_chart(r: &mut Reader<'_>, p: usize) -> Result<Chart, CodecError> {
     let components = r.u32()? as usize;
     let shrinkage = r.f64()?;
     let t2_limit = r.f64()?;
