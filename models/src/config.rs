@@ -3,12 +3,20 @@
 use serde::{Deserialize, Serialize};
 
 use crate::ModelError;
+use crate::onnx::OnnxConfig;
+use crate::sensor_health::SensorHealthConfig;
 use crate::t2q::T2qConfig;
 
 /// Which algorithm to train, with its options: `algorithm = { kind = "...", ... }`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind")]
 pub enum AlgorithmConfig {
+    /// A model trained elsewhere, see [`crate::onnx`].
+    #[serde(rename = "onnx")]
+    Onnx(OnnxConfig),
+    /// Gaps, stuck and saturated sensors, irregular cadence, see [`crate::sensor_health`].
+    #[serde(rename = "sensor-health")]
+    SensorHealth(SensorHealthConfig),
     /// Hotelling T² and Q charts, see [`crate::t2q`].
     #[serde(rename = "t2-q")]
     T2q(T2qConfig),
@@ -16,11 +24,13 @@ pub enum AlgorithmConfig {
 
 impl AlgorithmConfig {
     /// Every kind, for messages and editors.
-    pub const KINDS: [&'static str; 1] = [crate::t2q::KIND];
+    pub const KINDS: [&'static str; 3] = [crate::onnx::KIND, crate::sensor_health::KIND, crate::t2q::KIND];
 
     /// The name in TOML and in the model file.
     pub fn kind(&self) -> &'static str {
         match self {
+            AlgorithmConfig::Onnx(_) => crate::onnx::KIND,
+            AlgorithmConfig::SensorHealth(_) => crate::sensor_health::KIND,
             AlgorithmConfig::T2q(_) => crate::t2q::KIND,
         }
     }
@@ -28,10 +38,15 @@ impl AlgorithmConfig {
     /// The seed given, recorded in the card also where the algorithm draws nothing at random.
     pub fn seed(&self) -> u64 {
         match self {
+            AlgorithmConfig::Onnx(c) => c.seed,
+            AlgorithmConfig::SensorHealth(c) => c.seed,
             AlgorithmConfig::T2q(c) => c.seed,
         }
     }
 }
+
+/// [`AlgorithmConfig::KINDS`] in a message.
+pub(crate) const KNOWN_KINDS: &str = "onnx, sensor-health, t2-q";
 
 /// How rows are kept out of the fit, for calibration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -43,6 +43,8 @@ mod error;
 pub mod evaluate;
 pub mod file;
 pub mod frame;
+pub mod onnx;
+pub mod sensor_health;
 pub mod t2q;
 mod train;
 
@@ -63,8 +65,10 @@ pub use train::{TrainedModel, train};
 pub fn load(bytes: &[u8]) -> Result<Arc<dyn Scorer>, ModelError> {
     let file = file::open(bytes)?;
     let scorer: Arc<dyn Scorer> = match file.kind.as_str() {
+        onnx::KIND => Arc::new(onnx::decode(&file.body, file.hash)?),
+        sensor_health::KIND => Arc::new(sensor_health::decode(&file.body, file.hash)?),
         t2q::KIND => t2q::load(&file.body, file.hash)?,
-        other => return Err(ModelError::UnknownKind { found: other.to_owned(), known: t2q::KIND }),
+        other => return Err(ModelError::UnknownKind { found: other.to_owned(), known: config::KNOWN_KINDS }),
     };
     if scorer.features() != file.card.features.as_slice() {
         return Err(ModelError::Malformed(avouch_engine::codec::CodecError::Invalid {

@@ -12,7 +12,7 @@ use crate::card::{CalibrationCard, Fitted, ModelCard, TrainingCard, hex, librari
 use crate::config::{AlgorithmConfig, SplitBy, TrainConfig};
 use crate::frame::{Rows, TrainingFrame};
 use crate::t2q::{self, BaselineKind, Chart, T2q, T2qConfig, T2qParams};
-use crate::{ModelError, file};
+use crate::{ModelError, file, onnx, sensor_health};
 
 /// A model just trained: the bytes to save, and the model as loading those bytes gives it.
 #[derive(Debug, Clone)]
@@ -39,6 +39,7 @@ pub fn train(frame: &TrainingFrame, config: &TrainConfig) -> Result<TrainedModel
             }
             frame.split(&config.split)?
         }
+        _ => frame.split(&config.split)?,
     };
     let (first_window_end, last_window_end) = frame.window_ends()?;
     let training = TrainingCard {
@@ -54,6 +55,8 @@ pub fn train(frame: &TrainingFrame, config: &TrainConfig) -> Result<TrainedModel
         profile: frame.profile().to_vec(),
     };
     let parts = match &config.algorithm {
+        AlgorithmConfig::Onnx(c) => onnx::train(frame, c, &fit, &held_back)?,
+        AlgorithmConfig::SensorHealth(c) => sensor_health::train(frame, c, &fit, &held_back)?,
         AlgorithmConfig::T2q(c) if c.baseline == BaselineKind::Adaptive => {
             t2q::adaptive::train(frame, c, fit, &held_back)?
         }
