@@ -13,6 +13,8 @@ use crate::label::LabelConfig;
 use crate::linear::LinearConfig;
 use crate::mewma::MewmaConfig;
 use crate::one_class_svm::OneClassSvmConfig;
+use crate::onnx::OnnxConfig;
+use crate::sensor_health::SensorHealthConfig;
 use crate::t2q::T2qConfig;
 use crate::univariate::UnivariateConfig;
 
@@ -44,6 +46,12 @@ pub enum AlgorithmConfig {
     /// Ridge regression, see [`crate::linear`].
     #[serde(rename = "linear")]
     Linear(LinearConfig),
+    /// A model trained elsewhere, see [`crate::onnx`].
+    #[serde(rename = "onnx")]
+    Onnx(OnnxConfig),
+    /// Gaps, stuck and saturated sensors, irregular cadence, see [`crate::sensor_health`].
+    #[serde(rename = "sensor-health")]
+    SensorHealth(SensorHealthConfig),
     /// Hotelling T² and Q charts, see [`crate::t2q`].
     #[serde(rename = "t2-q")]
     T2q(T2qConfig),
@@ -54,7 +62,7 @@ pub enum AlgorithmConfig {
 
 impl AlgorithmConfig {
     /// Every kind, for messages and editors.
-    pub const KINDS: [&'static str; 10] = [
+    pub const KINDS: [&'static str; 12] = [
         crate::blend::KIND,
         crate::gaussian_mixture::KIND,
         crate::gradient_boosting::KIND,
@@ -63,6 +71,8 @@ impl AlgorithmConfig {
         crate::linear::KIND,
         crate::mewma::KIND,
         crate::one_class_svm::KIND,
+        crate::onnx::KIND,
+        crate::sensor_health::KIND,
         crate::t2q::KIND,
         crate::univariate::KIND,
     ];
@@ -78,6 +88,8 @@ impl AlgorithmConfig {
             AlgorithmConfig::GradientBoosting(_) => crate::gradient_boosting::KIND,
             AlgorithmConfig::KernelRidge(_) => crate::kernel_ridge::KIND,
             AlgorithmConfig::Linear(_) => crate::linear::KIND,
+            AlgorithmConfig::Onnx(_) => crate::onnx::KIND,
+            AlgorithmConfig::SensorHealth(_) => crate::sensor_health::KIND,
             AlgorithmConfig::T2q(_) => crate::t2q::KIND,
             AlgorithmConfig::Univariate(_) => crate::univariate::KIND,
         }
@@ -93,6 +105,7 @@ impl AlgorithmConfig {
                 Some(LabelConfig::Failure { .. }) => Says::Probability,
                 _ => Says::Estimate,
             },
+            AlgorithmConfig::Onnx(c) => c.says.into(),
             _ => Says::Anomaly,
         }
     }
@@ -108,6 +121,8 @@ impl AlgorithmConfig {
             AlgorithmConfig::GradientBoosting(c) => c.seed,
             AlgorithmConfig::KernelRidge(c) => c.seed,
             AlgorithmConfig::Linear(c) => c.seed,
+            AlgorithmConfig::Onnx(c) => c.seed,
+            AlgorithmConfig::SensorHealth(c) => c.seed,
             AlgorithmConfig::T2q(c) => c.seed,
             AlgorithmConfig::Univariate(c) => c.seed,
         }

@@ -55,8 +55,10 @@ pub mod linear;
 pub mod mewma;
 pub mod nab;
 pub mod one_class_svm;
+pub mod onnx;
 pub mod prognosis;
 pub mod recipe;
+pub mod sensor_health;
 mod standard;
 pub mod t2q;
 mod train;
@@ -86,7 +88,9 @@ pub fn load(bytes: &[u8]) -> Result<Arc<dyn Scorer>, ModelError> {
         kind if prognosis::is_kind(kind) => Arc::new(prognosis::decode(&file.body, file.hash)?),
         mewma::KIND => Arc::new(mewma::decode(&file.body, file.hash)?),
         one_class_svm::KIND => Arc::new(one_class_svm::decode(&file.body, file.hash)?),
-        t2q::KIND => Arc::new(t2q::decode(&file.body, file.hash)?),
+        onnx::KIND => Arc::new(onnx::decode(&file.body, file.hash)?),
+        sensor_health::KIND => Arc::new(sensor_health::decode(&file.body, file.hash)?),
+        t2q::KIND => t2q::load(&file.body, file.hash)?,
         univariate::KIND => Arc::new(univariate::decode(&file.body, file.hash)?),
         other => {
             return Err(ModelError::UnknownKind { found: other.to_owned(), known: AlgorithmConfig::KINDS.join(", ") });

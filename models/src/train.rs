@@ -12,7 +12,7 @@ use crate::card::{CalibrationCard, Fitted, ModelCard, TrainingCard, hex, librari
 use crate::config::{AlgorithmConfig, SplitBy, TrainConfig};
 use crate::frame::{Rows, TrainingFrame};
 use crate::t2q::{self, BaselineKind, Chart, T2q, T2qConfig, T2qParams};
-use crate::{ModelError, file, prognosis, univariate};
+use crate::{ModelError, file, onnx, prognosis, sensor_health, univariate};
 
 /// A model just trained: the bytes to save, and the model as loading those bytes gives it.
 #[derive(Debug, Clone)]
@@ -66,6 +66,11 @@ pub fn train(frame: &TrainingFrame, config: &TrainConfig) -> Result<TrainedModel
         AlgorithmConfig::KMeans(c) => crate::k_means::train(frame, c, fit, &held_back)?,
         AlgorithmConfig::Mewma(c) => crate::mewma::train(frame, c, fit, &held_back)?,
         AlgorithmConfig::OneClassSvm(c) => crate::one_class_svm::train(frame, c, fit, &held_back)?,
+        AlgorithmConfig::Onnx(c) => onnx::train(frame, c, &fit, &held_back)?,
+        AlgorithmConfig::SensorHealth(c) => sensor_health::train(frame, c, &fit, &held_back)?,
+        AlgorithmConfig::T2q(c) if c.baseline == BaselineKind::Adaptive => {
+            t2q::adaptive::train(frame, c, fit, &held_back)?
+        }
         AlgorithmConfig::T2q(c) => train_t2q(frame, c, fit, &held_back)?,
         AlgorithmConfig::Univariate(c) => univariate::train(frame, c, &config.split)?,
         // Prognoses went their own way above.

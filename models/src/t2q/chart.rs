@@ -67,33 +67,13 @@ pub struct Chart {
 impl Chart {
     /// Makes the chart of `rows` standardised rows of `p` values each, row-major.
     pub(crate) fn of(z: &[f64], p: usize, shrinkage: Shrinkage, retain: Retain) -> Self {
-        let n = (z.len() / p) as f64;
-        let mut cov = vec![0.0; p * p];
-        for row in z.chunks_exact(p) {
-            for i in 0..p {
-                for j in 0..=i {
-                    cov[i * p + j] += row[i] * row[j];
-                }
-            }
-        }
-        for i in 0..p {
-            for j in 0..=i {
-                cov[i * p + j] /= n;
-                cov[j * p + i] = cov[i * p + j];
-            }
-        }
-        let mean_variance = (0..p).map(|i| cov[i * p + i]).sum::<f64>() / p as f64;
-        let shrinkage = match shrinkage {
-            Shrinkage::Fixed(s) => s,
-            Shrinkage::Auto => ledoit_wolf(z, &cov, mean_variance, p),
-        };
-        for i in 0..p {
-            for j in 0..p {
-                let target = if i == j { mean_variance } else { 0.0 };
-                cov[i * p + j] = (1.0 - shrinkage) * cov[i * p + j] + shrinkage * target;
-            }
-        }
-        let (mut eigenvalues, vectors) = eigen::symmetric(&cov, p);
+        let (cov, shrinkage) = shrunk_covariance(z, p, shrinkage);
+        Self::of_covariance(&cov, p, shrinkage, retain)
+    }
+
+    /// Makes the chart of a symmetric `p`×`p` covariance (row-major), which was shrunk by the intensity `shrinkage`.
+    pub(super) fn of_covariance(cov: &[f64], p: usize, shrinkage: f64, retain: Retain) -> Self {
+        let (mut eigenvalues, vectors) = eigen::symmetric(cov, p);
         let floor = eigenvalues[0] * EIGEN_FLOOR;
         for v in &mut eigenvalues {
             *v = v.max(floor);
@@ -148,6 +128,38 @@ impl Chart {
     pub fn explained(&self) -> f64 {
         self.eigenvalues[..self.components].iter().sum::<f64>() / self.eigenvalues.iter().sum::<f64>()
     }
+}
+
+/// The covariance about zero of standardised rows of `p` values each, drawn towards a multiple of the identity, and by which
+/// intensity it was.
+pub(super) fn shrunk_covariance(z: &[f64], p: usize, shrinkage: Shrinkage) -> (Vec<f64>, f64) {
+    let n = (z.len() / p) as f64;
+    let mut cov = vec![0.0; p * p];
+    for row in z.chunks_exact(p) {
+        for i in 0..p {
+            for j in 0..=i {
+                cov[i * p + j] += row[i] * row[j];
+            }
+        }
+    }
+    for i in 0..p {
+        for j in 0..=i {
+            cov[i * p + j] /= n;
+            cov[j * p + i] = cov[i * p + j];
+        }
+    }
+    let mean_variance = (0..p).map(|i| cov[i * p + i]).sum::<f64>() / p as f64;
+    let shrinkage = match shrinkage {
+        Shrinkage::Fixed(s) => s,
+        Shrinkage::Auto => ledoit_wolf(z, &cov, mean_variance, p),
+    };
+    for i in 0..p {
+        for j in 0..p {
+            let target = if i == j { mean_variance } else { 0.0 };
+            cov[i * p + j] = (1.0 - shrinkage) * cov[i * p + j] + shrinkage * target;
+        }
+    }
+    (cov, shrinkage)
 }
 
 /// How many of the leading eigenvalues it takes to reach `share` of their sum.

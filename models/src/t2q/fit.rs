@@ -122,7 +122,9 @@ impl<D: Data<Elem = f64>> Fit<ArrayBase<D, Ix2>, Array1<usize>, ModelError> for 
         let fleet = self.fit_fleet(&flat, &all, p, &name)?;
         let devices = match self.config().baseline {
             BaselineKind::Fleet => None,
-            BaselineKind::Device => Some(self.fit_devices(&flat, dataset.targets(), p, &name)?),
+            BaselineKind::Device | BaselineKind::Adaptive => {
+                Some(self.fit_devices(&flat, dataset.targets(), p, &name)?)
+            }
         };
         Ok(T2q { fleet, devices })
     }

@@ -18,15 +18,24 @@
 //! within devices or the device's own (`scale`). A device the model does not know is scored on the fleet's baseline,
 //! with that baseline's own calibration.
 //!
+//! With `baseline = "adaptive"` a device's mean is learnt while it is judged, see [`adaptive`].
+//!
 //! Determinism: fixed summation order, IEEE arithmetic and square roots only. No value depends on the platform, the
 //! thread count or a seed.
 
+pub mod adaptive;
 mod chart;
 pub(crate) mod eigen;
 mod file;
 mod fit;
 mod params;
 mod scorer;
+
+use std::sync::Arc;
+
+use avouch_engine::codec::CodecError;
+use avouch_engine::model::Scorer;
+use avouch_engine::verdict::Hash32;
 
 pub use chart::{Baseline, Chart};
 pub use fit::{Devices, T2q};
@@ -36,6 +45,15 @@ pub use scorer::T2qScorer;
 pub(crate) use file::{decode, encode, read_baseline, read_chart, write_baseline, write_chart};
 pub(crate) use fit::{mean, refuse_constant, squares};
 pub(crate) use params::Retain;
+
+/// Reads a model's body, of whichever baseline.
+pub(crate) fn load(body: &[u8], hash: Hash32) -> Result<Arc<dyn Scorer>, CodecError> {
+    Ok(if adaptive::is_adaptive(body) {
+        Arc::new(adaptive::decode(body, hash)?)
+    } else {
+        Arc::new(decode(body, hash)?)
+    })
+}
 
 /// The name in TOML and in the model file.
 pub const KIND: &str = "t2-q";

@@ -14,6 +14,8 @@ pub enum BaselineKind {
     Fleet,
     /// Each device's own mean; the fleet's for devices that were not in the training data.
     Device,
+    /// The fleet's mean at first, then each device's own as it earns it, see [`super::adaptive`].
+    Adaptive,
 }
 
 /// Whose spread a device's features are divided by. Only with `baseline = "device"`.
@@ -80,7 +82,7 @@ pub struct T2qConfig {
     pub components: Option<usize>,
     /// `"auto"` or a number from 0 (correlations as measured) to 1 (none at all).
     pub shrinkage: Shrinkage,
-    /// `"fleet"` or `"device"`.
+    /// `"fleet"`, `"device"` or `"adaptive"`.
     pub baseline: BaselineKind,
     /// `"fleet"` or `"device"`.
     pub scale: ScaleKind,
@@ -154,11 +156,17 @@ impl ParamGuard for T2qParams {
                 format!("{s} is neither \"auto\" nor a number from 0 to 1"),
             ));
         }
-        if c.scale == ScaleKind::Device && c.baseline == BaselineKind::Fleet {
-            return Err(ModelError::config(
-                "algorithm.scale",
-                "a device's own scale needs its own mean: set `baseline = \"device\"` too",
-            ));
+        if c.scale == ScaleKind::Device {
+            let why = match c.baseline {
+                BaselineKind::Device => None,
+                BaselineKind::Fleet => Some("a device's own scale needs its own mean: set `baseline = \"device\"` too"),
+                BaselineKind::Adaptive => Some(
+                    "an adaptive baseline learns levels, not spreads: leave `scale` out, or set `baseline = \"device\"`",
+                ),
+            };
+            if let Some(why) = why {
+                return Err(ModelError::config("algorithm.scale", why));
+            }
         }
         Ok(&self.0)
     }

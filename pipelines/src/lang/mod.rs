@@ -50,7 +50,6 @@ pub use assertions::{TestTable, assertion_plan, assertion_session, test_tables, 
 pub use canonical::{Canonical, hex};
 pub use changes::{Change, Takes, canonical_changes, changes};
 pub use decide::{Budget, Decide, shown as shown_threshold};
-pub(crate) use diagnostics::plural;
 pub use diagnostics::{Diagnostic, Diagnostics, Level};
 pub(crate) use diagnostics::{grouped, plural};
 pub use early::with_early;
