@@ -2,11 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use tract_onnx::pb::attribute_proto::AttributeType;
-use tract_onnx::pb::tensor_proto::DataType;
-use tract_onnx::pb::{AttributeProto, NodeProto, TensorProto};
-
 use super::OnnxError;
+use super::proto::{AttributeProto, AttributeType, DataType, NodeProto, TensorProto};
 use super::tensor::{Kind, Tensor, size};
 
 /// A node's attributes while it is read.

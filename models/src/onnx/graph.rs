@@ -2,14 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use tract_onnx::pb::tensor_shape_proto::dimension::Value as Dimension;
-use tract_onnx::pb::type_proto::Value as TypeValue;
-use tract_onnx::pb::{ModelProto, NodeProto, ValueInfoProto};
-use tract_onnx::prelude::Framework;
+use prost::Message as _;
 
 use super::OnnxError;
 use super::attributes::{Attributes, kind_of, name_of, tensor};
 use super::ops::Op;
+use super::proto::{ModelProto, NodeProto, ValueInfoProto};
 use super::tensor::{Kind, Tensor};
 
 /// Files beyond this are refused.
@@ -61,9 +59,7 @@ impl Graph {
         if bytes.len() > MAX_BYTES {
             return Err(OnnxError::TooLarge { bytes: bytes.len() });
         }
-        let mut reader = bytes;
-        let model =
-            tract_onnx::onnx().proto_model_for_read(&mut reader).map_err(|e| OnnxError::NotOnnx(e.to_string()))?;
+        let model = ModelProto::decode(bytes).map_err(|e| OnnxError::NotOnnx(e.to_string()))?;
         Reading::of(&model)?.graph(features, output)
     }
 
@@ -273,7 +269,7 @@ impl<'a> Reading<'a> {
 /// The type and the columns of an input of one row; `None` if their number is left open.
 fn row(input: &ValueInfoProto) -> Result<(Kind, Option<usize>), OnnxError> {
     let wrong = |why: &str| OnnxError::Input(format!("`{}` {why}", input.name));
-    let Some(TypeValue::TensorType(t)) = input.r#type.as_ref().and_then(|t| t.value.as_ref()) else {
+    let Some(t) = input.r#type.as_ref().and_then(|t| t.tensor_type.as_ref()) else {
         return Err(wrong("is not a tensor"));
     };
     let kind = kind_of(t.elem_type)?;
@@ -281,10 +277,7 @@ fn row(input: &ValueInfoProto) -> Result<(Kind, Option<usize>), OnnxError> {
         return Err(wrong("does not take floats"));
     }
     let Some(shape) = &t.shape else { return Ok((kind, None)) };
-    let fixed = |i: usize| match shape.dim.get(i).and_then(|d| d.value.as_ref()) {
-        Some(Dimension::DimValue(n)) if *n > 0 => usize::try_from(*n).ok(),
-        _ => None,
-    };
+    let fixed = |i: usize| shape.dim.get(i)?.dim_value.filter(|n| *n > 0).and_then(|n| usize::try_from(n).ok());
     match (shape.dim.len(), fixed(0)) {
         (2, None | Some(1)) => Ok((kind, fixed(1))),
         _ => Err(wrong("does not take a row at a time, of shape [1, columns] or [N, columns]")),

@@ -7,7 +7,7 @@
 //! **Why the graph is interpreted here.** A verdict must come out the same, bit for bit, on any machine. `tract` chooses its
 //! kernels by the CPU at hand (`tract-linalg`, `x86_64/mod.rs`: matrix products, sigmoid and tanh in AVX-512, FMA, AVX and generic
 //! versions). They differ in bits: FMA rounds once where the others round twice, tiles of another shape add in another order, and
-//! the activations are polynomials in several forms. So `tract` only parses the file; the graph is evaluated by [`graph`], whose
+//! the activations are polynomials in several forms. So nothing of it is used: the file is read by [`proto`] and the graph evaluated by [`graph`], whose
 //! operators are a closed list: +, −, ×, ÷, √ as IEEE 754 has them, everything else from `libm`, sums in the order of elements in
 //! double precision, rounded once. Results differ from other runtimes' by rounding (some 10⁻⁶ of single-precision values).
 //!
@@ -30,6 +30,7 @@ mod explain;
 mod file;
 mod graph;
 mod ops;
+mod proto;
 mod scorer;
 mod tensor;
 mod train;
