@@ -3,12 +3,16 @@
 use serde::{Deserialize, Serialize};
 
 use crate::ModelError;
+use crate::drift::DriftConfig;
 use crate::t2q::T2qConfig;
 
 /// Which algorithm to train, with its options: `algorithm = { kind = "...", ... }`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind")]
 pub enum AlgorithmConfig {
+    /// Drift of the features, see [`crate::drift`].
+    #[serde(rename = "drift")]
+    Drift(DriftConfig),
     /// Hotelling T² and Q charts, see [`crate::t2q`].
     #[serde(rename = "t2-q")]
     T2q(T2qConfig),
@@ -16,11 +20,12 @@ pub enum AlgorithmConfig {
 
 impl AlgorithmConfig {
     /// Every kind, for messages and editors.
-    pub const KINDS: [&'static str; 1] = [crate::t2q::KIND];
+    pub const KINDS: [&'static str; 2] = [crate::drift::KIND, crate::t2q::KIND];
 
     /// The name in TOML and in the model file.
     pub fn kind(&self) -> &'static str {
         match self {
+            AlgorithmConfig::Drift(_) => crate::drift::KIND,
             AlgorithmConfig::T2q(_) => crate::t2q::KIND,
         }
     }
@@ -28,6 +33,7 @@ impl AlgorithmConfig {
     /// The seed given, recorded in the card also where the algorithm draws nothing at random.
     pub fn seed(&self) -> u64 {
         match self {
+            AlgorithmConfig::Drift(c) => c.seed,
             AlgorithmConfig::T2q(c) => c.seed,
         }
     }

@@ -214,13 +214,23 @@ impl TrainingFrame {
     /// back (rounded; a device with a single row is fitted on). By device, that share of the devices, at least one,
     /// is drawn with the seed.
     pub fn split(&self, config: &SplitConfig) -> Result<(Rows, Rows), ModelError> {
+        let held = self.held(config)?;
+        let mask = BooleanChunked::from_slice("held_back".into(), &held);
+        let part = |mask: &BooleanChunked| -> Result<Rows, ModelError> {
+            rows_of(&self.used.filter(mask)?, &self.devices, self.features.len())
+        };
+        Ok((part(&!&mask)?, part(&mask)?))
+    }
+
+    /// Whether each row, in the order of device and window end, is held back.
+    fn held(&self, config: &SplitConfig) -> Result<Vec<bool>, ModelError> {
         config.check()?;
         let rows = rows_of(&self.used, &self.devices, self.features.len())?;
         let mut count = vec![0usize; self.devices.len()];
         for d in &rows.device {
             count[*d] += 1;
         }
-        let held: Vec<bool> = match config.by {
+        Ok(match config.by {
             SplitBy::Time => {
                 let mut seen = vec![0usize; self.devices.len()];
                 let fitted: Vec<usize> = count
@@ -239,12 +249,27 @@ impl TrainingFrame {
                 let held = draw(self.devices.len(), config)?;
                 rows.device.iter().map(|&d| held[d]).collect()
             }
-        };
-        let mask = BooleanChunked::from_slice("held_back".into(), &held);
-        let part = |mask: &BooleanChunked| -> Result<Rows, ModelError> {
-            rows_of(&self.used.filter(mask)?, &self.devices, self.features.len())
-        };
-        Ok((part(&!&mask)?, part(&mask)?))
+        })
+    }
+
+    /// Where what [`TrainingFrame::split`] holds back of each of [`TrainingFrame::devices`] begins: the end of its first
+    /// window, milliseconds since the epoch; none where nothing of the device is held back.
+    pub fn held_back_from(&self, config: &SplitConfig) -> Result<Vec<Option<i64>>, ModelError> {
+        let held = self.held(config)?;
+        let rows = rows_of(&self.used, &self.devices, self.features.len())?;
+        let ends = self.used.column(WINDOW_END)?.i64()?;
+        let mut out = vec![None; self.devices.len()];
+        for ((held, device), end) in held.iter().zip(&rows.device).zip(ends.iter().flatten()) {
+            if *held && out[*device].is_none() {
+                out[*device] = Some(end);
+            }
+        }
+        Ok(out)
+    }
+
+    /// The values of a feature by its place in [`TrainingFrame::features`], in the order of device and window end.
+    pub fn values(&self, feature: usize) -> Result<Vec<f64>, ModelError> {
+        Ok(self.used.column(&column_name(feature))?.f64()?.iter().flatten().collect())
     }
 }
 

@@ -39,6 +39,7 @@
 pub mod calibrate;
 pub mod card;
 pub mod config;
+pub mod drift;
 mod error;
 pub mod evaluate;
 pub mod file;
@@ -62,18 +63,19 @@ pub use train::{TrainedModel, train};
 /// or altered, or is not laid out as this program writes it.
 pub fn load(bytes: &[u8]) -> Result<Arc<dyn Scorer>, ModelError> {
     let file = file::open(bytes)?;
-    match file.kind.as_str() {
-        t2q::KIND => {
-            let scorer = t2q::decode(&file.body, file.hash)?;
-            if scorer.features() != file.card.features.as_slice() {
-                return Err(ModelError::Malformed(avouch_engine::codec::CodecError::Invalid {
-                    what: "model file",
-                    why: "the card lists other features than the model takes".to_owned(),
-                    at: 0,
-                }));
-            }
-            Ok(Arc::new(scorer))
+    let scorer: Arc<dyn Scorer> = match file.kind.as_str() {
+        drift::KIND => Arc::new(drift::decode(&file.body, file.hash)?),
+        t2q::KIND => Arc::new(t2q::decode(&file.body, file.hash)?),
+        other => {
+            return Err(ModelError::UnknownKind { found: other.to_owned(), known: AlgorithmConfig::KINDS.join(", ") });
         }
-        other => Err(ModelError::UnknownKind { found: other.to_owned(), known: t2q::KIND }),
+    };
+    if scorer.features() != file.card.features.as_slice() {
+        return Err(ModelError::Malformed(avouch_engine::codec::CodecError::Invalid {
+            what: "model file",
+            why: "the card lists other features than the model takes".to_owned(),
+            at: 0,
+        }));
     }
+    Ok(scorer)
 }

@@ -12,7 +12,7 @@ use crate::card::{CalibrationCard, Fitted, ModelCard, TrainingCard, hex, librari
 use crate::config::{AlgorithmConfig, SplitBy, TrainConfig};
 use crate::frame::{Rows, TrainingFrame};
 use crate::t2q::{self, BaselineKind, Chart, T2q, T2qConfig, T2qParams};
-use crate::{ModelError, file};
+use crate::{ModelError, drift, file};
 
 /// A model just trained: the bytes to save, and the model as loading those bytes gives it.
 #[derive(Debug, Clone)]
@@ -39,6 +39,7 @@ pub fn train(frame: &TrainingFrame, config: &TrainConfig) -> Result<TrainedModel
             }
             frame.split(&config.split)?
         }
+        AlgorithmConfig::Drift(c) => drift::split(frame, c, &config.split)?,
     };
     let (first_window_end, last_window_end) = frame.window_ends()?;
     let training = TrainingCard {
@@ -54,6 +55,7 @@ pub fn train(frame: &TrainingFrame, config: &TrainConfig) -> Result<TrainedModel
         profile: frame.profile().to_vec(),
     };
     let parts = match &config.algorithm {
+        AlgorithmConfig::Drift(c) => drift::train(frame, c, fit, &held_back)?,
         AlgorithmConfig::T2q(c) => train_t2q(frame, c, fit, &held_back)?,
     };
     let card = ModelCard {
@@ -77,11 +79,11 @@ pub fn train(frame: &TrainingFrame, config: &TrainConfig) -> Result<TrainedModel
 }
 
 /// What an algorithm adds to card and file.
-struct Parts {
-    model: &'static str,
-    fitted: Vec<Fitted>,
-    calibration: Vec<CalibrationCard>,
-    body: Vec<u8>,
+pub(crate) struct Parts {
+    pub model: &'static str,
+    pub fitted: Vec<Fitted>,
+    pub calibration: Vec<CalibrationCard>,
+    pub body: Vec<u8>,
 }
 
 fn train_t2q(frame: &TrainingFrame, config: &T2qConfig, fit: Rows, held_back: &Rows) -> Result<Parts, ModelError> {
