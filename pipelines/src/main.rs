@@ -5,8 +5,8 @@ use std::process::ExitCode;
 
 use avouch::commands::log_filter;
 use avouch::commands::{
-    backtest, bench, bundle, check, dead, demo, deploy, evaluate, explain, graph, new, produce, query, run, schema,
-    simulate, state, test, train, verify,
+    backtest, bench, bundle, check, dead, demo, deploy, evaluate, explain, graph, new, produce, query, retrain, run,
+    schema, simulate, state, test, train, verify,
 };
 use clap::{Parser, Subcommand, ValueEnum};
 
@@ -42,6 +42,7 @@ enum Command {
     New(new::NewArgs),
     Schema(schema::SchemaArgs),
     Train(train::TrainArgs),
+    Retrain(retrain::RetrainArgs),
     Backtest(backtest::BacktestArgs),
     Run(run::RunArgs),
     Dead(dead::DeadArgs),
@@ -77,6 +78,7 @@ fn main() -> ExitCode {
         Command::New(args) => new::run(args),
         Command::Schema(args) => schema::run(args),
         Command::Train(args) => train::run(args),
+        Command::Retrain(args) => retrain::run(args),
         Command::Backtest(args) => backtest::run(args),
         Command::Run(args) => run::run(args),
         Command::Dead(args) => dead::run(args),

@@ -14,6 +14,7 @@ pub mod graph;
 pub mod new;
 pub mod produce;
 pub mod query;
+pub mod retrain;
 pub mod run;
 mod sarif;
 pub mod schema;

@@ -406,6 +406,7 @@ impl LaneWorker {
 
     fn keep(&mut self, output: &mut Output) -> Result<(), RuntimeError> {
         self.store.append_all(&output.verdicts)?;
+        self.metrics.appended(&output.verdicts);
         output.verdicts.clear();
         for d in output.dead.drain(..) {
             self.store.append_dead(&d)?;

@@ -111,7 +111,7 @@ fn every_key_of_the_schema_is_asked_for_by_a_reader_and_the_other_way_round() {
         collect_keys(&value, &mut used);
     }
     // Read as a whole, by the models crate.
-    let whole = |k: &String| k.starts_with("t2q.") || k.starts_with("split.");
+    let whole = |k: &String| ["drift.", "t2q.", "split."].iter().any(|table| k.starts_with(table));
     let declared: BTreeSet<String> = schema::declared().into_iter().filter(|k| !whole(k)).collect();
     asked.retain(|k| !whole(k));
     assert_eq!(declared.difference(&asked).collect::<Vec<_>>(), Vec::<&String>::new(), "declared, but read by nobody");
@@ -148,6 +148,9 @@ fn the_models_crate_reads_the_declared_options() {
     assert_eq!(keys("t2q"), sample.as_object().unwrap().keys().cloned().collect::<Vec<_>>());
     let read: avouch_models::AlgorithmConfig = serde_json::from_value(sample).unwrap();
     assert_eq!(serde_json::to_value(read).unwrap().as_object().unwrap().len(), keys("t2q").len());
+    let drift: avouch_models::AlgorithmConfig = serde_json::from_value(json!({ "kind": "drift" })).unwrap();
+    let drift = serde_json::to_value(drift).unwrap();
+    assert_eq!(keys("drift"), drift.as_object().unwrap().keys().cloned().collect::<Vec<_>>());
     let split = serde_json::to_value(avouch_models::SplitConfig::default()).unwrap();
     assert_eq!(keys("split"), split.as_object().unwrap().keys().cloned().collect::<Vec<_>>());
 }
