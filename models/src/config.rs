@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ModelError;
 use crate::blend::BlendConfig;
+use crate::drift::DriftConfig;
 use crate::gaussian_mixture::GaussianMixtureConfig;
 use crate::gradient_boosting::GradientBoostingConfig;
 use crate::k_means::KMeansConfig;
@@ -52,6 +53,9 @@ pub enum AlgorithmConfig {
     /// Gaps, stuck and saturated sensors, irregular cadence, see [`crate::sensor_health`].
     #[serde(rename = "sensor-health")]
     SensorHealth(SensorHealthConfig),
+    /// Drift of the features, see [`crate::drift`].
+    #[serde(rename = "drift")]
+    Drift(DriftConfig),
     /// Hotelling T² and Q charts, see [`crate::t2q`].
     #[serde(rename = "t2-q")]
     T2q(T2qConfig),
@@ -62,8 +66,9 @@ pub enum AlgorithmConfig {
 
 impl AlgorithmConfig {
     /// Every kind, for messages and editors.
-    pub const KINDS: [&'static str; 12] = [
+    pub const KINDS: [&'static str; 13] = [
         crate::blend::KIND,
+        crate::drift::KIND,
         crate::gaussian_mixture::KIND,
         crate::gradient_boosting::KIND,
         crate::k_means::KIND,
@@ -90,6 +95,7 @@ impl AlgorithmConfig {
             AlgorithmConfig::Linear(_) => crate::linear::KIND,
             AlgorithmConfig::Onnx(_) => crate::onnx::KIND,
             AlgorithmConfig::SensorHealth(_) => crate::sensor_health::KIND,
+            AlgorithmConfig::Drift(_) => crate::drift::KIND,
             AlgorithmConfig::T2q(_) => crate::t2q::KIND,
             AlgorithmConfig::Univariate(_) => crate::univariate::KIND,
         }
@@ -123,6 +129,7 @@ impl AlgorithmConfig {
             AlgorithmConfig::Linear(c) => c.seed,
             AlgorithmConfig::Onnx(c) => c.seed,
             AlgorithmConfig::SensorHealth(c) => c.seed,
+            AlgorithmConfig::Drift(c) => c.seed,
             AlgorithmConfig::T2q(c) => c.seed,
             AlgorithmConfig::Univariate(c) => c.seed,
         }

@@ -366,6 +366,26 @@ impl TrainingFrame {
             }
         })
     }
+
+    /// Where what [`TrainingFrame::split`] holds back of each of [`TrainingFrame::devices`] begins: the end of its first
+    /// window, milliseconds since the epoch; none where nothing of the device is held back.
+    pub fn held_back_from(&self, config: &SplitConfig) -> Result<Vec<Option<i64>>, ModelError> {
+        let held = self.held_back(config)?;
+        let rows = rows_of(&self.used, &self.devices, self.features.len())?;
+        let ends = self.used.column(WINDOW_END)?.i64()?;
+        let mut out = vec![None; self.devices.len()];
+        for ((held, device), end) in held.iter().zip(&rows.device).zip(ends.iter().flatten()) {
+            if *held && out[*device].is_none() {
+                out[*device] = Some(end);
+            }
+        }
+        Ok(out)
+    }
+
+    /// The values of a feature by its place in [`TrainingFrame::features`], in the order of device and window end.
+    pub fn values(&self, feature: usize) -> Result<Vec<f64>, ModelError> {
+        Ok(self.used.column(&column_name(feature))?.f64()?.iter().flatten().collect())
+    }
 }
 
 impl FeatureProfile {

@@ -41,6 +41,7 @@ pub mod calibrate;
 mod calibrated;
 pub mod card;
 pub mod config;
+pub mod drift;
 mod error;
 pub mod evaluate;
 pub mod file;
@@ -83,6 +84,7 @@ pub use train::{TrainedModel, train};
 pub fn load(bytes: &[u8]) -> Result<Arc<dyn Scorer>, ModelError> {
     let file = file::open(bytes)?;
     let scorer: Arc<dyn Scorer> = match file.kind.as_str() {
+        drift::KIND => Arc::new(drift::decode(&file.body, file.hash)?),
         gaussian_mixture::KIND => Arc::new(gaussian_mixture::decode(&file.body, file.hash)?),
         k_means::KIND => Arc::new(k_means::decode(&file.body, file.hash)?),
         kind if prognosis::is_kind(kind) => Arc::new(prognosis::decode(&file.body, file.hash)?),

@@ -12,7 +12,7 @@ use crate::card::{CalibrationCard, Fitted, ModelCard, TrainingCard, hex, librari
 use crate::config::{AlgorithmConfig, SplitBy, TrainConfig};
 use crate::frame::{Rows, TrainingFrame};
 use crate::t2q::{self, BaselineKind, Chart, T2q, T2qConfig, T2qParams};
-use crate::{ModelError, file, onnx, prognosis, sensor_health, univariate};
+use crate::{ModelError, drift, file, onnx, prognosis, sensor_health, univariate};
 
 /// A model just trained: the bytes to save, and the model as loading those bytes gives it.
 #[derive(Debug, Clone)]
@@ -46,6 +46,7 @@ pub fn train(frame: &TrainingFrame, config: &TrainConfig) -> Result<TrainedModel
             }
             frame.split(&config.split)?
         }
+        AlgorithmConfig::Drift(c) => drift::split(frame, c, &config.split)?,
         _ => frame.split(&config.split)?,
     };
     let (first_window_end, last_window_end) = frame.window_ends()?;
@@ -62,6 +63,7 @@ pub fn train(frame: &TrainingFrame, config: &TrainConfig) -> Result<TrainedModel
         profile: frame.profile().to_vec(),
     };
     let parts = match &config.algorithm {
+        AlgorithmConfig::Drift(c) => drift::train(frame, c, fit, &held_back)?,
         AlgorithmConfig::GaussianMixture(c) => crate::gaussian_mixture::train(frame, c, fit, &held_back)?,
         AlgorithmConfig::KMeans(c) => crate::k_means::train(frame, c, fit, &held_back)?,
         AlgorithmConfig::Mewma(c) => crate::mewma::train(frame, c, fit, &held_back)?,

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use avouch::commands::log_filter;
 use avouch::commands::{
     backtest, bench, bundle, check, dead, demo, deploy, evaluate, explain, explain_verdict, graph, model, new, produce,
-    query, run, schema, simulate, state, tap, test, top, train, verify,
+    query, retrain, run, schema, simulate, state, tap, test, top, train, verify,
 };
 use clap::{Parser, Subcommand, ValueEnum};
 
@@ -42,6 +42,7 @@ enum Command {
     New(new::NewArgs),
     Schema(schema::SchemaArgs),
     Train(train::TrainArgs),
+    Retrain(retrain::RetrainArgs),
     Backtest(backtest::BacktestArgs),
     Run(run::RunArgs),
     Dead(dead::DeadArgs),
@@ -81,6 +82,7 @@ fn main() -> ExitCode {
         Command::New(args) => new::run(args),
         Command::Schema(args) => schema::run(args),
         Command::Train(args) => train::run(args),
+        Command::Retrain(args) => retrain::run(args),
         Command::Backtest(args) => backtest::run(args),
         Command::Run(args) => run::run(args),
         Command::Dead(args) => dead::run(args),

@@ -44,6 +44,10 @@ pub mod class {
     /// The data are not any more what the model was made for.
     pub const DRIFT: u16 = 8;
 
+    /// All, in the order of their numbers.
+    pub const ALL: [u16; 9] =
+        [NORMAL, ANOMALY, NOT_A_NUMBER, FAILURE_EXPECTED, GAP, STUCK, SATURATED, IRREGULAR, DRIFT];
+
     /// The class of a finding.
     pub fn of(finding: crate::model::Finding) -> u16 {
         use crate::model::Finding;

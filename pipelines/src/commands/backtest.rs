@@ -10,11 +10,11 @@
 //! It is the engine's own lane that runs ([`crate::history`]). The report has no clock in it: the same files, pipelines and
 //! models give the same bytes.
 
-mod alarms;
-mod differences;
-mod figures;
+pub(super) mod alarms;
+pub(super) mod differences;
+pub(super) mod figures;
 mod html;
-mod judged;
+pub(super) mod judged;
 mod labels;
 mod plots;
 mod report;

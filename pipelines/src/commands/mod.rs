@@ -16,6 +16,7 @@ pub mod model;
 pub mod new;
 pub mod produce;
 pub mod query;
+pub mod retrain;
 pub mod run;
 mod sarif;
 pub mod schema;

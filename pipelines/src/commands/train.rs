@@ -1,11 +1,12 @@
 //! `avouch train`: features by the engine, a frame by Polars, a model by linfa, a file with its card.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
+use arrow::array::{ArrayRef, BooleanArray, Int64Array, RecordBatch, StringArray};
+use arrow::compute::filter_record_batch;
 use arrow::datatypes::{DataType, Field, Schema};
 use avouch_connectors::files::{DeviceFrom, FilesError, Order, ReplayOptions, Row};
 use avouch_engine::decode::{RawRecord, format_timestamp};
@@ -18,7 +19,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
 use thiserror::Error;
 
-use crate::lang::{self, Diagnostics, Models, Pipeline, Train, TrainDevice, TrainFailures, hex};
+use crate::lang::{self, Diagnostics, ModelStep, Models, Pipeline, Train, TrainDevice, TrainFailures, hex};
 
 /// Rows given to the engine at once. Any number gives the same features.
 const CHUNK: usize = 4_096;
@@ -101,31 +102,18 @@ pub fn run(args: &TrainArgs) -> ExitCode {
 fn train_all(args: &TrainArgs) -> Result<(), TrainError> {
     let text = |d: Diagnostics| TrainError::Pipeline(d.render_text(super::check::colour()));
     let pipeline = Pipeline::load(&args.file).map_err(text)?;
-    if pipeline.train.is_empty() {
-        let why = format!("{} has no [train.*] entry, so there is nothing to train", args.file.display());
-        return Err(TrainError::Nothing(why));
-    }
-    for name in &args.only {
-        if !pipeline.train.iter().any(|t| t.name.value == *name) {
-            let names: Vec<&str> = pipeline.train.iter().map(|t| t.name.value.as_str()).collect();
-            let why = format!("there is no [train.{name}]; there is {}", names.join(", "));
-            return Err(TrainError::Nothing(why));
-        }
-    }
     let created = args.created.clone().unwrap_or_else(now);
-    for entry in &pipeline.train {
-        if args.only.is_empty() || args.only.contains(&entry.name.value) {
-            let (path, model) = train_one(&pipeline, entry, &created, args.json)?;
-            if args.json {
-                let card: serde_json::Value = serde_json::from_str(&model.card.to_json()).unwrap_or_default();
-                println!("{}", json!({ "file": path, "sha256": hex(&model.hash), "card": card }));
-            } else {
-                println!("{}", model.card.to_markdown());
-                for line in decisions(&pipeline, entry, &model) {
-                    println!("{line}");
-                }
-                println!("wrote {} (SHA-256 {})", path.display(), hex(&model.hash));
+    for entry in entries(&pipeline, &args.only)? {
+        let (path, model) = train_one(&pipeline, entry, &created, args.json)?;
+        if args.json {
+            let card: serde_json::Value = serde_json::from_str(&model.card.to_json()).unwrap_or_default();
+            println!("{}", json!({ "file": path, "sha256": hex(&model.hash), "card": card }));
+        } else {
+            println!("{}", model.card.to_markdown());
+            for line in decisions(&pipeline, entry, &model) {
+                println!("{line}");
             }
+            println!("wrote {} (SHA-256 {})", path.display(), hex(&model.hash));
         }
     }
     Ok(())
@@ -166,13 +154,7 @@ pub(crate) fn train_one(
     quiet: bool,
 ) -> Result<(PathBuf, TrainedModel), TrainError> {
     let (path, model) = make(pipeline, entry, created, quiet)?;
-    let write = |source| TrainError::Write { path: path.clone(), source };
-    if let Some(parent) = path.parent() {
-        std::fs::create_dir_all(parent).map_err(write)?;
-    }
-    let temporary = path.with_extension("tmp");
-    std::fs::write(&temporary, &model.bytes).map_err(write)?;
-    std::fs::rename(&temporary, &path).map_err(write)?;
+    save(&path, &model.bytes)?;
     Ok((path, model))
 }
 
@@ -188,51 +170,125 @@ pub(crate) fn make(
     created: &str,
     quiet: bool,
 ) -> Result<(PathBuf, TrainedModel), TrainError> {
-    let name = entry.name.value.clone();
-    let Some(step) = pipeline.model_step(&entry.step.value) else {
-        let why = format!("there is no model step \"{}\"", entry.step.value);
-        return Err(TrainError::Engine { name, why });
-    };
-    let features: Vec<String> = step.features.iter().map(|f| f.value.clone()).collect();
-    let rows = features_of(pipeline, entry, &step.from.value, quiet)?;
-    let in_model = |source| TrainError::Model { name: name.clone(), source };
-    let batches = rows.iter().map(|r| frame_batch(r, &features)).collect::<Result<Vec<_>, _>>();
-    let batches = batches.map_err(|why| TrainError::Engine { name: name.clone(), why })?;
-    let mut frame = TrainingFrame::from_batches(&features, &batches).map_err(in_model)?;
-    if let Some(label) = &entry.label {
-        let failures = match &label.failures {
-            Some(f) => failures_of(pipeline, f, &name)?,
-            None => Failures::new(),
-        };
-        let wanted = label.config_for(&step.decide);
-        let labelled = match &wanted {
-            LabelConfig::Failure { column } => {
-                let with: Vec<String> = features.iter().chain([column]).cloned().collect();
-                let batches = rows.iter().map(|r| frame_batch(r, &with)).collect::<Result<Vec<_>, _>>();
-                batches.map_err(|why| TrainError::Engine { name: name.clone(), why })?
-            }
-            LabelConfig::RemainingLife { .. } => Vec::new(),
-        };
-        frame = frame.with_labels(&wanted, &failures, &labelled).map_err(in_model)?;
+    let step = step_of(pipeline, entry)?;
+    let frame = frame_of(pipeline, entry, &Rows::of(entry), quiet)?;
+    let model = model_of(pipeline, entry, &frame, entry.data.files.raw(), created)?;
+    Ok((step.model_file.value.clone(), model))
+}
+
+/// Which rows are trained on.
+pub(super) struct Rows {
+    /// Patterns of files.
+    pub patterns: Vec<String>,
+    /// Only windows that end after this, milliseconds since the epoch.
+    pub after: Option<i64>,
+}
+
+impl Rows {
+    /// As the entry says.
+    pub fn of(entry: &Train) -> Self {
+        Self { patterns: vec![entry.data.pattern.clone()], after: None }
     }
+}
+
+/// The entries of these names, or all.
+pub(super) fn entries<'a>(pipeline: &'a Pipeline, only: &[String]) -> Result<Vec<&'a Train>, TrainError> {
+    if pipeline.train.is_empty() {
+        let why = format!("{} has no [train.*] entry, so there is nothing to train", pipeline.file.path().display());
+        return Err(TrainError::Nothing(why));
+    }
+    for name in only {
+        if !pipeline.train.iter().any(|t| t.name.value == *name) {
+            let names: Vec<&str> = pipeline.train.iter().map(|t| t.name.value.as_str()).collect();
+            let why = format!("there is no [train.{name}]; there is {}", names.join(", "));
+            return Err(TrainError::Nothing(why));
+        }
+    }
+    Ok(pipeline.train.iter().filter(|t| only.is_empty() || only.contains(&t.name.value)).collect())
+}
+
+/// The model step that an entry is of.
+pub(super) fn step_of<'a>(pipeline: &'a Pipeline, entry: &Train) -> Result<&'a ModelStep, TrainError> {
+    pipeline.model_step(&entry.step.value).ok_or_else(|| TrainError::Engine {
+        name: entry.name.value.clone(),
+        why: format!("there is no model step \"{}\"", entry.step.value),
+    })
+}
+
+/// The training rows, as the engine computes them.
+pub(super) fn frame_of(
+    pipeline: &Pipeline,
+    entry: &Train,
+    rows: &Rows,
+    quiet: bool,
+) -> Result<TrainingFrame, TrainError> {
+    let name = &entry.name.value;
+    let step = step_of(pipeline, entry)?;
+    let features: Vec<String> = step.features.iter().map(|f| f.value.clone()).collect();
+    let given = features_of(pipeline, entry, &rows.patterns, &step.from.value, quiet)?;
+    let batches = given.iter().map(|r| frame_batch(r, &features, rows.after)).collect::<Result<Vec<_>, _>>();
+    let batches = batches.map_err(|why| TrainError::Engine { name: name.clone(), why })?;
+    let in_model = |source| TrainError::Model { name: name.clone(), source };
+    let frame = TrainingFrame::from_batches(&features, &batches).map_err(in_model)?;
+    let Some(label) = &entry.label else { return Ok(frame) };
+    let failures = match &label.failures {
+        Some(f) => failures_of(pipeline, f, name)?,
+        None => Failures::new(),
+    };
+    let wanted = label.config_for(&step.decide);
+    let labelled = match &wanted {
+        LabelConfig::Failure { column } => {
+            let with: Vec<String> = features.iter().chain([column]).cloned().collect();
+            let batches = given.iter().map(|r| frame_batch(r, &with, rows.after)).collect::<Result<Vec<_>, _>>();
+            batches.map_err(|why| TrainError::Engine { name: name.clone(), why })?
+        }
+        LabelConfig::RemainingLife { .. } => Vec::new(),
+    };
+    frame.with_labels(&wanted, &failures, &labelled).map_err(in_model)
+}
+
+/// The model that the entry makes of these rows; `data` is what its card says of where they came from.
+pub(super) fn model_of(
+    pipeline: &Pipeline,
+    entry: &Train,
+    frame: &TrainingFrame,
+    data: &str,
+    created: &str,
+) -> Result<TrainedModel, TrainError> {
     let config = TrainConfig {
         algorithm: entry.algorithm.value.clone(),
         split: entry.split,
         provenance: Provenance {
             pipeline: pipeline.name.value.clone(),
-            step: step.name.value.clone(),
+            step: entry.step.value.clone(),
             pipeline_digest: hex(&pipeline.config_hash()),
             created: created.to_owned(),
-            data: entry.data.files.raw().to_owned(),
+            data: data.to_owned(),
         },
     };
-    let model = train(&frame, &config).map_err(in_model)?;
-    Ok((step.model_file.value.clone(), model))
+    train(frame, &config).map_err(|source| TrainError::Model { name: entry.name.value.clone(), source })
+}
+
+/// Writes a file whole or not at all, and the directories it is in.
+pub(super) fn save(path: &Path, bytes: &[u8]) -> Result<(), TrainError> {
+    let write = |source| TrainError::Write { path: path.to_path_buf(), source };
+    if let Some(parent) = path.parent() {
+        std::fs::create_dir_all(parent).map_err(write)?;
+    }
+    let temporary = path.with_extension("tmp");
+    std::fs::write(&temporary, bytes).map_err(write)?;
+    std::fs::rename(&temporary, path).map_err(write)
 }
 
 /// Runs the training rows through a lane up to the windowed step. Each row stands for a record that arrived at its event
 /// time, so none is from the future; rows that die (bad values, out of order) are counted and said.
-fn features_of(pipeline: &Pipeline, entry: &Train, step: &str, quiet: bool) -> Result<Vec<FeatureRows>, TrainError> {
+fn features_of(
+    pipeline: &Pipeline,
+    entry: &Train,
+    patterns: &[String],
+    step: &str,
+    quiet: bool,
+) -> Result<Vec<FeatureRows>, TrainError> {
     let name = entry.name.value.clone();
     let text = |d: Diagnostics| TrainError::Pipeline(d.render_text(super::check::colour()));
     // Rows of files come as JSON, whatever the source speaks.
@@ -242,18 +298,14 @@ fn features_of(pipeline: &Pipeline, entry: &Train, step: &str, quiet: bool) -> R
         return Err(engine(format!("\"{step}\" is not a windowed step")));
     };
     let files = |source| TrainError::Files { name: name.clone(), source };
-    let mut options = ReplayOptions::new([entry.data.pattern.clone()]);
+    let mut options = ReplayOptions::new(patterns.iter().cloned());
     // A training set is read whole anyway; in time order no row is late, whatever the order of files and lines.
     options.order = Order::Sorted;
     options.delimiter = entry.data.delimiter;
     options.first = entry.data.first;
     options.time = Some(pipeline.source.time.column.value.clone());
     options.device_field = Some(pipeline.source.key.value.clone());
-    options.device = Some(match &entry.data.device {
-        TrainDevice::Key => DeviceFrom::Column(pipeline.source.key.value.clone()),
-        TrainDevice::Path => DeviceFrom::Path,
-        TrainDevice::Column(c) => DeviceFrom::Column(c.value.clone()),
-    });
+    options.device = Some(device_from(pipeline, entry));
     let mut replay = options.open().map_err(files)?;
 
     let bar = ProgressBar::new(replay.progress().1);
@@ -334,7 +386,16 @@ fn failures_of(pipeline: &Pipeline, label: &TrainFailures, name: &str) -> Result
     Ok(failures)
 }
 
-fn frame_batch(rows: &FeatureRows, features: &[String]) -> Result<RecordBatch, String> {
+/// What names the device of a training row.
+pub(super) fn device_from(pipeline: &Pipeline, entry: &Train) -> DeviceFrom {
+    match &entry.data.device {
+        TrainDevice::Key => DeviceFrom::Column(pipeline.source.key.value.clone()),
+        TrainDevice::Path => DeviceFrom::Path,
+        TrainDevice::Column(c) => DeviceFrom::Column(c.value.clone()),
+    }
+}
+
+fn frame_batch(rows: &FeatureRows, features: &[String], after: Option<i64>) -> Result<RecordBatch, String> {
     let mut fields = vec![
         Field::new(avouch_models::frame::DEVICE, DataType::Utf8, false),
         Field::new(avouch_models::frame::WINDOW_END, DataType::Int64, false),
@@ -351,5 +412,8 @@ fn frame_batch(rows: &FeatureRows, features: &[String]) -> Result<RecordBatch, S
         fields.push(Field::new(f, field.data_type().clone(), true));
         columns.push(rows.batch.column(i).clone());
     }
-    RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).map_err(|e| e.to_string())
+    let batch = RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).map_err(|e| e.to_string())?;
+    let Some(after) = after else { return Ok(batch) };
+    let keep: BooleanArray = rows.window_ends.iter().map(|end| Some(*end > after)).collect();
+    filter_record_batch(&batch, &keep).map_err(|e| e.to_string())
 }

@@ -413,6 +413,7 @@ impl LaneWorker {
         self.store.append_all(&output.verdicts)?;
         self.taps.rows(&mut self.lane);
         self.taps.verdicts(&output.verdicts);
+        self.metrics.appended(&output.verdicts);
         output.verdicts.clear();
         for d in output.dead.drain(..) {
             self.store.append_dead(&d)?;

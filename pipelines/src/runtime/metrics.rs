@@ -6,7 +6,7 @@ use avouch_connectors::delivery::DownKind;
 use avouch_connectors::store::RemoteStats;
 use avouch_engine::dead_letter::DeadReason;
 use avouch_engine::lane::Counters;
-use avouch_engine::verdict::Severity;
+use avouch_engine::verdict::{Severity, VerdictRecord, class};
 use prometheus::{
     Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
     Registry,
@@ -49,6 +49,7 @@ declarations! {
     ROWS_USED: Counter "avouch_lane_rows_used_total" ["lane"] "Rows admitted and computed on; rows in = rows used + dead letters.";
     DEAD: Counter "avouch_lane_dead_letters_total" ["lane", "reason"] "Rows that died, by reason.";
     VERDICTS: Counter "avouch_lane_verdicts_total" ["lane", "severity"] "Verdicts appended to the verdict log, by severity.";
+    CLASSES: Counter "avouch_lane_verdict_classes_total" ["lane", "class"] "Verdicts appended to the verdict log since the process started, by class.";
     WATERMARK: Gauge "avouch_lane_watermark_timestamp_seconds" ["lane"] "Event time up to which windows are closed, Unix seconds.";
     NEXT_OFFSET: Gauge "avouch_lane_next_offset" ["lane"] "Offset of the next record to read.";
     LAG: Gauge "avouch_lane_lag_records" ["lane"] "Offsets between the next record to read and the end of the partition or journal; absent for files, whose end is known when it is reached.";
@@ -117,6 +118,7 @@ pub struct Metrics {
     rows_used: IntCounterVec,
     dead: IntCounterVec,
     verdicts: IntCounterVec,
+    classes: IntCounterVec,
     watermark: GaugeVec,
     next_offset: IntGaugeVec,
     lag: IntGaugeVec,
@@ -218,6 +220,7 @@ impl Metrics {
             rows_used: counter(ROWS_USED)?,
             dead: counter(DEAD)?,
             verdicts: counter(VERDICTS)?,
+            classes: counter(CLASSES)?,
             watermark: float(WATERMARK)?,
             next_offset: int(NEXT_OFFSET)?,
             lag: int(LAG)?,
@@ -294,6 +297,8 @@ impl Metrics {
             rows_used: self.rows_used.with_label_values(&l),
             dead: DeadReason::ALL.map(|r| self.dead.with_label_values(&[lane.as_str(), r.name()])),
             verdicts: Severity::ALL.map(|s| self.verdicts.with_label_values(&[lane.as_str(), s.name()])),
+            classes: class::ALL
+                .map(|c| self.classes.with_label_values(&[lane.as_str(), class::name(c).unwrap_or("unknown")])),
             watermark: self.watermark.with_label_values(&l),
             next_offset: self.next_offset.with_label_values(&l),
             lag: self.lag.clone(),
@@ -327,6 +332,7 @@ impl Metrics {
             &self.rows_used,
             &self.dead,
             &self.verdicts,
+            &self.classes,
             &self.sink_records,
             &self.sink_errors,
             &self.sink_refused,
@@ -454,6 +460,7 @@ pub struct LaneMetrics {
     rows_used: IntCounter,
     dead: [IntCounter; DeadReason::ALL.len()],
     verdicts: [IntCounter; Severity::ALL.len()],
+    classes: [IntCounter; class::ALL.len()],
     /// [`WATERMARK`], seconds.
     pub watermark: Gauge,
     /// [`NEXT_OFFSET`].
@@ -492,6 +499,15 @@ pub struct LaneMetrics {
 }
 
 impl LaneMetrics {
+    /// Counts verdicts that were appended to the log, by class.
+    pub fn appended(&self, verdicts: &[VerdictRecord]) {
+        for v in verdicts {
+            if let Some(c) = self.classes.get(usize::from(v.verdict.class)) {
+                c.inc();
+            }
+        }
+    }
+
     /// Brings the counters up to those of the lane, which go on over restarts.
     pub fn show(&mut self, now: &Counters) {
         let before = std::mem::replace(&mut self.shown, *now);

@@ -5,6 +5,7 @@ mod against;
 mod by_hand;
 mod fleet;
 mod mistakes;
+mod retrain;
 
 use std::path::Path;
 use std::process::{Command, Output};

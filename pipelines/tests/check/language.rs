@@ -115,6 +115,7 @@ fn every_key_of_the_schema_is_asked_for_by_a_reader_and_the_other_way_round() {
         "t2q.",
         "split.",
         "blend.",
+        "drift.",
         "gradient_boosting.",
         "kernel_ridge.",
         "linear.",
@@ -197,6 +198,9 @@ fn the_models_crate_reads_the_declared_options() {
         let written = serde_json::to_value(read).unwrap().as_object().unwrap().keys().cloned().collect();
         assert_eq!(sorted(keys(table)), sorted(written), "{table}");
     }
+    let drift: avouch_models::AlgorithmConfig = serde_json::from_value(json!({ "kind": "drift" })).unwrap();
+    let drift = serde_json::to_value(drift).unwrap();
+    assert_eq!(keys("drift"), drift.as_object().unwrap().keys().cloned().collect::<Vec<_>>());
     let split = serde_json::to_value(avouch_models::SplitConfig::default()).unwrap();
     assert_eq!(keys("split"), split.as_object().unwrap().keys().cloned().collect::<Vec<_>>());
 }

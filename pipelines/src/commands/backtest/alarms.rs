@@ -6,7 +6,7 @@ use super::judged::Side;
 
 /// Alarms of one device and step that follow each other by one window's length at most.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Episode {
+pub(in crate::commands) struct Episode {
     pub step: u16,
     pub device: u32,
     /// When the first alarm could be raised: the end of its window.
@@ -18,7 +18,7 @@ pub(super) struct Episode {
 }
 
 /// By step, device and time.
-pub(super) fn episodes(side: &Side) -> Vec<Episode> {
+pub(in crate::commands) fn episodes(side: &Side) -> Vec<Episode> {
     let mut out: Vec<Episode> = Vec::new();
     for v in side.verdicts.iter().filter(|v| v.alarm()) {
         let window = side.step(v).window_ms;
@@ -42,7 +42,7 @@ pub(super) fn episodes(side: &Side) -> Vec<Episode> {
 }
 
 /// The time that verdicts cover, summed over devices, milliseconds: what several windows or steps cover counts once.
-pub(super) fn covered_ms(side: &Side) -> i64 {
+pub(in crate::commands) fn covered_ms(side: &Side) -> i64 {
     let mut windows: Vec<(u32, i64, i64)> =
         side.verdicts.iter().map(|v| (v.device, v.window_start, v.window_end)).collect();
     windows.sort_unstable();

@@ -22,7 +22,7 @@ const FEATURES: usize = 5;
 
 /// Agreement of two pipelines. "Here" is the pipeline that is tested, "there" the one it is held against.
 #[derive(Debug, Default, Serialize)]
-pub(super) struct Comparison {
+pub(in crate::commands) struct Comparison {
     /// Windows judged by both: rows are severities here, columns there, mildest first.
     pub table: [[u64; 3]; 3],
     /// Verdicts by severity about windows that only this pipeline judged.
@@ -57,7 +57,7 @@ impl Comparison {
 
 /// How many differences there are of each kind.
 #[derive(Debug, Default, Serialize)]
-pub(super) struct Reasons {
+pub(in crate::commands) struct Reasons {
     pub threshold: u64,
     pub score: u64,
     pub score_and_threshold: u64,
@@ -68,7 +68,7 @@ pub(super) struct Reasons {
 /// Why two verdicts about one window differ.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum Why {
+pub(in crate::commands) enum Why {
     /// The scores do not matter: with the same thresholds they would agree.
     Threshold,
     /// The thresholds do not matter: with the same scores they would agree.
@@ -83,7 +83,7 @@ pub(super) enum Why {
 
 /// One window they differ on.
 #[derive(Debug, Serialize)]
-pub(super) struct Difference {
+pub(in crate::commands) struct Difference {
     pub step: String,
     pub device: String,
     #[serde(serialize_with = "timestamp")]
@@ -97,7 +97,7 @@ pub(super) struct Difference {
 
 /// One side's verdict.
 #[derive(Debug, Serialize)]
-pub(super) struct Opinion {
+pub(in crate::commands) struct Opinion {
     pub severity: Severity,
     #[serde(serialize_with = "number")]
     pub score: f64,
@@ -107,7 +107,7 @@ pub(super) struct Opinion {
 
 /// One feature on both sides; nothing where a side does not have it, or it is not finite.
 #[derive(Debug, Serialize)]
-pub(super) struct FeatureDifference {
+pub(in crate::commands) struct FeatureDifference {
     pub name: String,
     pub value_here: Option<f64>,
     pub value_there: Option<f64>,
@@ -116,7 +116,7 @@ pub(super) struct FeatureDifference {
 }
 
 /// Matches verdicts by step, device and end of window, and writes those that differ, one a line.
-pub(super) fn compare(here: &Side, there: &Side, path: &Path) -> Result<Comparison, BacktestError> {
+pub(in crate::commands) fn compare(here: &Side, there: &Side, path: &Path) -> Result<Comparison, BacktestError> {
     let failed = |source| BacktestError::Write { path: path.to_path_buf(), source };
     let mut out = BufWriter::new(File::create(path).map_err(failed)?);
     let mut comparison = Comparison::default();

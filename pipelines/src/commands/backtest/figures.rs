@@ -4,7 +4,7 @@ use avouch_engine::decode::format_timestamp;
 use serde::Serializer;
 
 /// Six significant digits, as the shortest decimal that reads back as them; nothing for what is not finite.
-pub(super) fn round(x: f64) -> Option<f64> {
+pub(in crate::commands) fn round(x: f64) -> Option<f64> {
     if x == 0.0 {
         // Without the sign of a negative zero.
         return Some(0.0);
@@ -13,7 +13,7 @@ pub(super) fn round(x: f64) -> Option<f64> {
 }
 
 /// The same for serde.
-pub(super) fn number<S: Serializer>(x: &f64, out: S) -> Result<S::Ok, S::Error> {
+pub(in crate::commands) fn number<S: Serializer>(x: &f64, out: S) -> Result<S::Ok, S::Error> {
     match round(*x) {
         Some(x) => out.serialize_f64(x),
         None => out.serialize_none(),
@@ -21,7 +21,7 @@ pub(super) fn number<S: Serializer>(x: &f64, out: S) -> Result<S::Ok, S::Error> 
 }
 
 /// As text.
-pub(super) fn show(x: f64) -> String {
+pub(in crate::commands) fn show(x: f64) -> String {
     match round(x) {
         None => "–".into(),
         Some(x) if x != 0.0 && !(1e-4..1e9).contains(&x.abs()) => format!("{x:e}"),
@@ -37,12 +37,12 @@ pub(super) fn show(x: f64) -> String {
 }
 
 /// A share, in percent with one decimal.
-pub(super) fn percent(x: f64) -> String {
+pub(in crate::commands) fn percent(x: f64) -> String {
     if x.is_finite() { format!("{:.1} %", 100.0 * x) } else { "–".into() }
 }
 
 /// `12,345,678`.
-pub(super) fn count(n: u64) -> String {
+pub(in crate::commands) fn count(n: u64) -> String {
     grouped(&n.to_string())
 }
 
@@ -58,18 +58,18 @@ fn grouped(digits: &str) -> String {
 }
 
 /// `2026-01-07 08:20:00` (UTC), with milliseconds where there are any.
-pub(super) fn time(ms: i64) -> String {
+pub(in crate::commands) fn time(ms: i64) -> String {
     let text = format_timestamp(ms).replace('T', " ");
     text.trim_end_matches('Z').trim_end_matches(".000").to_owned()
 }
 
 /// As in JSON: RFC 3339.
-pub(super) fn timestamp<S: Serializer>(ms: &i64, out: S) -> Result<S::Ok, S::Error> {
+pub(in crate::commands) fn timestamp<S: Serializer>(ms: &i64, out: S) -> Result<S::Ok, S::Error> {
     out.serialize_str(&format_timestamp(*ms))
 }
 
 /// `3 d 4 h`, `1 h 20 min`, `45 s`: the two largest units.
-pub(super) fn span(ms: i64) -> String {
+pub(in crate::commands) fn span(ms: i64) -> String {
     const UNITS: [(i64, &str); 5] = [(86_400_000, "d"), (3_600_000, "h"), (60_000, "min"), (1_000, "s"), (1, "ms")];
     let mut rest = ms;
     let mut parts = Vec::new();

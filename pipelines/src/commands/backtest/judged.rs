@@ -14,7 +14,7 @@ use crate::lang::{self, Diagnostics, Models, Pipeline, hex};
 
 /// A verdict as the report needs it.
 #[derive(Debug)]
-pub(super) struct Judged {
+pub(in crate::commands) struct Judged {
     /// Index in [`Side::steps`].
     pub step: u16,
     /// Index in [`Side::devices`].
@@ -39,7 +39,7 @@ impl Judged {
 
 /// One feature's part in a verdict.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Part {
+pub(in crate::commands) struct Part {
     /// Index in [`Side::features`].
     pub name: u32,
     pub value: f64,
@@ -48,7 +48,7 @@ pub(super) struct Part {
 
 /// A model step.
 #[derive(Debug)]
-pub(super) struct Step {
+pub(in crate::commands) struct Step {
     pub name: String,
     pub model: String,
     pub decide: DecideSpec,
@@ -58,7 +58,7 @@ pub(super) struct Step {
 
 /// What a pipeline gave.
 #[derive(Debug)]
-pub(super) struct Side {
+pub(in crate::commands) struct Side {
     pub name: String,
     pub config_hash: String,
     /// By name.
@@ -74,7 +74,7 @@ pub(super) struct Side {
 }
 
 /// The models of a pipeline; warnings go to standard error.
-pub(super) fn models(pipeline: &Pipeline, colour: bool) -> Result<Models, BacktestError> {
+pub(in crate::commands) fn models(pipeline: &Pipeline, colour: bool) -> Result<Models, BacktestError> {
     let (models, warnings) = lang::load_models(pipeline).map_err(|d| BacktestError::Pipeline(d.render_text(colour)))?;
     eprint!("{}", warnings.render_text(colour));
     Ok(models)

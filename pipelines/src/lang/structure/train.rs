@@ -20,6 +20,7 @@ pub(super) const TRAIN: Keys = Keys::new(
             "algorithm",
             Kind::OneOf(&[
                 &BLEND,
+                &DRIFT,
                 &GAUSSIAN_MIXTURE,
                 &GRADIENT_BOOSTING,
                 &K_MEANS,
@@ -90,6 +91,32 @@ const ONE_CLASS_SVM: Keys = Keys::new(
         Key::may("eps", Kind::Number(f64::MIN, f64::MAX, true), "Width of the Gaussian kernel.")
             .or("twice the features"),
         Key::may("seed", Kind::Int(0, i64::MAX), "Seed of the draw of rows, where there are many.").or("0"),
+    ],
+);
+/// Likewise.
+const DRIFT: Keys = Keys::new(
+    "drift",
+    "Page-Hinkley, ADWIN and the population stability index of each feature.",
+    &[
+        Key::must("kind", Kind::Is("drift"), "Which algorithm."),
+        Key::may("baseline", Kind::Word(&["fleet", "device"]), "What a device is compared with.").or("\"fleet\""),
+        Key::may("window", Kind::Int(0, i64::MAX), "Recent rows the population stability index is over, 20 to 1,000.")
+            .or("200"),
+        Key::may("bins", Kind::Int(0, i64::MAX), "Quantile bins of the index, 2 to 50.").or("10"),
+        Key::may("tolerance", Kind::Number(f64::MIN, f64::MAX, true), "Page-Hinkley: deviations that are let pass.")
+            .or("0.5"),
+        Key::may("page_hinkley", Kind::Number(f64::MIN, f64::MAX, true), "Its limit, in deviations summed up.")
+            .or("15"),
+        Key::may("confidence", Kind::Number(f64::MIN, f64::MAX, true), "ADWIN: the chance of a false cut.").or("0.002"),
+        Key::may("psi", Kind::Number(f64::MIN, f64::MAX, true), "Limit of the population stability index.").or("0.25"),
+        Key::may(
+            "limits",
+            Kind::Word(&["fixed", "held-back"]),
+            "Whether limits are raised to what the training rows reach.",
+        )
+        .or("\"held-back\""),
+        Key::may("adapt", Kind::Bool, "Whether the reference is learnt anew after a detection.").or("false"),
+        Key::may("seed", Kind::Int(0, i64::MAX), "Recorded in the card; nothing is drawn at random.").or("0"),
     ],
 );
 /// Likewise.
