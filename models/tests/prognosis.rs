@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray};
 use avouch_engine::codec::{Reader, Writer};
-use avouch_engine::model::{Memory, Says, Scorer};
+use avouch_engine::model::{Memory, Says};
 use avouch_models::{
     AlgorithmConfig, Failures, LabelConfig, ModelError, Provenance, SplitBy, SplitConfig, TrainConfig, TrainedModel,
     TrainingFrame, load, train,
@@ -324,8 +324,8 @@ fn labels_that_cannot_be_are_refused() {
     for algorithm in [
         r#"{"kind": "gradient-boosting", "trees": 0}"#,
         r#"{"kind": "blend", "of": []}"#,
-        r#"{"kind": "linear", "recipe": {"conditions": 3}}"#,
-        r#"{"kind": "linear", "recipe": {"on": ["speed"]}}"#,
+        r#"{"kind": "linear", "recipe": {"conditions": 3, "means": []}}"#,
+        r#"{"kind": "linear", "recipe": {"on": ["speed"], "means": [2]}}"#,
         r#"{"kind": "kernel-ridge", "recipe": {"means": [5, 3]}}"#,
     ] {
         let (rows, failures) = fleet(6, 1);

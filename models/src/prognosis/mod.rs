@@ -28,7 +28,6 @@ use crate::recipe::RecipeConfig;
 use crate::{ModelError, blend, gradient_boosting, kernel_ridge, linear};
 
 pub(crate) use file::decode;
-pub(crate) use parts::Parts;
 pub use scorer::Prognosis;
 pub use table::Table;
 pub(crate) use train::train_model;
