@@ -47,6 +47,22 @@ impl LabelConfig {
         Self::RemainingLife { cap, unit: hours(), coverage: ninety_percent() }
     }
 
+    /// The same remaining life in another unit and with another coverage; a label of failures stays as it is.
+    ///
+    /// # Errors
+    /// [`ModelError::Config`] for an unknown unit or a coverage that is none.
+    pub fn in_unit(self, unit: &str, coverage: f64) -> Result<Self, ModelError> {
+        let before = self.milliseconds()?;
+        let Self::RemainingLife { cap, .. } = self else { return Ok(self) };
+        let mut out = Self::RemainingLife { cap: None, unit: unit.to_owned(), coverage };
+        let after = out.milliseconds()?;
+        if let Self::RemainingLife { cap: new, .. } = &mut out {
+            *new = cap.map(|c| c * before / after);
+        }
+        out.check()?;
+        Ok(out)
+    }
+
     /// Refuses an unknown unit, a cap that caps nothing and a coverage that is none.
     pub fn check(&self) -> Result<(), ModelError> {
         let Self::RemainingLife { cap, unit, coverage } = self else { return Ok(()) };

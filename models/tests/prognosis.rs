@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray};
 use avouch_engine::codec::{Reader, Writer};
-use avouch_engine::model::{Memory, Says, Scorer};
+use avouch_engine::model::{Memory, Says};
 use avouch_models::{
     AlgorithmConfig, Failures, LabelConfig, ModelError, Provenance, SplitBy, SplitConfig, TrainConfig, TrainedModel,
     TrainingFrame, load, train,
@@ -308,6 +308,21 @@ fn ridge_without_a_penalty_is_linfas_least_squares() {
 }
 
 #[test]
+fn a_label_in_days_says_in_days_what_it_said_in_hours() {
+    let days = LabelConfig::remaining_life(Some(60.0)).in_unit("days", 0.8).unwrap();
+    assert_eq!(days, LabelConfig::RemainingLife { cap: Some(2.5), unit: "days".to_owned(), coverage: 0.8 });
+    assert!(life().in_unit("fortnights", 0.9).is_err() && life().in_unit("days", 1.0).is_err());
+    let (hours, days) = (trained(&algorithms()[2], &life(), 12), trained(&algorithms()[2], &days, 12));
+    assert_eq!((days.scorer.unit(), days.scorer.coverage()), (Some("days"), Some(0.8)));
+    let (mut e, mut c) = ([0.0; 4], [0.0; 4]);
+    let x = [10.0, 30.0, 1.2, 50.0];
+    let said = [&hours, &days].map(|m| m.scorer.score("a", &x, &mut e, &mut c));
+    assert!((said[0].value - 24.0 * said[1].value).abs() < 1e-6, "{said:?}");
+    let width = said.map(|s| s.interval.map_or(0.0, |i| i.upper - i.lower));
+    assert!(24.0 * width[1] < width[0], "less coverage, narrower: {width:?}");
+}
+
+#[test]
 fn labels_that_cannot_be_are_refused() {
     let (rows, mut failures) = fleet(6, 1);
     let batches = [batch(&rows)];
@@ -324,8 +339,8 @@ fn labels_that_cannot_be_are_refused() {
     for algorithm in [
         r#"{"kind": "gradient-boosting", "trees": 0}"#,
         r#"{"kind": "blend", "of": []}"#,
-        r#"{"kind": "linear", "recipe": {"conditions": 3}}"#,
-        r#"{"kind": "linear", "recipe": {"on": ["speed"]}}"#,
+        r#"{"kind": "linear", "recipe": {"conditions": 3, "means": []}}"#,
+        r#"{"kind": "linear", "recipe": {"on": ["speed"], "means": [2]}}"#,
         r#"{"kind": "kernel-ridge", "recipe": {"means": [5, 3]}}"#,
     ] {
         let (rows, failures) = fleet(6, 1);

@@ -36,21 +36,24 @@ const MAX_PAST: usize = 4096;
 
 /// `recipe = { conditions = 6, on = ["setting_1"], means = [5, 15, 30], slope = 30, baseline = 20, as_is = ["cycle"] }`.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields)]
 pub struct RecipeConfig {
     /// How many operating conditions there are; 0 and 1 both mean that there is one.
+    #[serde(default)]
     pub conditions: usize,
     /// The features that tell the conditions apart. They serve for nothing else.
+    #[serde(default)]
     pub on: Vec<String>,
     /// Features taken unchanged.
+    #[serde(default)]
     pub as_is: Vec<String>,
     /// Lengths of rolling means, in vectors, ascending. None: the standardised value itself.
     pub means: Vec<usize>,
     /// Length of the least-squares slope, in vectors, at least 3.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slope: Option<usize>,
     /// How many of a device's first vectors make its own baseline.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub baseline: Option<usize>,
 }
 

@@ -235,7 +235,7 @@ pub(super) fn frame_of(
         Some(f) => failures_of(pipeline, f, name)?,
         None => Failures::new(),
     };
-    let wanted = label.config_for(&step.decide);
+    let wanted = label.config.clone().in_unit(step.decide.unit(), step.decide.coverage()).map_err(in_model)?;
     let labelled = match &wanted {
         LabelConfig::Failure { column } => {
             let with: Vec<String> = features.iter().chain([column]).cloned().collect();

@@ -37,6 +37,7 @@ pub const PERIODS: [(&str, i64); 5] =
     [("hour", DAY / 24), ("day", DAY), ("week", 7 * DAY), ("month", 30 * DAY), ("year", 365 * DAY)];
 
 /// The units of a prognosis, with their milliseconds.
+#[cfg(test)]
 pub const UNITS: [(&str, i64); 4] = [("seconds", 1_000), ("minutes", 60_000), ("hours", DAY / 24), ("days", DAY)];
 
 impl Budget {
@@ -69,7 +70,22 @@ impl Budget {
     }
 }
 
+/// The unit of a prognosis where none is given.
+const UNIT: &str = "hours";
+/// Its coverage where none is given.
+const COVERAGE: f64 = 0.9;
+
 impl Decide {
+    /// The unit of a prognosis.
+    pub fn unit(&self) -> &'static str {
+        self.unit.as_ref().map_or(UNIT, |u| u.value)
+    }
+
+    /// The share of cases in which the truth is to lie within a prognosis' interval.
+    pub fn coverage(&self) -> f64 {
+        self.coverage.as_ref().map_or(COVERAGE, |c| c.value)
+    }
+
     /// The thresholds as the engine takes them, for windows every `every_ms` (`None`: at no fixed distance). Within a budget
     /// of false alarms, all thresholds are lowered by the same factor until the mildest keeps to it; without thresholds, the
     /// budget is that of a warning.

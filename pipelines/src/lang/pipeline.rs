@@ -15,7 +15,7 @@ use avouch_engine::verdict::Hash32;
 use avouch_models::{AlgorithmConfig, LabelConfig, SplitConfig};
 
 use super::canonical::Canonical;
-use super::decide::{Decide, UNITS};
+use super::decide::Decide;
 use super::diagnostics::Diagnostics;
 use super::format::Format;
 use super::interpolate::{SecretString, Text};
@@ -531,21 +531,6 @@ pub struct TrainLabel {
     pub config: LabelConfig,
     /// Of remaining life: where the times of failure are.
     pub failures: Option<TrainFailures>,
-}
-
-impl TrainLabel {
-    /// The label in the unit, and with the coverage, that the step decides by.
-    pub fn config_for(&self, decide: &Decide) -> LabelConfig {
-        let LabelConfig::RemainingLife { cap, unit, coverage } = &self.config else { return self.config.clone() };
-        let ms = |unit: &str| UNITS.iter().find(|(name, _)| *name == unit).map_or(1.0, |(_, ms)| *ms as f64);
-        let to = decide.unit.as_ref().map_or(unit.as_str(), |u| u.value);
-        LabelConfig::RemainingLife {
-            // The same unit keeps the same number to the bit.
-            cap: cap.map(|cap| if to == unit { cap } else { cap * ms(unit) / ms(to) }),
-            unit: to.to_owned(),
-            coverage: decide.coverage.as_ref().map_or(*coverage, |c| c.value),
-        }
-    }
 }
 
 /// When devices failed.

@@ -74,7 +74,7 @@ const RECIPE: Keys = Keys::new(
         Key::may("conditions", COUNT, "How many operating conditions there are.").or("1"),
         Key::may("on", Kind::Texts, "The features that tell them apart."),
         Key::may("as_is", Kind::Texts, "Features taken unchanged: a counter of running hours."),
-        Key::may("means", Kind::Ints, "Lengths of rolling means, in windows, ascending."),
+        Key::must("means", Kind::Ints, "Lengths of rolling means, in windows, ascending; 1 is the value itself."),
         Key::may("slope", COUNT, "Length of the slope, in windows."),
         Key::may("baseline", COUNT, "How many of a device's first windows make its own baseline."),
     ],
