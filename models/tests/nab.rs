@@ -41,6 +41,14 @@ fn perfect_is_100_and_never_alarming_is_0() {
 }
 
 #[test]
+fn without_a_window_there_are_no_points_but_false_alarms_count() {
+    let scores = vec![1.0; 200];
+    let a = points(&[Series { scores: &scores, windows: &[] }], 1.0, &Profile::STANDARD);
+    assert_eq!((a.hits, a.misses, a.false_alarms), (0, 0, 170));
+    assert!(a.points.is_nan() && (a.raw + 170.0 * 0.11).abs() < 1e-9);
+}
+
+#[test]
 fn alarms_are_worth_what_the_benchmark_says() {
     let p = Profile::STANDARD;
     let share = |raw: f64| 100.0 * (raw + 2.0) / 4.0;

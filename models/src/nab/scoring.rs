@@ -174,7 +174,8 @@ pub fn points(all: &[Series<'_>], threshold: f64, profile: &Profile) -> Alarms {
     }
     let n = (out.hits + out.misses) as f64;
     let never = -n * profile.false_negative;
-    out.points = 100.0 * (out.raw - never) / (n * profile.true_positive - never);
+    let perfect = n * profile.true_positive;
+    out.points = if n > 0.0 { 100.0 * (out.raw - never) / (perfect - never) } else { f64::NAN };
     out
 }
 

@@ -72,7 +72,6 @@ struct Judged {
 #[derive(Debug)]
 struct Scored {
     file: NabFile,
-    times: Vec<i64>,
     /// NaN where there is no verdict, or none with a score.
     scores: Vec<f64>,
     /// Whether the verdict was a warning or worse.
@@ -200,7 +199,7 @@ fn pattern(data: &Path) -> String {
 fn match_rows(file: NabFile, said: &HashMap<String, BTreeMap<i64, Judged>>) -> Result<Scored, EvaluateError> {
     let of_device = said.get(&file.name);
     let n = file.timestamps.len();
-    let (mut times, mut scores, mut alarms) = (Vec::with_capacity(n), Vec::with_capacity(n), Vec::with_capacity(n));
+    let (mut scores, mut alarms) = (Vec::with_capacity(n), Vec::with_capacity(n));
     let mut without_verdict = 0;
     for (i, text) in file.timestamps.iter().enumerate() {
         let Some(t) = parse_timestamp(text.as_bytes()) else {
@@ -213,10 +212,9 @@ fn match_rows(file: NabFile, said: &HashMap<String, BTreeMap<i64, Judged>>) -> R
         // The first window that ends after the reading is the one that holds it, or none does.
         let after = (Bound::Excluded(t), Bound::Unbounded);
         let judged = of_device.and_then(|d| d.range(after).next()).map(|(_, j)| *j).filter(|j| j.start <= t);
-        times.push(t);
         scores.push(judged.map_or(f64::NAN, |j| j.score));
         alarms.push(judged.is_some_and(|j| j.alarm));
         without_verdict += u64::from(judged.is_none());
     }
-    Ok(Scored { file, times, scores, alarms, without_verdict })
+    Ok(Scored { file, scores, alarms, without_verdict })
 }

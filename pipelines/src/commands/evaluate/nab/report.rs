@@ -139,10 +139,10 @@ impl Report {
             out,
             "\nOne threshold for all files and rows, the best of each profile, as the benchmark has it: score {standard:.3}, \
              {low_fp:.3}, {low_fn:.3}.\nWindows and false alarms are at the first of them. At the pipeline's own decisions \
-             (a warning or worse): {} of {} windows, {} false alarms, {} points, standard.\n",
+             (a warning or worse): {} of {} windows, {}, {} points, standard.\n",
             self.decided.hits,
             self.decided.hits + self.decided.misses,
-            self.decided.false_alarms,
+            plural(self.decided.false_alarms as usize, "false alarm"),
             figure(self.decided.points),
         );
         let _ = writeln!(out, "{:<22}  {:>8}", "", "standard");
