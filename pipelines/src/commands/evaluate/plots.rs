@@ -1,4 +1,4 @@
-//! A judged series as SVG: how improbable each row was, where the threshold lies, and what was labelled.
+//! A judged series as SVG: how improbable each row was, which rows were alarms, and which were labelled.
 
 use std::path::Path;
 
