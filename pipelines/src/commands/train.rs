@@ -11,7 +11,7 @@ use avouch_connectors::files::{DeviceFrom, FilesError, Order, ReplayOptions, Row
 use avouch_engine::decode::{RawRecord, format_timestamp};
 use avouch_engine::lane::{FeatureRows, Lane, Output};
 use avouch_engine::verdict::Secret;
-use avouch_models::{ModelError, Provenance, TrainConfig, TrainedModel, TrainingFrame, train};
+use avouch_models::{AlgorithmConfig, ModelError, Provenance, TrainConfig, TrainedModel, TrainingFrame, train};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
@@ -74,6 +74,16 @@ pub enum TrainError {
         name: String,
         /// What happened.
         source: ModelError,
+    },
+    /// A file the algorithm is in cannot be read.
+    #[error("[train.{name}] algorithm.file: {path}: {source}; give the path relative to the pipeline file")]
+    Read {
+        /// The entry.
+        name: String,
+        /// The file.
+        path: PathBuf,
+        /// The system's words.
+        source: std::io::Error,
     },
     /// The model file cannot be written.
     #[error("{path}: {source}")]
@@ -150,7 +160,7 @@ pub(crate) fn train_one(
     let batches = batches.map_err(|why| TrainError::Engine { name: name.clone(), why })?;
     let frame = TrainingFrame::from_batches(&features, &batches).map_err(in_model)?;
     let config = TrainConfig {
-        algorithm: entry.algorithm.value.clone(),
+        algorithm: algorithm(entry)?,
         split: entry.split,
         provenance: Provenance {
             pipeline: pipeline.name.value.clone(),
@@ -170,6 +180,16 @@ pub(crate) fn train_one(
     std::fs::write(&temporary, &model.bytes).map_err(write)?;
     std::fs::rename(&temporary, &path).map_err(write)?;
     Ok((path, model))
+}
+
+/// The algorithm, with the contents of the file it is in, if it is.
+fn algorithm(entry: &Train) -> Result<AlgorithmConfig, TrainError> {
+    let mut algorithm = entry.algorithm.value.clone();
+    if let AlgorithmConfig::Onnx(onnx) = &mut algorithm {
+        let (name, path) = (entry.name.value.clone(), onnx.path.clone());
+        onnx.contents = std::fs::read(&path).map_err(|source| TrainError::Read { name, path, source })?;
+    }
+    Ok(algorithm)
 }
 
 /// Runs the training rows through a lane up to the windowed step. Each row stands for a record that arrived at its event
