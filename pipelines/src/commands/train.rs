@@ -13,7 +13,9 @@ use avouch_engine::decode::{RawRecord, format_timestamp};
 use avouch_engine::lane::{FeatureRows, Lane, Output};
 use avouch_engine::model::Says;
 use avouch_engine::verdict::Secret;
-use avouch_models::{Failures, LabelConfig, ModelError, Provenance, TrainConfig, TrainedModel, TrainingFrame, train};
+use avouch_models::{
+    AlgorithmConfig, Failures, LabelConfig, ModelError, Provenance, TrainConfig, TrainedModel, TrainingFrame, train,
+};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
@@ -76,6 +78,16 @@ pub enum TrainError {
         name: String,
         /// What happened.
         source: ModelError,
+    },
+    /// A file the algorithm is in cannot be read.
+    #[error("[train.{name}] algorithm.file: {path}: {source}; give the path relative to the pipeline file")]
+    Read {
+        /// The entry.
+        name: String,
+        /// The file.
+        path: PathBuf,
+        /// The system's words.
+        source: std::io::Error,
     },
     /// The model file cannot be written.
     #[error("{path}: {source}")]
@@ -256,7 +268,7 @@ pub(super) fn model_of(
     created: &str,
 ) -> Result<TrainedModel, TrainError> {
     let config = TrainConfig {
-        algorithm: entry.algorithm.value.clone(),
+        algorithm: algorithm(entry)?,
         split: entry.split,
         provenance: Provenance {
             pipeline: pipeline.name.value.clone(),
@@ -278,6 +290,16 @@ pub(super) fn save(path: &Path, bytes: &[u8]) -> Result<(), TrainError> {
     let temporary = path.with_extension("tmp");
     std::fs::write(&temporary, bytes).map_err(write)?;
     std::fs::rename(&temporary, path).map_err(write)
+}
+
+/// The algorithm, with the contents of the file it is in, if it is.
+fn algorithm(entry: &Train) -> Result<AlgorithmConfig, TrainError> {
+    let mut algorithm = entry.algorithm.value.clone();
+    if let AlgorithmConfig::Onnx(onnx) = &mut algorithm {
+        let (name, path) = (entry.name.value.clone(), onnx.path.clone());
+        onnx.contents = std::fs::read(&path).map_err(|source| TrainError::Read { name, path, source })?;
+    }
+    Ok(algorithm)
 }
 
 /// Runs the training rows through a lane up to the windowed step. Each row stands for a record that arrived at its event

@@ -61,6 +61,8 @@ pub(super) enum Kind {
     Threshold,
     /// `"auto"` or a number from 0 to 1.
     AutoOrShare,
+    /// Pairs of numbers, each from a lower to a higher.
+    Ranges,
     Bool,
     /// A duration of at least so many milliseconds, which may be interpolated.
     Duration(i64),

@@ -164,6 +164,10 @@ fn value(kind: &Kind, defs: &mut BTreeMap<String, Value>) -> Value {
             { "type": "string", "pattern": THRESHOLD },
         ] }),
         Kind::AutoOrShare => json!({ "anyOf": [{ "const": "auto" }, { "type": "number" }] }),
+        Kind::Ranges => {
+            let pair = json!({ "type": "array", "items": { "type": "number" }, "minItems": 2, "maxItems": 2 });
+            json!({ "type": "array", "items": pair })
+        }
         Kind::Bool => json!({ "type": "boolean" }),
         Kind::LiteralDuration(min) => json!({ "type": "string", "pattern": duration(*min) }),
         Kind::Duration(min) => json!({

@@ -124,6 +124,8 @@ fn every_key_of_the_schema_is_asked_for_by_a_reader_and_the_other_way_round() {
         "k_means.",
         "mewma.",
         "one_class_svm.",
+        "onnx.",
+        "sensor_health.",
         "univariate.",
     ];
     let whole = |k: &String| tables.iter().any(|t| k.starts_with(t));
@@ -201,6 +203,27 @@ fn the_models_crate_reads_the_declared_options() {
     let drift: avouch_models::AlgorithmConfig = serde_json::from_value(json!({ "kind": "drift" })).unwrap();
     let drift = serde_json::to_value(drift).unwrap();
     assert_eq!(keys("drift"), drift.as_object().unwrap().keys().cloned().collect::<Vec<_>>());
+    for (name, sample) in [
+        (
+            "onnx",
+            json!({ "kind": "onnx", "file": "m.onnx", "output": "scores", "column": 1, "higher_is": "normal",
+                    "says": "probability", "seed": 3 }),
+        ),
+        (
+            "sensor_health",
+            json!({ "kind": "sensor-health", "readings": "n", "interval_max": "gap", "interval_spread": "jitter",
+                    "spread": ["t_std"], "low": ["t_min"], "high": ["t_max"], "range": [[-40.0, 85.0]], "level": 0.01,
+                    "seed": 3 }),
+        ),
+    ] {
+        let mut given: Vec<String> = sample.as_object().unwrap().keys().cloned().collect();
+        let mut declared = keys(name);
+        given.sort();
+        declared.sort();
+        assert_eq!(declared, given);
+        let read: avouch_models::AlgorithmConfig = serde_json::from_value(sample.clone()).unwrap();
+        assert_eq!(serde_json::to_value(read).unwrap(), sample);
+    }
     let split = serde_json::to_value(avouch_models::SplitConfig::default()).unwrap();
     assert_eq!(keys("split"), split.as_object().unwrap().keys().cloned().collect::<Vec<_>>());
 }

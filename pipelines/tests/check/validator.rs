@@ -48,12 +48,13 @@ fn check(root: &Value, schema: &Value, value: &Value, at: &str, out: &mut Vec<St
             "minLength" if text.is_some_and(|t| t.chars().count() < count(with)) => say("is too short".into()),
             "maxLength" if text.is_some_and(|t| t.chars().count() > count(with)) => say("is too long".into()),
             "minItems" if array.is_some_and(|a| a.len() < count(with)) => say("has too few items".into()),
+            "maxItems" if array.is_some_and(|a| a.len() > count(with)) => say("has too many items".into()),
             "minProperties" if table.is_some_and(|t| t.len() < count(with)) => say("has too few keys".into()),
             "minimum" if number.is_some_and(|n| n < with.as_f64().unwrap()) => say("is too small".into()),
             "maximum" if number.is_some_and(|n| n > with.as_f64().unwrap()) => say("is too large".into()),
             "exclusiveMinimum" if number.is_some_and(|n| n <= with.as_f64().unwrap()) => say("is too small".into()),
             "exclusiveMaximum" if number.is_some_and(|n| n >= with.as_f64().unwrap()) => say("is too large".into()),
-            "minLength" | "maxLength" | "minItems" | "minProperties" => {}
+            "minLength" | "maxLength" | "minItems" | "maxItems" | "minProperties" => {}
             "minimum" | "maximum" | "exclusiveMinimum" | "exclusiveMaximum" => {}
             "required" => {
                 for name in with.as_array().unwrap().iter().filter_map(Value::as_str) {
@@ -119,8 +120,8 @@ fn check(root: &Value, schema: &Value, value: &Value, at: &str, out: &mut Vec<St
             "if" if fits(root, with, value) => check(root, &keywords["then"], value, at, out),
             "anyOf" | "oneOf" | "not" | "if" => {}
             "$schema" | "title" | "description" | "default" | "$defs" | "then" | "type" | "const" | "enum"
-            | "pattern" | "minLength" | "maxLength" | "minItems" | "minProperties" | "minimum" | "maximum"
-            | "exclusiveMinimum" | "exclusiveMaximum" | "required" | "dependentRequired" => {}
+            | "pattern" | "minLength" | "maxLength" | "minItems" | "maxItems" | "minProperties" | "minimum"
+            | "maximum" | "exclusiveMinimum" | "exclusiveMaximum" | "required" | "dependentRequired" => {}
             other => panic!("the keyword {other}"),
         }
     }

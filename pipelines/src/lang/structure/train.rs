@@ -28,6 +28,8 @@ pub(super) const TRAIN: Keys = Keys::new(
                 &LINEAR,
                 &MEWMA,
                 &ONE_CLASS_SVM,
+                &ONNX,
+                &SENSOR_HEALTH,
                 &T2Q,
                 &UNIVARIATE,
             ]),
@@ -45,6 +47,36 @@ const DATA: Keys = Keys::new(
         Key::may("delimiter", Kind::Character, "Between the fields of CSV files.").or("\",\""),
         Key::may("device", Kind::Literal, "How a row's device is named: a column, or `path`.").or("the source's key"),
         Key::may("first", Kind::Int(1, i64::MAX), "Only the first so many rows of each device."),
+    ],
+);
+const ONNX: Keys = Keys::new(
+    "onnx",
+    "A model trained elsewhere, as an ONNX file.",
+    &[
+        Key::must("kind", Kind::Is("onnx"), "Which algorithm."),
+        Key::must("file", Kind::Literal, "The ONNX file; it becomes part of the model file."),
+        Key::must("output", Kind::Literal, "The output that is the model's value."),
+        Key::may("column", Kind::Int(0, i64::MAX), "Which of the output's values, where it has several."),
+        Key::may("higher_is", Kind::Word(&["stranger", "normal"]), "What a high score means.").or("\"stranger\""),
+        Key::may("says", Kind::Word(&["anomaly", "probability", "estimate"]), "What the value is.").or("\"anomaly\""),
+        Key::may("seed", Kind::Int(0, i64::MAX), "Recorded in the card; nothing is drawn at random.").or("0"),
+    ],
+);
+const SENSOR_HEALTH: Keys = Keys::new(
+    "sensor_health",
+    "Gaps, stuck and saturated sensors, irregular cadence. Every feature of the step has a role.",
+    &[
+        Key::must("kind", Kind::Is("sensor-health"), "Which algorithm."),
+        Key::may("readings", Kind::Literal, "The number of readings in the window."),
+        Key::may("interval_max", Kind::Literal, "The longest time between two readings."),
+        Key::may("interval_spread", Kind::Literal, "How much these times differ."),
+        Key::may("spread", Kind::Names(false), "How much each sensor's readings differ."),
+        Key::may("low", Kind::Names(false), "The smallest reading of each sensor."),
+        Key::may("high", Kind::Names(false), "The largest reading of each sensor, in the same order."),
+        Key::may("range", Kind::Ranges, "Where these sensors' ranges end.").or("learnt"),
+        Key::may("level", Kind::Number(0.0, 0.1, true), "Share of healthy windows that may be called, above 0.")
+            .or("0.001"),
+        Key::may("seed", Kind::Int(0, i64::MAX), "Recorded in the card; nothing is drawn at random.").or("0"),
     ],
 );
 /// What the models crate reads ([`avouch_models::AlgorithmConfig`]); a test holds the two together.
@@ -133,7 +165,8 @@ const T2Q: Keys = Keys::new(
         .or("0.95"),
         Key::may("components", Kind::Int(0, i64::MAX), "Number of retained components, instead of `variance`."),
         Key::may("shrinkage", Kind::AutoOrShare, "How far correlations are drawn towards none.").or("\"auto\""),
-        Key::may("baseline", Kind::Word(&["fleet", "device"]), "What a device is compared with.").or("\"fleet\""),
+        Key::may("baseline", Kind::Word(&["fleet", "device", "adaptive"]), "What a device is compared with.")
+            .or("\"fleet\""),
         Key::may("scale", Kind::Word(&["fleet", "device"]), "Whose spread features are divided by.").or("\"fleet\""),
         Key::may("seed", Kind::Int(0, i64::MAX), "Recorded in the card; nothing is drawn at random.").or("0"),
     ],
@@ -224,7 +257,10 @@ fn read_algorithm(cx: &mut Reading<'_>, f: &Fields<'_>) -> Option<Spanned<Algori
     let e = f.entry(cx, Need::Must, "algorithm", example)?;
     let table = Fields::open_any(cx, &e.node, &f.name("algorithm"), e.key_span, example)?;
     table.choice(cx, Need::Must, "kind", &ALGORITHM, "kind = \"t2-q\"")?;
-    let config = from_table(cx, &table, e)?;
+    let mut config: AlgorithmConfig = from_table(cx, &table, e)?;
+    if let AlgorithmConfig::Onnx(onnx) = &mut config {
+        onnx.path = cx.dir.join(&onnx.file);
+    }
     Some(Spanned::new(config, value_span(e)))
 }
 
