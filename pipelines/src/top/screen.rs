@@ -95,7 +95,7 @@ impl Screen {
         frame.render_widget(table, middle);
         let mut keys = "q quit   ←→ sort by   r reverse   ↑↓ scroll".to_owned();
         if hidden > 0 {
-            keys.push_str(&format!("   ({} more: make the terminal wider)", plural(hidden, "column")));
+            keys.push_str(&format!("   {} do not fit", plural(hidden, "column")));
         }
         frame.render_widget(Paragraph::new(keys).style(Style::new().add_modifier(Modifier::DIM)), bottom);
     }
