@@ -3,12 +3,24 @@
 use serde::{Deserialize, Serialize};
 
 use crate::ModelError;
-use crate::t2q::T2qConfig;
+use crate::cutforest::RandomCutForestConfig;
+use crate::halfspace::HalfSpaceTreesConfig;
+use crate::neighbours::NearestNeighboursConfig;
+use crate::t2q::{BaselineKind, T2qConfig};
 
 /// Which algorithm to train, with its options: `algorithm = { kind = "...", ... }`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind")]
 pub enum AlgorithmConfig {
+    /// Half-space trees, see [`crate::halfspace`].
+    #[serde(rename = "half-space-trees")]
+    HalfSpaceTrees(HalfSpaceTreesConfig),
+    /// Distance to the nearest healthy rows, see [`crate::neighbours`].
+    #[serde(rename = "nearest-neighbours")]
+    NearestNeighbours(NearestNeighboursConfig),
+    /// Random cut forest, see [`crate::cutforest`].
+    #[serde(rename = "random-cut-forest")]
+    RandomCutForest(RandomCutForestConfig),
     /// Hotelling T² and Q charts, see [`crate::t2q`].
     #[serde(rename = "t2-q")]
     T2q(T2qConfig),
@@ -16,11 +28,15 @@ pub enum AlgorithmConfig {
 
 impl AlgorithmConfig {
     /// Every kind, for messages and editors.
-    pub const KINDS: [&'static str; 1] = [crate::t2q::KIND];
+    pub const KINDS: [&'static str; 4] =
+        [crate::halfspace::KIND, crate::neighbours::KIND, crate::cutforest::KIND, crate::t2q::KIND];
 
     /// The name in TOML and in the model file.
     pub fn kind(&self) -> &'static str {
         match self {
+            AlgorithmConfig::HalfSpaceTrees(_) => crate::halfspace::KIND,
+            AlgorithmConfig::NearestNeighbours(_) => crate::neighbours::KIND,
+            AlgorithmConfig::RandomCutForest(_) => crate::cutforest::KIND,
             AlgorithmConfig::T2q(_) => crate::t2q::KIND,
         }
     }
@@ -28,8 +44,35 @@ impl AlgorithmConfig {
     /// The seed given, recorded in the card also where the algorithm draws nothing at random.
     pub fn seed(&self) -> u64 {
         match self {
+            AlgorithmConfig::HalfSpaceTrees(c) => c.seed,
+            AlgorithmConfig::NearestNeighbours(c) => c.seed,
+            AlgorithmConfig::RandomCutForest(c) => c.seed,
             AlgorithmConfig::T2q(c) => c.seed,
         }
+    }
+}
+
+impl AlgorithmConfig {
+    /// Whether devices have models of their own, which are calibrated on later rows of the same devices.
+    fn by_device(&self) -> bool {
+        let baseline = match self {
+            AlgorithmConfig::HalfSpaceTrees(c) => c.baseline,
+            AlgorithmConfig::NearestNeighbours(c) => c.baseline,
+            AlgorithmConfig::RandomCutForest(c) => c.baseline,
+            AlgorithmConfig::T2q(c) => c.baseline,
+        };
+        baseline == BaselineKind::Device
+    }
+
+    /// Refuses a split that the algorithm cannot be calibrated on.
+    pub(crate) fn check_split(&self, split: &SplitConfig) -> Result<(), ModelError> {
+        if self.by_device() && split.by == SplitBy::Device {
+            return Err(ModelError::config(
+                "split.by",
+                "`baseline = \"device\"` is calibrated on later rows of the same devices; set `split.by = \"time\"`",
+            ));
+        }
+        Ok(())
     }
 }
 

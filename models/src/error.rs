@@ -60,7 +60,7 @@ pub enum ModelError {
         /// Kind in the file.
         found: String,
         /// Kinds this program knows.
-        known: &'static str,
+        known: String,
     },
     /// The file's own digest does not match its contents.
     #[error(

@@ -39,10 +39,16 @@
 pub mod calibrate;
 pub mod card;
 pub mod config;
+pub mod cutforest;
+mod draw;
 mod error;
 pub mod evaluate;
 pub mod file;
 pub mod frame;
+pub mod halfspace;
+pub mod neighbours;
+pub mod perdevice;
+pub mod ranking;
 pub mod t2q;
 mod train;
 
@@ -62,18 +68,21 @@ pub use train::{TrainedModel, train};
 /// or altered, or is not laid out as this program writes it.
 pub fn load(bytes: &[u8]) -> Result<Arc<dyn Scorer>, ModelError> {
     let file = file::open(bytes)?;
-    match file.kind.as_str() {
-        t2q::KIND => {
-            let scorer = t2q::decode(&file.body, file.hash)?;
-            if scorer.features() != file.card.features.as_slice() {
-                return Err(ModelError::Malformed(avouch_engine::codec::CodecError::Invalid {
-                    what: "model file",
-                    why: "the card lists other features than the model takes".to_owned(),
-                    at: 0,
-                }));
-            }
-            Ok(Arc::new(scorer))
+    let scorer: Arc<dyn Scorer> = match file.kind.as_str() {
+        cutforest::KIND => Arc::new(perdevice::decode::<cutforest::RandomCutForest>(&file.body, file.hash)?),
+        halfspace::KIND => Arc::new(perdevice::decode::<halfspace::HalfSpaceTrees>(&file.body, file.hash)?),
+        neighbours::KIND => Arc::new(perdevice::decode::<neighbours::NearestNeighbours>(&file.body, file.hash)?),
+        t2q::KIND => Arc::new(t2q::decode(&file.body, file.hash)?),
+        other => {
+            return Err(ModelError::UnknownKind { found: other.to_owned(), known: AlgorithmConfig::KINDS.join(", ") });
         }
-        other => Err(ModelError::UnknownKind { found: other.to_owned(), known: t2q::KIND }),
+    };
+    if scorer.features() != file.card.features.as_slice() {
+        return Err(ModelError::Malformed(avouch_engine::codec::CodecError::Invalid {
+            what: "model file",
+            why: "the card lists other features than the model takes".to_owned(),
+            at: 0,
+        }));
     }
+    Ok(scorer)
 }

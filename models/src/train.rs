@@ -9,10 +9,10 @@ use linfa::traits::Fit;
 
 use crate::calibrate::Calibration;
 use crate::card::{CalibrationCard, Fitted, ModelCard, TrainingCard, hex, libraries};
-use crate::config::{AlgorithmConfig, SplitBy, TrainConfig};
+use crate::config::{AlgorithmConfig, TrainConfig};
 use crate::frame::{Rows, TrainingFrame};
-use crate::t2q::{self, BaselineKind, Chart, T2q, T2qConfig, T2qParams};
-use crate::{ModelError, file};
+use crate::t2q::{self, Chart, T2q, T2qConfig, T2qParams};
+use crate::{ModelError, cutforest, file, halfspace, neighbours};
 
 /// A model just trained: the bytes to save, and the model as loading those bytes gives it.
 #[derive(Debug, Clone)]
@@ -29,17 +29,8 @@ pub struct TrainedModel {
 
 /// Trains a model on `frame`. The same rows, configuration and seed give the same bytes, however the rows came.
 pub fn train(frame: &TrainingFrame, config: &TrainConfig) -> Result<TrainedModel, ModelError> {
-    let (fit, held_back) = match &config.algorithm {
-        AlgorithmConfig::T2q(c) => {
-            if c.baseline == BaselineKind::Device && config.split.by == SplitBy::Device {
-                return Err(ModelError::config(
-                    "split.by",
-                    "`baseline = \"device\"` is calibrated on later rows of the same devices; set `split.by = \"time\"`",
-                ));
-            }
-            frame.split(&config.split)?
-        }
-    };
+    config.algorithm.check_split(&config.split)?;
+    let (fit, held_back) = frame.split(&config.split)?;
     let (first_window_end, last_window_end) = frame.window_ends()?;
     let training = TrainingCard {
         data: config.provenance.data.clone(),
@@ -54,6 +45,9 @@ pub fn train(frame: &TrainingFrame, config: &TrainConfig) -> Result<TrainedModel
         profile: frame.profile().to_vec(),
     };
     let parts = match &config.algorithm {
+        AlgorithmConfig::HalfSpaceTrees(c) => halfspace::train(frame, c, fit, &held_back)?,
+        AlgorithmConfig::NearestNeighbours(c) => neighbours::train(frame, c, fit, &held_back)?,
+        AlgorithmConfig::RandomCutForest(c) => cutforest::train(frame, c, fit, &held_back)?,
         AlgorithmConfig::T2q(c) => train_t2q(frame, c, fit, &held_back)?,
     };
     let card = ModelCard {
@@ -77,11 +71,11 @@ pub fn train(frame: &TrainingFrame, config: &TrainConfig) -> Result<TrainedModel
 }
 
 /// What an algorithm adds to card and file.
-struct Parts {
-    model: &'static str,
-    fitted: Vec<Fitted>,
-    calibration: Vec<CalibrationCard>,
-    body: Vec<u8>,
+pub(crate) struct Parts {
+    pub model: &'static str,
+    pub fitted: Vec<Fitted>,
+    pub calibration: Vec<CalibrationCard>,
+    pub body: Vec<u8>,
 }
 
 fn train_t2q(frame: &TrainingFrame, config: &T2qConfig, fit: Rows, held_back: &Rows) -> Result<Parts, ModelError> {

@@ -5,6 +5,7 @@
 
 mod report;
 mod skab;
+mod smap;
 #[cfg(test)]
 mod tests;
 mod verdicts;
@@ -36,6 +37,10 @@ pub enum Benchmark {
     /// Of each file the first 400 rows train and are not judged. A row is an alarm if the verdict of the window that ends
     /// one second after it (the window that ends with it) is a warning or worse; a row without a verdict is no alarm.
     Skab(SkabArgs),
+    /// SMAP and MSL, telemetry of spacecraft: mean AUC-ROC and average precision over channels, without point adjustment
+    ///
+    /// Trains the pipeline on each channel's training rows and judges its test rows, minute by minute, in memory.
+    Smap(smap::SmapArgs),
 }
 
 /// What `avouch evaluate skab` needs.
@@ -169,7 +174,13 @@ pub enum EvaluateError {
 
 /// Evaluates and prints. Exit code 0 if there are figures, whatever they are.
 pub fn run(args: &EvaluateArgs) -> ExitCode {
-    let Benchmark::Skab(args) = &args.benchmark;
+    match &args.benchmark {
+        Benchmark::Skab(args) => run_skab(args),
+        Benchmark::Smap(args) => smap::run(args),
+    }
+}
+
+fn run_skab(args: &SkabArgs) -> ExitCode {
     match evaluate_skab(args) {
         Ok(report) => {
             print!("{}", if args.json { format!("{}\n", report.json()) } else { report.text() });

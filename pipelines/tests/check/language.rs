@@ -111,7 +111,11 @@ fn every_key_of_the_schema_is_asked_for_by_a_reader_and_the_other_way_round() {
         collect_keys(&value, &mut used);
     }
     // Read as a whole, by the models crate.
-    let whole = |k: &String| k.starts_with("t2q.") || k.starts_with("split.");
+    let whole = |k: &String| {
+        ["half_space_trees.", "nearest_neighbours.", "random_cut_forest.", "t2q.", "split."]
+            .iter()
+            .any(|table| k.starts_with(table))
+    };
     let declared: BTreeSet<String> = schema::declared().into_iter().filter(|k| !whole(k)).collect();
     asked.retain(|k| !whole(k));
     assert_eq!(declared.difference(&asked).collect::<Vec<_>>(), Vec::<&String>::new(), "declared, but read by nobody");
@@ -141,13 +145,33 @@ fn collect_keys(value: &Value, out: &mut BTreeSet<String>) {
 #[test]
 fn the_models_crate_reads_the_declared_options() {
     let schema = schema::json_schema();
-    let sample = json!({ "kind": "t2-q", "variance": 0.9, "components": 2, "shrinkage": 0.5, "baseline": "device",
-                         "scale": "device", "seed": 3 });
     let keys =
         |name: &str| schema["$defs"][name]["properties"].as_object().unwrap().keys().cloned().collect::<Vec<_>>();
-    assert_eq!(keys("t2q"), sample.as_object().unwrap().keys().cloned().collect::<Vec<_>>());
-    let read: avouch_models::AlgorithmConfig = serde_json::from_value(sample).unwrap();
-    assert_eq!(serde_json::to_value(read).unwrap().as_object().unwrap().len(), keys("t2q").len());
+    for (name, sample) in [
+        (
+            "half_space_trees",
+            json!({ "kind": "half-space-trees", "trees": 10, "depth": 5, "online": true, "window": 100,
+                    "baseline": "device", "seed": 3 }),
+        ),
+        (
+            "nearest_neighbours",
+            json!({ "kind": "nearest-neighbours", "neighbours": 2, "sample": 100, "recent": 10, "every": 5, "delay": 20,
+                    "baseline": "device", "seed": 3 }),
+        ),
+        (
+            "random_cut_forest",
+            json!({ "kind": "random-cut-forest", "trees": 10, "sample": 100, "baseline": "device", "seed": 3 }),
+        ),
+        (
+            "t2q",
+            json!({ "kind": "t2-q", "variance": 0.9, "components": 2, "shrinkage": 0.5, "baseline": "device",
+                    "scale": "device", "seed": 3 }),
+        ),
+    ] {
+        assert_eq!(keys(name), sample.as_object().unwrap().keys().cloned().collect::<Vec<_>>());
+        let read: avouch_models::AlgorithmConfig = serde_json::from_value(sample).unwrap();
+        assert_eq!(serde_json::to_value(read).unwrap().as_object().unwrap().len(), keys(name).len());
+    }
     let split = serde_json::to_value(avouch_models::SplitConfig::default()).unwrap();
     assert_eq!(keys("split"), split.as_object().unwrap().keys().cloned().collect::<Vec<_>>());
 }
