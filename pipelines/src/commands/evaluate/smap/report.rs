@@ -152,10 +152,10 @@ impl Report {
         for (name, auc, ap) in KNOWN {
             row(name, 57, Some(auc), Some(ap), "measured on these channels");
         }
-        let (false_alarms, normal) = self.channels.iter().fold((0, 0), |(f, n), l| (f + l.alarms, n + l.rows));
+        let (alarms, rows) = self.channels.iter().fold((0, 0), |(f, n), l| (f + l.alarms, n + l.rows));
         let _ = writeln!(
             out,
-            "\n{false_alarms} of {normal} rows are alarms by the pipeline's own thresholds; {} are labelled.",
+            "\n{alarms} of {rows} rows are alarms by the pipeline's own thresholds; {} are labelled.",
             self.channels.iter().map(|l| l.anomalous).sum::<usize>()
         );
         out
