@@ -13,7 +13,7 @@ const PER_DEVICE: usize = 100;
 /// Rows of which are drawn at random, over and over.
 const ROWS: usize = 4096;
 
-const KINDS: [&str; 7] = [
+const KINDS: [&str; 12] = [
     r#"{"kind":"t2-q","baseline":"device"}"#,
     r#"{"kind":"mewma"}"#,
     r#"{"kind":"mewma","scales":3}"#,
@@ -21,6 +21,11 @@ const KINDS: [&str; 7] = [
     r#"{"kind":"gaussian-mixture","components":2}"#,
     r#"{"kind":"gaussian-mixture","components":8}"#,
     r#"{"kind":"one-class-svm"}"#,
+    r#"{"kind":"half-space-trees"}"#,
+    r#"{"kind":"half-space-trees","trees":25,"depth":6,"online":true}"#,
+    r#"{"kind":"random-cut-forest"}"#,
+    r#"{"kind":"nearest-neighbours"}"#,
+    r#"{"kind":"nearest-neighbours","recent":100}"#,
 ];
 
 /// Seconds this thread was on a CPU; by the wall clock where the system does not say.

@@ -5,17 +5,21 @@ use serde::{Deserialize, Serialize};
 
 use crate::ModelError;
 use crate::blend::BlendConfig;
+use crate::cutforest::RandomCutForestConfig;
 use crate::drift::DriftConfig;
 use crate::gaussian_mixture::GaussianMixtureConfig;
 use crate::gradient_boosting::GradientBoostingConfig;
+use crate::halfspace::HalfSpaceTreesConfig;
 use crate::k_means::KMeansConfig;
 use crate::kernel_ridge::KernelRidgeConfig;
 use crate::label::LabelConfig;
 use crate::linear::LinearConfig;
 use crate::mewma::MewmaConfig;
+use crate::neighbours::NearestNeighboursConfig;
 use crate::one_class_svm::OneClassSvmConfig;
 use crate::onnx::OnnxConfig;
 use crate::sensor_health::SensorHealthConfig;
+use crate::t2q::BaselineKind;
 use crate::t2q::T2qConfig;
 use crate::univariate::UnivariateConfig;
 
@@ -56,6 +60,15 @@ pub enum AlgorithmConfig {
     /// Drift of the features, see [`crate::drift`].
     #[serde(rename = "drift")]
     Drift(DriftConfig),
+    /// Half-space trees, see [`crate::halfspace`].
+    #[serde(rename = "half-space-trees")]
+    HalfSpaceTrees(HalfSpaceTreesConfig),
+    /// Distance to the nearest healthy rows, see [`crate::neighbours`].
+    #[serde(rename = "nearest-neighbours")]
+    NearestNeighbours(NearestNeighboursConfig),
+    /// Random cut forest, see [`crate::cutforest`].
+    #[serde(rename = "random-cut-forest")]
+    RandomCutForest(RandomCutForestConfig),
     /// Hotelling T² and Q charts, see [`crate::t2q`].
     #[serde(rename = "t2-q")]
     T2q(T2qConfig),
@@ -66,17 +79,20 @@ pub enum AlgorithmConfig {
 
 impl AlgorithmConfig {
     /// Every kind, for messages and editors.
-    pub const KINDS: [&'static str; 13] = [
+    pub const KINDS: [&'static str; 16] = [
         crate::blend::KIND,
         crate::drift::KIND,
         crate::gaussian_mixture::KIND,
         crate::gradient_boosting::KIND,
+        crate::halfspace::KIND,
         crate::k_means::KIND,
         crate::kernel_ridge::KIND,
         crate::linear::KIND,
         crate::mewma::KIND,
+        crate::neighbours::KIND,
         crate::one_class_svm::KIND,
         crate::onnx::KIND,
+        crate::cutforest::KIND,
         crate::sensor_health::KIND,
         crate::t2q::KIND,
         crate::univariate::KIND,
@@ -96,6 +112,9 @@ impl AlgorithmConfig {
             AlgorithmConfig::Onnx(_) => crate::onnx::KIND,
             AlgorithmConfig::SensorHealth(_) => crate::sensor_health::KIND,
             AlgorithmConfig::Drift(_) => crate::drift::KIND,
+            AlgorithmConfig::HalfSpaceTrees(_) => crate::halfspace::KIND,
+            AlgorithmConfig::NearestNeighbours(_) => crate::neighbours::KIND,
+            AlgorithmConfig::RandomCutForest(_) => crate::cutforest::KIND,
             AlgorithmConfig::T2q(_) => crate::t2q::KIND,
             AlgorithmConfig::Univariate(_) => crate::univariate::KIND,
         }
@@ -130,9 +149,37 @@ impl AlgorithmConfig {
             AlgorithmConfig::Onnx(c) => c.seed,
             AlgorithmConfig::SensorHealth(c) => c.seed,
             AlgorithmConfig::Drift(c) => c.seed,
+            AlgorithmConfig::HalfSpaceTrees(c) => c.seed,
+            AlgorithmConfig::NearestNeighbours(c) => c.seed,
+            AlgorithmConfig::RandomCutForest(c) => c.seed,
             AlgorithmConfig::T2q(c) => c.seed,
             AlgorithmConfig::Univariate(c) => c.seed,
         }
+    }
+}
+
+impl AlgorithmConfig {
+    /// Whether devices have models of their own, which are calibrated on later rows of the same devices.
+    fn by_device(&self) -> bool {
+        let baseline = match self {
+            AlgorithmConfig::HalfSpaceTrees(c) => c.baseline,
+            AlgorithmConfig::NearestNeighbours(c) => c.baseline,
+            AlgorithmConfig::RandomCutForest(c) => c.baseline,
+            AlgorithmConfig::T2q(c) => c.baseline,
+            _ => return false,
+        };
+        baseline == BaselineKind::Device
+    }
+
+    /// Refuses a split that the algorithm cannot be calibrated on.
+    pub(crate) fn check_split(&self, split: &SplitConfig) -> Result<(), ModelError> {
+        if self.by_device() && split.by == SplitBy::Device {
+            return Err(ModelError::config(
+                "split.by",
+                "`baseline = \"device\"` is calibrated on later rows of the same devices; set `split.by = \"time\"`",
+            ));
+        }
+        Ok(())
     }
 }
 

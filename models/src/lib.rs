@@ -41,6 +41,8 @@ pub mod calibrate;
 mod calibrated;
 pub mod card;
 pub mod config;
+pub mod cutforest;
+mod draw;
 pub mod drift;
 mod error;
 pub mod evaluate;
@@ -48,6 +50,7 @@ pub mod file;
 pub mod frame;
 pub mod gaussian_mixture;
 pub mod gradient_boosting;
+pub mod halfspace;
 mod held_back;
 pub mod k_means;
 pub mod kernel_ridge;
@@ -55,9 +58,12 @@ pub mod label;
 pub mod linear;
 pub mod mewma;
 pub mod nab;
+pub mod neighbours;
 pub mod one_class_svm;
 pub mod onnx;
+pub mod perdevice;
 pub mod prognosis;
+pub mod ranking;
 pub mod recipe;
 pub mod sensor_health;
 mod standard;
@@ -84,6 +90,9 @@ pub use train::{TrainedModel, train};
 pub fn load(bytes: &[u8]) -> Result<Arc<dyn Scorer>, ModelError> {
     let file = file::open(bytes)?;
     let scorer: Arc<dyn Scorer> = match file.kind.as_str() {
+        cutforest::KIND => Arc::new(perdevice::decode::<cutforest::RandomCutForest>(&file.body, file.hash)?),
+        halfspace::KIND => Arc::new(perdevice::decode::<halfspace::HalfSpaceTrees>(&file.body, file.hash)?),
+        neighbours::KIND => Arc::new(perdevice::decode::<neighbours::NearestNeighbours>(&file.body, file.hash)?),
         drift::KIND => Arc::new(drift::decode(&file.body, file.hash)?),
         gaussian_mixture::KIND => Arc::new(gaussian_mixture::decode(&file.body, file.hash)?),
         k_means::KIND => Arc::new(k_means::decode(&file.body, file.hash)?),

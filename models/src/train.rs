@@ -9,10 +9,10 @@ use linfa::traits::Fit;
 
 use crate::calibrate::Calibration;
 use crate::card::{CalibrationCard, Fitted, ModelCard, TrainingCard, hex, libraries};
-use crate::config::{AlgorithmConfig, SplitBy, TrainConfig};
+use crate::config::{AlgorithmConfig, TrainConfig};
 use crate::frame::{Rows, TrainingFrame};
 use crate::t2q::{self, BaselineKind, Chart, T2q, T2qConfig, T2qParams};
-use crate::{ModelError, drift, file, onnx, prognosis, sensor_health, univariate};
+use crate::{ModelError, cutforest, drift, file, halfspace, neighbours, onnx, prognosis, sensor_health, univariate};
 
 /// A model just trained: the bytes to save, and the model as loading those bytes gives it.
 #[derive(Debug, Clone)]
@@ -36,16 +36,8 @@ pub fn train(frame: &TrainingFrame, config: &TrainConfig) -> Result<TrainedModel
         let why = format!("`{}` looks for what is strange and takes no labels; remove it", config.algorithm.kind());
         return Err(ModelError::config("label", why));
     }
+    config.algorithm.check_split(&config.split)?;
     let (fit, held_back) = match &config.algorithm {
-        AlgorithmConfig::T2q(c) => {
-            if c.baseline == BaselineKind::Device && config.split.by == SplitBy::Device {
-                return Err(ModelError::config(
-                    "split.by",
-                    "`baseline = \"device\"` is calibrated on later rows of the same devices; set `split.by = \"time\"`",
-                ));
-            }
-            frame.split(&config.split)?
-        }
         AlgorithmConfig::Drift(c) => drift::split(frame, c, &config.split)?,
         _ => frame.split(&config.split)?,
     };
@@ -63,6 +55,9 @@ pub fn train(frame: &TrainingFrame, config: &TrainConfig) -> Result<TrainedModel
         profile: frame.profile().to_vec(),
     };
     let parts = match &config.algorithm {
+        AlgorithmConfig::HalfSpaceTrees(c) => halfspace::train(frame, c, fit, &held_back)?,
+        AlgorithmConfig::NearestNeighbours(c) => neighbours::train(frame, c, fit, &held_back)?,
+        AlgorithmConfig::RandomCutForest(c) => cutforest::train(frame, c, fit, &held_back)?,
         AlgorithmConfig::Drift(c) => drift::train(frame, c, fit, &held_back)?,
         AlgorithmConfig::GaussianMixture(c) => crate::gaussian_mixture::train(frame, c, fit, &held_back)?,
         AlgorithmConfig::KMeans(c) => crate::k_means::train(frame, c, fit, &held_back)?,

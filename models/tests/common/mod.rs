@@ -85,8 +85,12 @@ pub fn per_device(variance: f64) -> T2qConfig {
 }
 
 pub fn config(algorithm: T2qConfig, by: SplitBy) -> TrainConfig {
+    config_of(AlgorithmConfig::T2q(algorithm), by)
+}
+
+pub fn config_of(algorithm: AlgorithmConfig, by: SplitBy) -> TrainConfig {
     TrainConfig {
-        algorithm: AlgorithmConfig::T2q(algorithm),
+        algorithm,
         split: SplitConfig { by, hold_back: 0.2, seed: 7 },
         provenance: Provenance {
             pipeline: "test".to_owned(),

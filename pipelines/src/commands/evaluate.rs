@@ -13,6 +13,7 @@ mod plot;
 mod plots;
 mod report;
 mod skab;
+mod smap;
 mod tep;
 #[cfg(test)]
 mod tests;
@@ -74,6 +75,10 @@ pub enum Benchmark {
     /// The pipeline's model is trained on the training engines, and the pipeline judges the test engines; the verdict at an
     /// engine's last row is its prediction. Remaining life is cut at 125 cycles on both sides.
     Cmapss(CmapssArgs),
+    /// SMAP and MSL, telemetry of spacecraft: mean AUC-ROC and average precision over channels, without point adjustment
+    ///
+    /// Trains the pipeline on each channel's training rows and judges its test rows, minute by minute, in memory.
+    Smap(smap::SmapArgs),
 }
 
 /// What `avouch evaluate skab` needs.
@@ -305,6 +310,7 @@ pub fn run(args: &EvaluateArgs) -> ExitCode {
             let shown = |r: nab::Report| if args.json { format!("{}\n", r.json()) } else { r.text() };
             (args.json, nab::evaluate(args).map(shown))
         }
+        Benchmark::Smap(args) => return smap::run(args),
         Benchmark::Tep(args) => {
             (args.json, tep::evaluate(args).map(|r| if args.json { format!("{}\n", r.json()) } else { r.text() }))
         }

@@ -23,12 +23,15 @@ pub(super) const TRAIN: Keys = Keys::new(
                 &DRIFT,
                 &GAUSSIAN_MIXTURE,
                 &GRADIENT_BOOSTING,
+                &HALF_SPACE,
                 &K_MEANS,
                 &KERNEL_RIDGE,
                 &LINEAR,
                 &MEWMA,
+                &NEAREST,
                 &ONE_CLASS_SVM,
                 &ONNX,
+                &RANDOM_CUT,
                 &SENSOR_HEALTH,
                 &T2Q,
                 &UNIVARIATE,
@@ -152,6 +155,51 @@ const DRIFT: Keys = Keys::new(
     ],
 );
 /// Likewise.
+const HALF_SPACE: Keys = Keys::new(
+    "half_space_trees",
+    "Half-space trees: how thick the healthy data lie in random cells.",
+    &[
+        Key::must("kind", Kind::Is("half-space-trees"), "Which algorithm."),
+        Key::may("trees", COUNT, "Number of trees, 1 to 1,000.").or("50"),
+        Key::may("depth", COUNT, "Cuts from root to leaf, 1 to 12.").or("8"),
+        Key::may("online", Kind::Bool, "Whether masses are those of the device's own last window.").or("false"),
+        Key::may("window", SMALL, "With `online`: vectors a window, at least 2.").or("256"),
+        BASELINE,
+        SEED,
+    ],
+);
+const NEAREST: Keys = Keys::new(
+    "nearest_neighbours",
+    "Distance to the nearest healthy rows.",
+    &[
+        Key::must("kind", Kind::Is("nearest-neighbours"), "Which algorithm."),
+        Key::may("neighbours", COUNT, "Over how many neighbours the distance is averaged, 1 to 16.").or("1"),
+        Key::may("sample", COUNT, "Rows kept at most, 16 to 16,384.").or("512"),
+        Key::may("recent", SMALL, "Own vectors remembered of each device, up to 4,096; above 0 it is online.").or("0"),
+        Key::may("every", SMALL, "With `recent`: one vector in how many is remembered, 1 to 4,096.").or("10"),
+        Key::may("delay", SMALL, "With `recent`: after how many vectors one begins to count, 1 to 4,096.").or("30"),
+        BASELINE,
+        SEED,
+    ],
+);
+const RANDOM_CUT: Keys = Keys::new(
+    "random_cut_forest",
+    "Random cut forest: how much of a sample of healthy rows would have to move.",
+    &[
+        Key::must("kind", Kind::Is("random-cut-forest"), "Which algorithm."),
+        Key::may("trees", COUNT, "Number of trees, 1 to 1,000.").or("40"),
+        Key::may("sample", COUNT, "Rows a tree, 2 to 4,096.").or("256"),
+        BASELINE,
+        SEED,
+    ],
+);
+/// Of `usize`, and of `u32`; what is too small or large for the algorithm is found by training.
+const COUNT: Kind = Kind::Int(0, i64::MAX);
+const SMALL: Kind = Kind::Int(0, u32::MAX as i64);
+const BASELINE: Key =
+    Key::may("baseline", Kind::Word(&["fleet", "device"]), "One detector for all devices, or for each its own.")
+        .or("\"fleet\"");
+const SEED: Key = Key::may("seed", Kind::Int(0, i64::MAX), "Seed of what is drawn at random.").or("0");
 const T2Q: Keys = Keys::new(
     "t2q",
     "Hotelling T² on the retained principal components and Q on the rest.",
