@@ -98,6 +98,10 @@ pub(crate) fn fit_groups<S: Data<Elem = f64>, D>(
     };
     let fleet = fit(Group { flat: &flat, p, fleet_spread: &fleet_spread, rng: rng(0) })?;
     let devices = match baseline {
+        BaselineKind::Adaptive => {
+            let why = "`adaptive` is of `t2-q`; use `fleet`, or `device` for a detector of each device's own";
+            return Err(ModelError::config("algorithm.baseline", why));
+        }
         BaselineKind::Fleet => None,
         BaselineKind::Device => {
             let mut rows: Vec<Vec<f64>> = vec![Vec::new(); dataset.targets().iter().max().map_or(0, |m| m + 1)];
