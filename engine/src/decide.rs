@@ -64,7 +64,7 @@ impl Threshold {
 }
 
 /// The thresholds of a model step.
-#[derive(Debug, Clone, PartialEq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct DecideSpec {
     /// Of a warning.
     pub warning: Option<Threshold>,

@@ -198,7 +198,7 @@ impl LanePlan {
                         input,
                         columns,
                         model: score.model.clone(),
-                        decide: score.decide.clone(),
+                        decide: score.decide,
                     }),
                     Err(mut e) => errors.append(&mut e),
                 },

@@ -376,7 +376,7 @@ fn the_feature_that_is_off_contributes_most_and_what_was_expected_is_of_its_cond
     ] {
         let model = trained_on(&rows, 3, algorithm, SplitBy::Time).unwrap();
         let (s, e, c) = Judge::of(&*model.scorer).score(&[20.0, 30.0, 11.0]);
-        assert!(c[2] > 0.8 * s.value, "{algorithm}: {c:?} of {}", s.value);
+        assert!(c[2] > 0.7 * s.value, "{algorithm}: {c:?} of {}", s.value);
         if !algorithm.contains("mewma") {
             assert!(
                 (e[0] - 20.0).abs() < 1.5 && (e[1] - 30.0).abs() < 1.5 && (e[2] - 5.0).abs() < 2.0,
@@ -426,7 +426,7 @@ fn a_mixture_can_be_calibrated_on_devices_it_never_saw() {
         .collect();
     let model =
         trained_on(&rows, 3, r#"{"kind":"gaussian-mixture","components":8,"seed":7}"#, SplitBy::Device).unwrap();
-    assert!(model.card.training.rows_held_back % 200 == 0 && model.card.training.rows_held_back > 0);
+    assert!(model.card.training.rows_held_back.is_multiple_of(200) && model.card.training.rows_held_back > 0);
     assert_eq!(model.card.seed, 7);
     let weights = &model.card.fitted.iter().find(|f| f.name.starts_with("weights")).unwrap().value;
     assert!((weights.iter().sum::<f64>() - 1.0).abs() < 1e-12, "{weights:?}");

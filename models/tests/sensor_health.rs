@@ -173,10 +173,13 @@ fn classes(fleet: &Fleet, step: &str, from: i64) -> Vec<u16> {
     fleet.out.verdicts.iter().filter(of).map(|v| v.verdict.class).collect()
 }
 
+/// Name, class, from which second on, and the reading in place of a healthy one.
+type Case = (&'static str, u16, i64, fn(f64) -> Option<f64>);
+
 #[test]
 fn each_kind_of_bad_reading_is_its_own_class_and_healthy_ones_are_none() {
     let model = trained();
-    let cases: [(&str, u16, i64, fn(f64) -> Option<f64>); 5] = [
+    let cases: [Case; 5] = [
         ("stuck", class::STUCK, 100, |_| Some(20.3)),
         ("saturated", class::SATURATED, 100, |_| Some(TOP)),
         ("nothing from the sensor", class::GAP, 100, |_| None),

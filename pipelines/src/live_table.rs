@@ -101,7 +101,7 @@ mod tests {
         assert_eq!(
             lines.concat(),
             "device        t  n\np-1     20.1235  3\ndevice        t     n\np-2        null  1000\n\
-             device            t     n\na\u{fffd}b     1.23000e-5     7\n"
+             device           t     n\na\u{fffd}b     1.23000e-5     7\n"
         );
         let (long, _) = cell(&Value::from("x".repeat(99)));
         assert_eq!(long.chars().count(), WIDEST);

@@ -85,7 +85,7 @@ impl Evidence {
     }
 
     pub(crate) fn write(&self, w: &mut Writer) {
-        let more = u8::from(self.interval.is_some()) * INTERVAL | u8::from(self.incident.is_some()) * INCIDENT;
+        let more = (u8::from(self.interval.is_some()) * INTERVAL) | (u8::from(self.incident.is_some()) * INCIDENT);
         w.raw(if more == 0 { MAGIC } else { MAGIC_MORE });
         w.str(&self.device);
         w.str(&self.step);

@@ -136,7 +136,8 @@ fn write_yardstick(w: &mut Writer, y: &Yardstick) {
 fn read_yardstick(r: &mut Reader<'_>, p: usize, window: usize) -> Result<Yardstick, CodecError> {
     let limits = Limits { page_hinkley: r.f64()?, adwin: r.f64()?, psi: r.f64()? };
     let positive = |v: f64| v > 0.0 && v.is_finite();
-    if !positive(limits.page_hinkley) || !positive(limits.psi) || !(limits.adwin >= 1.0 && limits.adwin.is_finite()) {
+    let adwin = limits.adwin >= 1.0 && limits.adwin.is_finite();
+    if !(positive(limits.page_hinkley) && positive(limits.psi) && adwin) {
         return Err(r.invalid("a limit is out of range"));
     }
     let (mut scale, mut bins) = (Vec::new(), Vec::new());

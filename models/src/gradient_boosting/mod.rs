@@ -92,7 +92,7 @@ impl GradientBoostingConfig {
             }
         }
         for (key, v) in [("algorithm.l2", self.l2), ("algorithm.min_rows", self.min_rows)] {
-            if !(v >= 0.0 && v <= 1e9) {
+            if !(0.0..=1e9).contains(&v) {
                 return refuse(key, format!("{v} is not a number of rows, 0 or more"));
             }
         }

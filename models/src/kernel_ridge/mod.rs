@@ -127,10 +127,10 @@ impl KernelRidge {
 
     /// The value at the means of the inputs.
     pub fn base(&self) -> f64 {
-        self.at(&self.from_centre(self.scale.mean.len()))
+        self.at(&self.off_centre(self.scale.mean.len()))
     }
 
-    fn from_centre(&self, d: usize) -> Vec<f64> {
+    fn off_centre(&self, d: usize) -> Vec<f64> {
         let centre = vec![0.0; d];
         self.landmarks.chunks_exact(d).map(|l| squared(&centre, l)).collect()
     }
@@ -149,7 +149,7 @@ impl KernelRidge {
         self.scale.apply(x, &mut z);
         let features = contributions.len();
         let order = || (0..features).filter(|f| sources.contains(f));
-        let centre = self.from_centre(d);
+        let centre = self.off_centre(d);
         let mut walk = |steps: &mut dyn Iterator<Item = usize>| {
             let mut distances = centre.clone();
             let mut last = self.at(&distances);

@@ -246,7 +246,11 @@ impl Support {
             rho: a.floats("rho")?.unwrap_or_default().first().copied().unwrap_or(0.0),
             one_class: a.int("one_class", 0)? != 0,
         };
-        if n == 0 || support.coefficients.len() != n || support.vectors.is_empty() || support.vectors.len() % n != 0 {
+        if n == 0
+            || support.coefficients.len() != n
+            || support.vectors.is_empty()
+            || !support.vectors.len().is_multiple_of(n)
+        {
             return Err(a.refuse(format!("{n} support vectors do not fit their values and coefficients")));
         }
         Ok(support)

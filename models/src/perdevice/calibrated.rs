@@ -11,12 +11,15 @@ use crate::train::Parts;
 /// A device with fewer rows held back than this is judged by the fleet's detector: its own p-values would say little.
 const MIN_HELD_BACK: usize = 10;
 
+/// Facts of a card, name and value.
+type Facts = Vec<(&'static str, Vec<f64>)>;
+
 /// What a kind says of itself in the card.
 pub(crate) struct Described<D> {
     /// In words, with its papers.
     pub model: &'static str,
     /// Facts about one detector, name and value.
-    pub facts: fn(&D) -> Vec<(&'static str, Vec<f64>)>,
+    pub facts: fn(&D) -> Facts,
 }
 
 /// Calibrates `model` on the held-back rows and describes it.

@@ -65,7 +65,7 @@ pub(crate) fn decode(body: &[u8], hash: Hash32) -> Result<Prognosis, CodecError>
     }
     let input = match r.u8()? {
         0 => Input::Plain(finite(&mut r, n)?),
-        1 => Input::Made(Recipe::read(&mut r, n)?),
+        1 => Input::Made(Box::new(Recipe::read(&mut r, n)?)),
         other => return Err(r.invalid(format!("inputs of kind {other}"))),
     };
     let parts = Parts::read(&mut r, input.width())?;

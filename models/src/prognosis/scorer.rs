@@ -26,7 +26,7 @@ pub(crate) enum Input {
     /// The features themselves; their means are what is expected.
     Plain(Vec<f64>),
     /// By a recipe.
-    Made(Recipe),
+    Made(Box<Recipe>),
 }
 
 impl Input {

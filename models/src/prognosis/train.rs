@@ -182,7 +182,7 @@ fn inputs(
             let n = (fitted.len() / p).max(1) as f64;
             Input::Plain((0..p).map(|j| fitted.iter().skip(j).step_by(p).sum::<f64>() / n).collect())
         }
-        Some(recipe) => Input::Made(Recipe::fit(recipe, frame.features(), &fitted, wanted.seed)?),
+        Some(recipe) => Input::Made(Box::new(Recipe::fit(recipe, frame.features(), &fitted, wanted.seed)?)),
     };
     let width = input.width();
     let mut values = vec![0.0; rows.values.nrows() * width];

@@ -99,10 +99,10 @@ impl SensorHealthConfig {
         given.extend(self.high.iter().enumerate().map(|(i, f)| ("algorithm.high", f, Role::High(i))));
         for (i, (key, feature, _)) in given.iter().enumerate() {
             if !features.contains(feature) {
-                return Err(ModelError::config(*key, format!("`{feature}` is not among the step's `features`")));
+                return Err(ModelError::config(key, format!("`{feature}` is not among the step's `features`")));
             }
             if given[..i].iter().any(|(_, f, _)| f == feature) {
-                return Err(ModelError::config(*key, format!("`{feature}` has two roles")));
+                return Err(ModelError::config(key, format!("`{feature}` has two roles")));
             }
         }
         let role = |f: &String| {

@@ -101,7 +101,7 @@ pub(super) fn warn(draft: &Draft, diags: &mut Diagnostics) {
             .steps
             .iter()
             .filter_map(|s| match &s.body {
-                Some(StepBody::Model(m)) => Some(m),
+                Some(StepBody::Model(m)) => Some(&**m),
                 _ => None,
             })
             .find(|m| m.name.value == name)

@@ -183,7 +183,7 @@ fn finish(draft: Draft, file: Arc<SourceFile>, canonical: Canonical, warnings: D
     for step in draft.steps {
         match step.body? {
             StepBody::Sql(s) => sql_steps.push(s),
-            StepBody::Model(s) => model_steps.push(s),
+            StepBody::Model(s) => model_steps.push(*s),
         }
     }
     let mut references: Vec<ReferenceTable> = draft.references.into_iter().map(|r| r.body).collect::<Option<_>>()?;

@@ -17,7 +17,7 @@ use super::tree;
 
 /// What stands where a value comes from outside the file.
 const OUTSIDE: &str = r"\$\{(env|file):";
-const THRESHOLD: &str = r"^\s*(value|lower|upper|p_value)\s*(<=?|>=?)\s*[-+0-9.eE]+\s*$";
+const THRESHOLD: &str = r"^[ ]*(value|lower|upper|p_value)[ ]*(<=|>=|<|>)[ ]*[-+0-9.eE]+[ ]*$";
 const NOT_BLANK: &str = r"\S";
 const NAME: &str = "^[a-z][a-z0-9_]*$";
 

@@ -19,9 +19,7 @@ fn figures(text: &str) -> Figures {
 /// Three lanes: one far behind with alarms, one at rest, one that has just begun; two seconds after another look.
 fn view() -> View {
     let text = include_str!("metrics.txt");
-    let before = text
-        .replace("rows_in_total{lane=\"0\"} 1.234567e+06", "rows_in_total{lane=\"0\"} 1234067")
-        .replace("rows_in_total{lane=\"1\"} 4000", "rows_in_total{lane=\"1\"} 4000");
+    let before = text.replace("rows_in_total{lane=\"0\"} 1.234567e+06", "rows_in_total{lane=\"0\"} 1234067");
     assert_ne!(before, text);
     View::new(figures(text), Some((&figures(&before), 2.0)), CLOCK)
 }

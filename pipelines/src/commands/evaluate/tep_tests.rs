@@ -78,9 +78,9 @@ fn write(dir: &Path, name: &str, rows: usize, fault: bool, transposed: bool, gzi
         .collect();
     let (n, m) = if transposed { (VARIABLES, rows) } else { (rows, VARIABLES) };
     let mut text = String::new();
+    let at = |i: usize, j: usize| if transposed { all[j][i] } else { all[i][j] };
     for i in 0..n {
-        for j in 0..m {
-            let v = if transposed { all[j][i] } else { all[i][j] };
+        for v in (0..m).map(|j| at(i, j)) {
             let _ = std::fmt::Write::write_fmt(&mut text, format_args!("  {v:.6e}"));
         }
         text.push('\n');

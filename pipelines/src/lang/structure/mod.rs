@@ -82,7 +82,7 @@ pub(super) struct StepDraft {
 
 pub(super) enum StepBody {
     Sql(SqlStep),
-    Model(ModelStep),
+    Model(Box<ModelStep>),
 }
 
 pub(super) struct TrainDraft {

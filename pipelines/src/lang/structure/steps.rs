@@ -106,7 +106,7 @@ pub(super) fn read(cx: &mut Reading<'_>, e: &Entry) -> StepDraft {
         Role::Rows | Role::Window => {
             draft.body = read_sql(cx, &f, e, draft.from.clone()).map(StepBody::Sql);
         }
-        Role::Model => draft.body = read_model(cx, &f, e, draft.from.clone()).map(StepBody::Model),
+        Role::Model => draft.body = read_model(cx, &f, e, draft.from.clone()).map(|m| StepBody::Model(Box::new(m))),
         Role::Unclear if has("sql") => cx.diags.error(
             "two-kinds",
             e.key_span,

@@ -77,8 +77,12 @@ const SENSOR_HEALTH: Keys = Keys::new(
         Key::may("low", Kind::Names(false), "The smallest reading of each sensor."),
         Key::may("high", Kind::Names(false), "The largest reading of each sensor, in the same order."),
         Key::may("range", Kind::Ranges, "Where these sensors' ranges end.").or("learnt"),
-        Key::may("level", Kind::Number(0.0, 0.1, true), "Share of healthy windows that may be called, above 0.")
-            .or("0.001"),
+        Key::may(
+            "level",
+            Kind::Number(f64::MIN, f64::MAX, true),
+            "Share of healthy windows that may be called, above 0.",
+        )
+        .or("0.001"),
         Key::may("seed", Kind::Int(0, i64::MAX), "Recorded in the card; nothing is drawn at random.").or("0"),
     ],
 );
@@ -306,6 +310,20 @@ fn read_algorithm(cx: &mut Reading<'_>, f: &Fields<'_>) -> Option<Spanned<Algori
     let table = Fields::open_any(cx, &e.node, &f.name("algorithm"), e.key_span, example)?;
     table.choice(cx, Need::Must, "kind", &ALGORITHM, "kind = \"t2-q\"")?;
     let mut config: AlgorithmConfig = from_table(cx, &table, e)?;
+    let empty = table.entries().iter().find(|x| match &x.node.value {
+        NodeValue::Str(text) => text.is_empty(),
+        NodeValue::Array(items) => items.is_empty() && matches!(config, AlgorithmConfig::SensorHealth(_)),
+        _ => false,
+    });
+    if let Some(empty) = empty {
+        cx.diags.error(
+            "empty",
+            value_span(empty),
+            format!("`{}` is empty", table.name(&empty.key)),
+            format!("give it a value, or remove `{}`", empty.key),
+        );
+        return None;
+    }
     if let AlgorithmConfig::Onnx(onnx) = &mut config {
         onnx.path = cx.dir.join(&onnx.file);
     }

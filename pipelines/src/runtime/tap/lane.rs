@@ -14,7 +14,7 @@ pub(in super::super) struct LaneTaps {
     hub: Taps,
     /// The version of the hub's list that `taps` is of.
     version: u64,
-    taps: Vec<Arc<Tap>>,
+    pub(super) taps: Vec<Arc<Tap>>,
     lane: i32,
     log: Arc<str>,
 }

@@ -278,7 +278,7 @@ async fn a_reload_ends_a_tap() {
     assert!(lines.last().unwrap()["tap"]["end"].as_str().unwrap().contains("reloaded"));
     assert!(bench.open("hot", None, None).is_ok());
     // Switched off, it is not in the hash; what is open ends all the same.
-    let (off, plan) = pipeline(&PUMPS.replace("heat * 2", "heat * 3").replace("tap = true", ""));
+    let (off, plan) = pipeline(&PUMPS.replace("heat * 2", "heat * 3").replace("[http]\ntap = true\n", ""));
     assert_eq!(off.config_hash(), other.config_hash());
     bench.taps.running(&off, &plan);
     assert_eq!(bench.tapped(), 0);
