@@ -120,7 +120,10 @@ impl Pipeline {
             return Err(diags);
         }
         match finish(draft, file, canonical, diags.clone()) {
-            Some(pipeline) => Ok(pipeline),
+            Some(mut pipeline) => {
+                planning::default_features(&mut pipeline);
+                Ok(pipeline)
+            }
             None => {
                 // A part is missing only when its error was reported, so this is a defect of ours; say so rather than
                 // run half a pipeline.

@@ -464,7 +464,8 @@ pub struct ModelStep {
     pub model_file: Spanned<PathBuf>,
     /// The SHA-256 the model file must have, if it is pinned.
     pub model_sha256: Option<Spanned<Hash32>>,
-    /// The features given to the model, in its order.
+    /// The features given to the model, in its order. Where the file names none: the numbers of the windowed step, and
+    /// none if its SQL cannot be planned.
     pub features: Vec<Spanned<String>>,
     /// How what the model says becomes a severity.
     pub decide: Decide,

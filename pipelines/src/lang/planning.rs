@@ -9,6 +9,7 @@ use avouch_engine::plan::{LanePlan, PlanError};
 use avouch_engine::reference::Reference;
 use avouch_engine::spec::{FieldSpec, LaneSpec, ScoreStepSpec, SourceSpec, SqlStepSpec};
 use avouch_engine::sql::Condition;
+use avouch_models::LabelConfig;
 
 use super::assertions;
 use super::canonical::hex;
@@ -192,6 +193,36 @@ fn plan_features(pipeline: &Pipeline, tables: &[Arc<Reference>], diags: &mut Dia
         }
     }
     Some(plan)
+}
+
+/// Gives model steps that name no features the numbers that their windowed step computes, in its order: all but the key and
+/// a column that is the label. Where the SQL cannot be planned they stay without, and planning says why.
+pub(super) fn default_features(pipeline: &mut Pipeline) {
+    if pipeline.model_steps.iter().all(|s| !s.features.is_empty()) {
+        return;
+    }
+    let mut unsaid = pipeline.no_findings();
+    let tables = load_references(pipeline, &mut unsaid);
+    if tables.len() < pipeline.references.len() {
+        return;
+    }
+    let spec = LaneSpec { references: tables, ..lane_spec(pipeline, &Models::new()) };
+    let Ok(plan) = LanePlan::new(&spec) else { return };
+    let (key, train) = (&pipeline.source.key.value, &pipeline.train);
+    for step in pipeline.model_steps.iter_mut().filter(|s| s.features.is_empty()) {
+        let Some(window) = plan.windows.iter().find(|w| w.name == step.from.value) else { continue };
+        let label =
+            train.iter().filter(|t| t.step.value == step.name.value).find_map(|t| match &t.label.as_ref()?.config {
+                LabelConfig::Failure { column } => Some(column),
+                LabelConfig::RemainingLife { .. } => None,
+            });
+        let fields = window.query.schema().fields();
+        let columns = fields.iter().filter(|f| f.data_type().is_numeric()).map(|f| f.name());
+        step.features = columns
+            .filter(|name| *name != key && Some(*name) != label)
+            .map(|name| Spanned::new(name.clone(), step.name.span))
+            .collect();
+    }
 }
 
 /// Reads the reference tables, sorted by name. One that cannot be read is reported and left out.

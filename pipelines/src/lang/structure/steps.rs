@@ -33,7 +33,8 @@ const MODEL_STEP: Keys = Keys::new(
     &[
         Key::must("from", Kind::Literal, "The windowed step it reads."),
         Key::must("model", Kind::Table(&MODEL), "The model's file."),
-        Key::must("features", Kind::Names(false), "Columns of the windowed step, in the model's order."),
+        Key::may("features", Kind::Names(false), "Columns of the windowed step, in the model's order.")
+            .or("its numbers, in its order"),
         Key::must("decide", Kind::Table(&DECIDE), "How what the model says becomes a severity."),
     ],
 );
@@ -266,7 +267,11 @@ fn read_model(cx: &mut Reading<'_>, f: &Fields<'_>, e: &Entry, from: Option<Span
         Some(m) if m.get("sha256").is_some() => read_sha256(cx, m),
         _ => Some(None),
     };
-    let features = f.literals(cx, Need::Must, "features", false, "features = [\"temp_mean\", \"vib_rms\"]");
+    let features = match f.get("features") {
+        // Found once the SQL is planned.
+        None => Some(Vec::new()),
+        Some(_) => f.literals(cx, Need::May, "features", false, "features = [\"temp_mean\", \"vib_rms\"]"),
+    };
     let features = features.filter(|fs| no_duplicates(cx, fs, "the feature"));
     let decide = decide::read(cx, f);
     Some(ModelStep {
