@@ -5,12 +5,12 @@
 //! `[train.*]` entry. No model is ever asked beside the engine.
 
 mod ai4i;
+mod alarm_plot;
 mod cmapss;
+mod estimate_plot;
 mod gzip;
 mod in_memory;
 mod nab;
-mod plot;
-mod plots;
 mod report;
 mod skab;
 mod smap;
@@ -395,7 +395,7 @@ fn evaluate_skab(args: &SkabArgs) -> Result<report::Report, EvaluateError> {
     }
     if let Some(dir) = &args.plots {
         for experiment in scored.iter().filter(|s| PLOTTED.contains(&s.device)) {
-            plots::write(dir, &experiment.series())?;
+            alarm_plot::write(dir, &experiment.series())?;
         }
     }
     let mut warnings = report::warnings(&scored, &verdicts);

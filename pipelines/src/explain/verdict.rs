@@ -15,7 +15,7 @@ pub fn verdict_in_words(log: &str, index: u64, v: &Verdict, e: &Evidence) -> Str
     let _ = writeln!(out, "{}", headline(v, e));
     let _ = writeln!(
         out,
-        "Judged by step `{}` on {} from {} to {}: {} to {} of `{}`, partition {}.",
+        "Judged by step `{}` on {} from {} to {}: offsets {} to {} of `{}`, partition {}.",
         e.step,
         counted(e.rows, "reading"),
         format_timestamp(v.window_start as i64),
@@ -193,7 +193,7 @@ mod tests {
     #[test]
     fn an_anomaly_names_what_made_it() {
         let (v, e) = sample(class::ANOMALY, Severity::Critical);
-        insta::assert_snapshot!(verdict_in_words("avouch/pumps/0", 1_234, &v, &e), @"");
+        insta::assert_snapshot!(verdict_in_words("avouch/pumps/0", 1_234, &v, &e));
     }
 
     #[test]
@@ -203,7 +203,7 @@ mod tests {
         e.interval = Some(Interval { lower: 88.5, upper: 161.0 });
         e.features[0].contribution = -12.5;
         e.features[0].expected = f64::NAN;
-        insta::assert_snapshot!(verdict_in_words("avouch/pumps/0", 7, &v, &e), @"");
+        insta::assert_snapshot!(verdict_in_words("avouch/pumps/0", 7, &v, &e));
     }
 
     #[test]
@@ -214,6 +214,6 @@ mod tests {
             (f.expected, f.contribution) = (f64::NAN, f64::NAN);
         }
         e.features[1].value = f64::NAN;
-        insta::assert_snapshot!(verdict_in_words("avouch/pumps/0", 7, &v, &e), @"");
+        insta::assert_snapshot!(verdict_in_words("avouch/pumps/0", 7, &v, &e));
     }
 }

@@ -166,7 +166,7 @@ fn value(kind: &Kind, defs: &mut BTreeMap<String, Value>) -> Value {
         Kind::AutoOrShare => json!({ "anyOf": [{ "const": "auto" }, { "type": "number" }] }),
         Kind::Ranges => {
             let pair = json!({ "type": "array", "items": { "type": "number" }, "minItems": 2, "maxItems": 2 });
-            json!({ "type": "array", "items": pair })
+            json!({ "type": "array", "items": pair, "minItems": 1 })
         }
         Kind::Bool => json!({ "type": "boolean" }),
         Kind::LiteralDuration(min) => json!({ "type": "string", "pattern": duration(*min) }),

@@ -15,7 +15,7 @@ use rand_chacha::rand_core::{RngCore, SeedableRng};
 use serde_json::{Value, json};
 
 use super::trial_run::{Place, run};
-use super::{EvaluateError, gzip, plot};
+use super::{EvaluateError, estimate_plot, gzip};
 
 const FOLDS: usize = 5;
 const MINUTE: i64 = 60_000;
@@ -138,7 +138,7 @@ pub(super) fn evaluate(args: &Ai4iArgs, bar: &ProgressBar) -> Result<Figures, Ev
             .collect();
         let even = vec![(0.0, 0.0), (1.0, 1.0)];
         let title = "AI4I: probability of failure said, against the share that failed";
-        write(dir, "ai4i-reliability.svg", &plot::draw(title, "said", &[], points, even)?)?;
+        write(dir, "ai4i-reliability.svg", &estimate_plot::draw(title, "said", &[], points, even)?)?;
     }
     Ok(figures)
 }

@@ -14,7 +14,7 @@ use indicatif::ProgressBar;
 use serde_json::{Value, json};
 
 use super::trial_run::{Place, Said, run};
-use super::{EvaluateError, gzip, plot};
+use super::{EvaluateError, estimate_plot, gzip};
 
 const CAP: f64 = 125.0;
 const HOUR: i64 = 3_600_000;
@@ -193,10 +193,10 @@ fn one(args: &CmapssArgs, set: Set, bar: &ProgressBar) -> Result<Figures, Evalua
         order.sort_by(|a, b| left[*a].total_cmp(&left[*b]).then(a.cmp(b)));
         for i in order.into_iter().take(4) {
             let Some(verdicts) = by_device.get(device(i + 1).as_str()) else { continue };
-            let points: Vec<plot::Point> = verdicts
+            let points: Vec<estimate_plot::Point> = verdicts
                 .iter()
                 .enumerate()
-                .map(|(at, s)| plot::Point {
+                .map(|(at, s)| estimate_plot::Point {
                     x: (s.window_end - START) as f64 / HOUR as f64 - 1.0,
                     value: s.value,
                     interval: s.interval,
@@ -204,7 +204,7 @@ fn one(args: &CmapssArgs, set: Set, bar: &ProgressBar) -> Result<Figures, Evalua
                 })
                 .collect();
             let title = format!("{name}, test engine {}: remaining cycles (at most 125)", i + 1);
-            write(dir, &format!("{name}-{}.svg", i + 1), &plot::estimates(&title, "cycle", &points)?)?;
+            write(dir, &format!("{name}-{}.svg", i + 1), &estimate_plot::estimates(&title, "cycle", &points)?)?;
         }
     }
     Ok(Figures {

@@ -7,7 +7,7 @@ use avouch_models::Confusion;
 use serde::Deserialize;
 
 use super::EvaluateError;
-use super::plots::{Point, Series};
+use super::alarm_plot::{Point, Series};
 use super::verdicts::{Judged, Verdicts};
 
 /// Rows at the start of each file that train, by the protocol; they are not judged.

@@ -9,7 +9,7 @@ use avouch_engine::decode::format_timestamp;
 use flate2::read::GzDecoder;
 use serde_json::{Value, json};
 
-use super::plots::{self, Point, Series};
+use super::alarm_plot::{self, Point, Series};
 use super::verdicts::Verdicts;
 use super::{EvaluateError, TepArgs, bar, in_memory, step};
 use crate::history::{Ending, HistoryOptions};
@@ -83,7 +83,7 @@ pub(super) fn evaluate(args: &TepArgs) -> Result<Report, EvaluateError> {
     }
     if let Some(dir) = &args.plots {
         for j in judged.iter().filter(|j| PLOTTED.contains(&j.run.name.as_str())) {
-            plots::write(dir, &j.series())?;
+            alarm_plot::write(dir, &j.series())?;
         }
     }
     let rows = (ran.card.training.rows_fitted, ran.card.training.rows_held_back);
