@@ -102,6 +102,8 @@ pub struct Model {
     pub rows_held_back: u64,
     /// The smallest p-value it can give.
     pub smallest_p_value: f64,
+    /// Whether it goes on learning of each device.
+    pub online: bool,
     /// How scores become p-values, by baseline.
     pub calibration: Vec<CalibrationCard>,
 }
@@ -363,7 +365,16 @@ fn model(pipeline: &Pipeline, step: &ModelStep) -> Part {
     plan.push(Done { operator: "decide", expressions: thresholds });
     let found = opened(&step.model_file.value);
     let mut determinism = Vec::new();
+    let mut state = Vec::new();
     match &found {
+        Ok(m) if m.online => {
+            determinism.push(
+                "a score is a function of the device's windows so far and the model file, whose hash is in every verdict"
+                    .to_owned(),
+            );
+            let what = "what the model has learnt of it, bounded, and forgotten with it".to_owned();
+            state.push(Kept { what, per: "device", bytes: None });
+        }
         Ok(_) => determinism.push(
             "a score is a function of the features and the model file, whose hash is in every verdict".to_owned(),
         ),
@@ -376,7 +387,7 @@ fn model(pipeline: &Pipeline, step: &ModelStep) -> Part {
         from: Some(step.from.value.clone()),
         plan,
         columns: Vec::new(),
-        state: Vec::new(),
+        state,
         time: vec!["one verdict a device and window, when the window closes".to_owned()],
         determinism,
         model: found.ok(),
@@ -398,6 +409,7 @@ fn opened(path: &Path) -> Result<Model, String> {
         rows_fitted: file.card.training.rows_fitted,
         rows_held_back: file.card.training.rows_held_back,
         smallest_p_value: scorer.smallest_p_value(),
+        online: scorer.memory("").is_some(),
         calibration: file.card.calibration,
     })
 }
