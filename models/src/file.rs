@@ -15,7 +15,7 @@
 //! with unknown keys and any body that training would not have written: values out of range or order, bytes left over.
 //! The trailer catches damage; that nobody swapped the file for another is what its hash in the verdict is for.
 
-use avouch_engine::codec::{Reader, Writer};
+use avouch_engine::codec::{CodecError, Reader, Writer};
 use avouch_engine::verdict::Hash32;
 use sha2::{Digest, Sha256};
 
@@ -92,4 +92,21 @@ pub fn open(bytes: &[u8]) -> Result<ModelFile, ModelError> {
     let body = r.bytes()?.to_vec();
     r.finish()?;
     Ok(ModelFile { kind, card, card_json: json.to_owned(), body, hash: model_hash(bytes) })
+}
+
+/// Reads the names of a body's features: at least one, none empty, none twice.
+pub(crate) fn read_features(r: &mut Reader<'_>) -> Result<Vec<String>, CodecError> {
+    let p = r.count(4)?;
+    if p == 0 {
+        return Err(r.invalid("no features"));
+    }
+    let mut features: Vec<String> = Vec::with_capacity(p);
+    for _ in 0..p {
+        let name = r.str()?.to_owned();
+        if name.is_empty() || features.contains(&name) {
+            return Err(r.invalid(format!("feature name `{name}` is empty or there twice")));
+        }
+        features.push(name);
+    }
+    Ok(features)
 }

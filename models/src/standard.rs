@@ -57,18 +57,7 @@ pub(crate) fn write_features(w: &mut Writer, features: &[String]) {
 
 /// Reads what [`write_features`] wrote: at least one, none empty, none twice.
 pub(crate) fn read_features(r: &mut Reader<'_>) -> Result<Vec<String>, CodecError> {
-    let p = r.count(4)?;
-    if p == 0 {
-        return Err(r.invalid("no features"));
-    }
-    let mut features: Vec<String> = Vec::with_capacity(p);
-    for _ in 0..p {
-        let name = r.str()?.to_owned();
-        if name.is_empty() || features.contains(&name) {
-            return Err(r.invalid(format!("feature name `{name}` is empty or there twice")));
-        }
-        features.push(name);
-    }
+    let features = crate::file::read_features(r)?;
     Ok(features)
 }
 

@@ -618,8 +618,7 @@ fn every_mistake_is_named() {
 #[test]
 fn scores_are_the_committed_bits() {
     let mut text = String::new();
-    // The mixture's bits are not committed yet.
-    for kind in KINDS.into_iter().filter(|k| !k.contains("gaussian-mixture")) {
+    for kind in KINDS {
         let model = trained(4, kind).scorer;
         let mut judge = Judge::of(&*model);
         for x in [[0.0; 4], [1.0, 2.0, -3.0, 4.0], [1e3, -1e-3, 0.125, 7.0], [0.5, -0.5, 0.25, 0.0]] {

@@ -53,18 +53,8 @@ pub(super) fn encode(
 /// Reads a body back, refusing whatever [`encode`] would not have written.
 pub(crate) fn decode(body: &[u8], hash: Hash32) -> Result<DriftScorer, CodecError> {
     let mut r = Reader::new("drift model", body);
-    let p = r.count(4)?;
-    if p == 0 {
-        return Err(r.invalid("no features"));
-    }
-    let mut features: Vec<String> = Vec::with_capacity(p);
-    for _ in 0..p {
-        let name = r.str()?.to_owned();
-        if name.is_empty() || features.contains(&name) {
-            return Err(r.invalid(format!("feature name `{name}` is empty or there twice")));
-        }
-        features.push(name);
-    }
+    let features = crate::file::read_features(&mut r)?;
+    let p = features.len();
     let window = r.u32()? as usize;
     let (tolerance, confidence) = (r.f64()?, r.f64()?);
     let adapt = match r.u8()? {

@@ -48,18 +48,8 @@ pub(crate) fn encode(
 /// Reads a body back, refusing whatever [`encode`] would not have written.
 pub(crate) fn decode(body: &[u8], hash: Hash32) -> Result<T2qScorer, CodecError> {
     let mut r = Reader::new("t2-q model", body);
-    let p = r.count(4)?;
-    if p == 0 {
-        return Err(r.invalid("no features"));
-    }
-    let mut features: Vec<String> = Vec::with_capacity(p);
-    for _ in 0..p {
-        let name = r.str()?.to_owned();
-        if name.is_empty() || features.contains(&name) {
-            return Err(r.invalid(format!("feature name `{name}` is empty or there twice")));
-        }
-        features.push(name);
-    }
+    let features = crate::file::read_features(&mut r)?;
+    let p = features.len();
     let fleet = (read_baseline(&mut r, p)?, read_chart(&mut r, p)?);
     let fleet_calibration = Calibration::read(&mut r)?;
     let mut devices = HashMap::new();

@@ -23,18 +23,7 @@ pub(super) fn encode(features: &[String], rest: u32, calibration: &Calibration) 
 /// Reads a body back, refusing whatever [`encode`] would not have written.
 pub(crate) fn decode(body: &[u8], hash: Hash32) -> Result<UnivariateScorer, CodecError> {
     let mut r = Reader::new("univariate model", body);
-    let p = r.count(4)?;
-    if p == 0 {
-        return Err(r.invalid("no features"));
-    }
-    let mut features: Vec<String> = Vec::with_capacity(p);
-    for _ in 0..p {
-        let name = r.str()?.to_owned();
-        if name.is_empty() || features.contains(&name) {
-            return Err(r.invalid(format!("feature name `{name}` is empty or there twice")));
-        }
-        features.push(name);
-    }
+    let features = crate::file::read_features(&mut r)?;
     let rest = r.u32()?;
     if rest > LONGEST_REST {
         return Err(r.invalid(format!("a rest of {rest} readings")));

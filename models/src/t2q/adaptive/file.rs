@@ -63,18 +63,8 @@ pub(crate) fn decode(body: &[u8], hash: Hash32) -> Result<AdaptiveScorer, CodecE
     if r.raw(MARK.len())? != MARK.as_slice() {
         return Err(r.invalid("another layout"));
     }
-    let p = r.count(4)?;
-    if p == 0 {
-        return Err(r.invalid("no features"));
-    }
-    let mut features: Vec<String> = Vec::with_capacity(p);
-    for _ in 0..p {
-        let name = r.str()?.to_owned();
-        if name.is_empty() || features.contains(&name) {
-            return Err(r.invalid(format!("feature name `{name}` is empty or there twice")));
-        }
-        features.push(name);
-    }
+    let features = crate::file::read_features(&mut r)?;
+    let p = features.len();
     let mean = numbers(&mut r, p, |_| true)?;
     let prior = numbers(&mut r, p, |v| v > 0.0)?;
     let (young, settle) = (r.u32()?, r.u32()?);
