@@ -14,7 +14,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 use serde_json::{Value, json};
 
-use super::trial_run::{Place, run};
+use super::trial_run::{Place, Shipped, run};
 use super::{EvaluateError, estimate_plot, gzip};
 
 const FOLDS: usize = 5;
@@ -26,6 +26,10 @@ const START: i64 = 946_684_800_000;
 /// A failure is expected from here.
 const HALF: f64 = 0.5;
 
+/// The pipeline that is judged if no other is named.
+const MILLING: Shipped =
+    Shipped { name: "milling/pipeline.toml", text: include_str!("../../../milling/pipeline.toml") };
+
 /// What `avouch evaluate ai4i` needs.
 #[derive(Debug, Clone, Args)]
 pub struct Ai4iArgs {
@@ -33,9 +37,9 @@ pub struct Ai4iArgs {
     #[arg(long, value_name = "DIR")]
     pub data: PathBuf,
 
-    /// The pipeline file that is trained and run
-    #[arg(long, value_name = "PIPELINE.toml", default_value = "pipelines/milling/pipeline.toml")]
-    pub pipeline: PathBuf,
+    /// The pipeline file that is trained and run [default: pipelines/milling, which this program carries]
+    #[arg(long, value_name = "PIPELINE.toml")]
+    pub pipeline: Option<PathBuf>,
 
     /// Seed of the folds
     #[arg(long, value_name = "N", default_value_t = 1)]
@@ -88,7 +92,7 @@ pub(super) fn evaluate(args: &Ai4iArgs, bar: &ProgressBar) -> Result<Figures, Ev
     for f in 0..FOLDS {
         let part = |held: bool| csv(jobs.iter().enumerate().filter(|(i, _)| (fold[*i] == f) == held));
         let (train, judge) = (place.write("train.csv", &part(false))?, place.write("test.csv", &part(true))?);
-        let ran = run(&args.pipeline, &place, &train, None, &judge, bar)?;
+        let ran = run(args.pipeline.as_deref(), MILLING, &place, &train, None, &judge, bar)?;
         for said in ran.said {
             let i = (said.window_end - START) / MINUTE - 1;
             if let Some(p) = usize::try_from(i).ok().and_then(|i| probability.get_mut(i)) {

@@ -13,7 +13,7 @@ use clap::{Args, ValueEnum};
 use indicatif::ProgressBar;
 use serde_json::{Value, json};
 
-use super::trial_run::{Place, Said, run};
+use super::trial_run::{Place, Said, Shipped, run};
 use super::{EvaluateError, estimate_plot, gzip};
 
 const CAP: f64 = 125.0;
@@ -62,6 +62,10 @@ const PUBLISHED: [(Set, &str, f64, f64); 9] = [
     (Set::Fd002, "FFVE", 12.55, 772.0),
 ];
 
+/// The pipeline that is judged if no other is named.
+const TURBOFAN: Shipped =
+    Shipped { name: "turbofan/pipeline.toml", text: include_str!("../../../turbofan/pipeline.toml") };
+
 /// What `avouch evaluate cmapss` needs.
 #[derive(Debug, Clone, Args)]
 pub struct CmapssArgs {
@@ -73,9 +77,9 @@ pub struct CmapssArgs {
     #[arg(long, value_name = "SET", value_enum, default_values_t = [Set::Fd001, Set::Fd002])]
     pub set: Vec<Set>,
 
-    /// The pipeline file that is trained and run
-    #[arg(long, value_name = "PIPELINE.toml", default_value = "pipelines/turbofan/pipeline.toml")]
-    pub pipeline: PathBuf,
+    /// The pipeline file that is trained and run [default: pipelines/turbofan, which this program carries]
+    #[arg(long, value_name = "PIPELINE.toml")]
+    pub pipeline: Option<PathBuf>,
 
     /// Write a CSV file for each set into this directory: engine, cycle, estimate, lower, upper, remaining
     #[arg(long, value_name = "DIR")]
@@ -153,7 +157,7 @@ fn one(args: &CmapssArgs, set: Set, bar: &ProgressBar) -> Result<Figures, Evalua
     }
     let failures = place.write("failures.csv", &failures)?;
     let (train, judge) = (place.write("train.csv", &csv(train))?, place.write("test.csv", &csv(test))?);
-    let ran = run(&args.pipeline, &place, &train, Some(&failures), &judge, bar)?;
+    let ran = run(args.pipeline.as_deref(), TURBOFAN, &place, &train, Some(&failures), &judge, bar)?;
 
     let mut by_device: BTreeMap<&str, Vec<&Said>> = BTreeMap::new();
     for said in &ran.said {

@@ -6,10 +6,10 @@ use avouch_engine::decode::format_timestamp;
 use avouch_engine::model::Interval;
 use indicatif::ProgressBar;
 
-use super::EvaluateError;
+use super::{EvaluateError, in_memory};
 use crate::commands::train::train_one;
 use crate::history::{Ending, History, HistoryOptions};
-use crate::lang::{self, Diagnostics, Pipeline, hex};
+use crate::lang::{self, Diagnostics, hex};
 
 /// A directory that goes when this does.
 pub(super) struct Place(PathBuf);
@@ -55,10 +55,19 @@ pub(super) struct Run {
     pub config_hash: String,
 }
 
-/// Trains the pipeline's one model on `train` (and the times in `failures`), then runs the pipeline over `judge`, which must
-/// be in the order of time.
+/// A pipeline file that comes with this program.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Shipped {
+    /// Its path in `pipelines/`, for messages.
+    pub name: &'static str,
+    pub text: &'static str,
+}
+
+/// Trains the one model of the pipeline given, or of the one that is shipped, on `train`
+/// (and the times in `failures`), then runs the pipeline over `judge`, which must be in the order of time.
 pub(super) fn run(
-    file: &Path,
+    given: Option<&Path>,
+    shipped: Shipped,
     place: &Place,
     train: &Path,
     failures: Option<&Path>,
@@ -66,9 +75,9 @@ pub(super) fn run(
     bar: &ProgressBar,
 ) -> Result<Run, EvaluateError> {
     let text = |d: Diagnostics| EvaluateError::Pipeline(d.render_text(false));
-    let mut pipeline = Pipeline::load(file).map_err(text)?;
+    let mut pipeline = in_memory::pipeline(given, shipped.name, shipped.text)?;
     let (1, 1) = (pipeline.model_steps.len(), pipeline.train.len()) else {
-        let why = format!("{}: one model step and one [train.*] entry are needed", file.display());
+        let why = format!("{}: one model step and one [train.*] entry are needed", pipeline.file.path().display());
         return Err(EvaluateError::Step(why));
     };
     pipeline.model_steps[0].model_file.value = place.path("trained.model");
