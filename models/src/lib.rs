@@ -61,6 +61,7 @@ pub mod nab;
 pub mod neighbours;
 pub mod one_class_svm;
 pub mod onnx;
+pub mod params;
 pub mod perdevice;
 pub mod prognosis;
 pub mod ranking;

@@ -6,6 +6,7 @@
 //! | [`AnchorWriter`] | one key, one writer: brings checkpoints onto the chain through crashes and reorgs |
 //! | [`ChainReader`] | what an auditor asks the chain: heads, inclusion, the transaction of a checkpoint |
 //! | [`deploy_verdict_log`], [`register_log`] | done once, by a person |
+//! | [`source`] | blocks and events as the input log of a lane |
 //! | [`OperatorKey`] | an encrypted keystore file, or an environment variable for development |
 //!
 //! The contract and its tests are in `connectors/ethereum/contracts`; its compiled artifact is part of this program, and
@@ -20,6 +21,7 @@ mod journal;
 mod reader;
 mod rpc;
 mod signer;
+pub mod source;
 #[cfg(test)]
 mod tests;
 mod transact;

@@ -66,7 +66,7 @@ pub enum At {
 }
 
 impl At {
-    fn tag(self) -> BlockNumberOrTag {
+    pub(crate) fn tag(self) -> BlockNumberOrTag {
         match self {
             At::Latest => BlockNumberOrTag::Latest,
             At::Finalized => BlockNumberOrTag::Finalized,
@@ -135,6 +135,16 @@ impl Endpoint {
     /// Whether an address has anything to pay with.
     pub async fn has_funds(&self, address: Address) -> Result<bool, EthereumError> {
         Ok(!self.read::<U256>("eth_getBalance", json!([address, "latest"])).await?.is_zero())
+    }
+
+    /// The number of the newest final block; 0 on a chain that has just begun.
+    pub async fn final_block(&self) -> Result<u64, EthereumError> {
+        Ok(self.block(At::Finalized).await?.map_or(0, |b| b.header.number))
+    }
+
+    /// Whether there is a contract at an address.
+    pub async fn has_code(&self, address: Address) -> Result<bool, EthereumError> {
+        Ok(!self.read::<Bytes>("eth_getCode", json!([address, "latest"])).await?.is_empty())
     }
 
     /// Checks that the code at `contract` is VerdictLog's, by comparing it whole with the committed artifact. The contract

@@ -1,9 +1,9 @@
 //! Options of the random cut forest, and linfa's checked parameters made of them.
 
-use linfa::ParamGuard;
 use serde::{Deserialize, Serialize};
 
 use crate::ModelError;
+use crate::params::{Options, Params, Valid};
 use crate::t2q::BaselineKind;
 
 /// Most trees of a model.
@@ -35,26 +35,15 @@ impl Default for RandomCutForestConfig {
     }
 }
 
-/// Unchecked parameters, in linfa's manner.
-#[derive(Debug, Clone, PartialEq)]
-pub struct RandomCutForestParams(RandomCutForestValidParams);
+/// Unchecked parameters, in linfa's manner: `RandomCutForestParams::from(config).fit(&dataset)`.
+pub type RandomCutForestParams = Params<RandomCutForestConfig>;
 
-/// Parameters that passed [`ParamGuard::check`]; only these fit.
-#[derive(Debug, Clone, PartialEq)]
-pub struct RandomCutForestValidParams(pub(super) RandomCutForestConfig);
+/// Parameters that passed the check; only these fit.
+pub type RandomCutForestValidParams = Valid<RandomCutForestConfig>;
 
-impl From<RandomCutForestConfig> for RandomCutForestParams {
-    fn from(config: RandomCutForestConfig) -> Self {
-        Self(RandomCutForestValidParams(config))
-    }
-}
-
-impl ParamGuard for RandomCutForestParams {
-    type Checked = RandomCutForestValidParams;
-    type Error = ModelError;
-
-    fn check_ref(&self) -> Result<&RandomCutForestValidParams, ModelError> {
-        let c = &self.0.0;
+impl Options for RandomCutForestConfig {
+    fn check(&self) -> Result<(), ModelError> {
+        let c = self;
         if !(1..=MAX_TREES).contains(&c.trees) {
             return Err(ModelError::config(
                 "algorithm.trees",
@@ -67,11 +56,6 @@ impl ParamGuard for RandomCutForestParams {
                 format!("{} is not a number of rows from 2 to {MAX_SAMPLE}, such as 256", c.sample),
             ));
         }
-        Ok(&self.0)
-    }
-
-    fn check(self) -> Result<RandomCutForestValidParams, ModelError> {
-        self.check_ref()?;
-        Ok(self.0)
+        Ok(())
     }
 }

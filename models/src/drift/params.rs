@@ -1,9 +1,9 @@
 //! Options of the drift detector, and linfa's checked parameters made of them.
 
-use linfa::ParamGuard;
 use serde::{Deserialize, Serialize};
 
 use crate::ModelError;
+use crate::params::{Options, Params, Valid};
 
 /// What a device is compared with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -72,37 +72,19 @@ impl Default for DriftConfig {
 }
 
 /// Unchecked parameters, in linfa's manner: `DriftParams::from(config).fit(&dataset)`.
-#[derive(Debug, Clone, PartialEq)]
-pub struct DriftParams(DriftValidParams);
+pub type DriftParams = Params<DriftConfig>;
 
-/// Parameters that passed [`ParamGuard::check`]; only these fit.
-#[derive(Debug, Clone, PartialEq)]
-pub struct DriftValidParams(DriftConfig);
-
-impl From<DriftConfig> for DriftParams {
-    fn from(config: DriftConfig) -> Self {
-        Self(DriftValidParams(config))
-    }
-}
-
-impl DriftValidParams {
-    /// The options.
-    pub fn config(&self) -> &DriftConfig {
-        &self.0
-    }
-}
+/// Parameters that passed the check; only these fit.
+pub type DriftValidParams = Valid<DriftConfig>;
 
 /// What `check` allows; the model file is read by the same bounds.
 pub(super) const WINDOW: std::ops::RangeInclusive<usize> = 20..=1_000;
 pub(super) const BINS: std::ops::RangeInclusive<usize> = 2..=50;
 pub(super) const MOST_TOLERANCE: f64 = 3.0;
 
-impl ParamGuard for DriftParams {
-    type Checked = DriftValidParams;
-    type Error = ModelError;
-
-    fn check_ref(&self) -> Result<&DriftValidParams, ModelError> {
-        let c = &self.0.0;
+impl Options for DriftConfig {
+    fn check(&self) -> Result<(), ModelError> {
+        let c = self;
         if !WINDOW.contains(&c.window) {
             let why = format!("{} is not a number of rows from {} to {}", c.window, WINDOW.start(), WINDOW.end());
             return Err(ModelError::config("algorithm.window", why));
@@ -125,11 +107,6 @@ impl ParamGuard for DriftParams {
             let why = format!("{} is not a probability above 0 and below 1, such as 0.002", c.confidence);
             return Err(ModelError::config("algorithm.confidence", why));
         }
-        Ok(&self.0)
-    }
-
-    fn check(self) -> Result<DriftValidParams, ModelError> {
-        self.check_ref()?;
-        Ok(self.0)
+        Ok(())
     }
 }

@@ -1,10 +1,10 @@
 //! Options of the mixture, and linfa's checked parameters made of them.
 
-use linfa::ParamGuard;
 use serde::{Deserialize, Serialize};
 
 use crate::ModelError;
 use crate::k_means::lloyd;
+use crate::params::{Options, Params, Valid};
 
 /// More conditions than this are no conditions.
 const MAX_COMPONENTS: usize = 256;
@@ -21,48 +21,27 @@ pub struct GaussianMixtureConfig {
 }
 
 /// Unchecked parameters, in linfa's manner: `GaussianMixtureParams::from(config).fit(&dataset)`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct GaussianMixtureParams(GaussianMixtureValidParams);
+pub type GaussianMixtureParams = Params<GaussianMixtureConfig>;
 
-/// Parameters that passed [`ParamGuard::check`]; only these fit.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct GaussianMixtureValidParams(GaussianMixtureConfig);
-
-impl From<GaussianMixtureConfig> for GaussianMixtureParams {
-    fn from(config: GaussianMixtureConfig) -> Self {
-        Self(GaussianMixtureValidParams(config))
-    }
-}
+/// Parameters that passed the check; only these fit.
+pub type GaussianMixtureValidParams = Valid<GaussianMixtureConfig>;
 
 impl GaussianMixtureValidParams {
-    /// The options.
-    pub fn config(&self) -> &GaussianMixtureConfig {
-        &self.0
-    }
-
     /// Where expectation maximisation begins.
     pub(super) fn start(&self, z: &[f64], p: usize) -> lloyd::Clusters {
-        lloyd::cluster(z, p, self.0.components, self.0.seed)
+        lloyd::cluster(z, p, self.config().components, self.config().seed)
     }
 }
 
-impl ParamGuard for GaussianMixtureParams {
-    type Checked = GaussianMixtureValidParams;
-    type Error = ModelError;
-
-    fn check_ref(&self) -> Result<&GaussianMixtureValidParams, ModelError> {
-        let components = self.0.0.components;
+impl Options for GaussianMixtureConfig {
+    fn check(&self) -> Result<(), ModelError> {
+        let components = self.components;
         if !(1..=MAX_COMPONENTS).contains(&components) {
             return Err(ModelError::config(
                 "algorithm.components",
                 format!("{components} components: there may be 1 to {MAX_COMPONENTS}"),
             ));
         }
-        Ok(&self.0)
-    }
-
-    fn check(self) -> Result<GaussianMixtureValidParams, ModelError> {
-        self.check_ref()?;
-        Ok(self.0)
+        Ok(())
     }
 }

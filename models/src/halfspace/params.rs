@@ -1,9 +1,9 @@
 //! Options of half-space trees, and linfa's checked parameters made of them.
 
-use linfa::ParamGuard;
 use serde::{Deserialize, Serialize};
 
 use crate::ModelError;
+use crate::params::{Options, Params, Valid};
 use crate::t2q::BaselineKind;
 
 /// Most trees of a model.
@@ -39,26 +39,15 @@ impl Default for HalfSpaceTreesConfig {
     }
 }
 
-/// Unchecked parameters, in linfa's manner.
-#[derive(Debug, Clone, PartialEq)]
-pub struct HalfSpaceTreesParams(HalfSpaceTreesValidParams);
+/// Unchecked parameters, in linfa's manner: `HalfSpaceTreesParams::from(config).fit(&dataset)`.
+pub type HalfSpaceTreesParams = Params<HalfSpaceTreesConfig>;
 
-/// Parameters that passed [`ParamGuard::check`]; only these fit.
-#[derive(Debug, Clone, PartialEq)]
-pub struct HalfSpaceTreesValidParams(pub(super) HalfSpaceTreesConfig);
+/// Parameters that passed the check; only these fit.
+pub type HalfSpaceTreesValidParams = Valid<HalfSpaceTreesConfig>;
 
-impl From<HalfSpaceTreesConfig> for HalfSpaceTreesParams {
-    fn from(config: HalfSpaceTreesConfig) -> Self {
-        Self(HalfSpaceTreesValidParams(config))
-    }
-}
-
-impl ParamGuard for HalfSpaceTreesParams {
-    type Checked = HalfSpaceTreesValidParams;
-    type Error = ModelError;
-
-    fn check_ref(&self) -> Result<&HalfSpaceTreesValidParams, ModelError> {
-        let c = &self.0.0;
+impl Options for HalfSpaceTreesConfig {
+    fn check(&self) -> Result<(), ModelError> {
+        let c = self;
         if !(1..=MAX_TREES).contains(&c.trees) {
             return Err(ModelError::config(
                 "algorithm.trees",
@@ -77,11 +66,6 @@ impl ParamGuard for HalfSpaceTreesParams {
                 format!("{} is not a number of vectors from 2 to {MAX_WINDOW}, such as 256", c.window),
             ));
         }
-        Ok(&self.0)
-    }
-
-    fn check(self) -> Result<HalfSpaceTreesValidParams, ModelError> {
-        self.check_ref()?;
-        Ok(self.0)
+        Ok(())
     }
 }

@@ -1,9 +1,9 @@
 //! Options of k-means, and linfa's checked parameters made of them.
 
-use linfa::ParamGuard;
 use serde::{Deserialize, Serialize};
 
 use crate::ModelError;
+use crate::params::{Options, Params, Valid};
 
 /// More conditions than this are no conditions.
 pub(crate) const MAX_CLUSTERS: usize = 256;
@@ -20,43 +20,20 @@ pub struct KMeansConfig {
 }
 
 /// Unchecked parameters, in linfa's manner: `KMeansParams::from(config).fit(&dataset)`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct KMeansParams(KMeansValidParams);
+pub type KMeansParams = Params<KMeansConfig>;
 
-/// Parameters that passed [`ParamGuard::check`]; only these fit.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct KMeansValidParams(KMeansConfig);
+/// Parameters that passed the check; only these fit.
+pub type KMeansValidParams = Valid<KMeansConfig>;
 
-impl From<KMeansConfig> for KMeansParams {
-    fn from(config: KMeansConfig) -> Self {
-        Self(KMeansValidParams(config))
-    }
-}
-
-impl KMeansValidParams {
-    /// The options.
-    pub fn config(&self) -> &KMeansConfig {
-        &self.0
-    }
-}
-
-impl ParamGuard for KMeansParams {
-    type Checked = KMeansValidParams;
-    type Error = ModelError;
-
-    fn check_ref(&self) -> Result<&KMeansValidParams, ModelError> {
-        let clusters = self.0.0.clusters;
+impl Options for KMeansConfig {
+    fn check(&self) -> Result<(), ModelError> {
+        let clusters = self.clusters;
         if !(1..=MAX_CLUSTERS).contains(&clusters) {
             return Err(ModelError::config(
                 "algorithm.clusters",
                 format!("{clusters} clusters: there may be 1 to {MAX_CLUSTERS}"),
             ));
         }
-        Ok(&self.0)
-    }
-
-    fn check(self) -> Result<KMeansValidParams, ModelError> {
-        self.check_ref()?;
-        Ok(self.0)
+        Ok(())
     }
 }

@@ -1,9 +1,9 @@
 //! Options of the chart, and linfa's checked parameters made of them.
 
-use linfa::ParamGuard;
 use serde::{Deserialize, Serialize};
 
 use crate::ModelError;
+use crate::params::{Options, Params, Valid};
 use crate::t2q::Shrinkage;
 
 /// Charts side by side, at most: more would only repeat their neighbours.
@@ -30,28 +30,15 @@ impl Default for MewmaConfig {
 }
 
 /// Unchecked parameters, in linfa's manner: `MewmaParams::from(config).fit(&dataset)`.
-#[derive(Debug, Clone, PartialEq)]
-pub struct MewmaParams(MewmaValidParams);
+pub type MewmaParams = Params<MewmaConfig>;
 
-/// Parameters that passed [`ParamGuard::check`]; only these fit.
-#[derive(Debug, Clone, PartialEq)]
-pub struct MewmaValidParams(MewmaConfig);
-
-impl From<MewmaConfig> for MewmaParams {
-    fn from(config: MewmaConfig) -> Self {
-        Self(MewmaValidParams(config))
-    }
-}
+/// Parameters that passed the check; only these fit.
+pub type MewmaValidParams = Valid<MewmaConfig>;
 
 impl MewmaValidParams {
-    /// The options.
-    pub fn config(&self) -> &MewmaConfig {
-        &self.0
-    }
-
     /// λ of each chart, the shortest memory first.
     pub fn lambdas(&self) -> Vec<f64> {
-        let (smoothing, scales) = (self.0.smoothing, self.0.scales);
+        let (smoothing, scales) = (self.config().smoothing, self.config().scales);
         match scales {
             1 => vec![smoothing],
             n => (0..n).map(|k| libm::pow(smoothing, k as f64 / (n - 1) as f64)).collect(),
@@ -59,12 +46,9 @@ impl MewmaValidParams {
     }
 }
 
-impl ParamGuard for MewmaParams {
-    type Checked = MewmaValidParams;
-    type Error = ModelError;
-
-    fn check_ref(&self) -> Result<&MewmaValidParams, ModelError> {
-        let c = &self.0.0;
+impl Options for MewmaConfig {
+    fn check(&self) -> Result<(), ModelError> {
+        let c = self;
         if !(0.001..=1.0).contains(&c.smoothing) {
             return Err(ModelError::config(
                 "algorithm.smoothing",
@@ -91,11 +75,6 @@ impl ParamGuard for MewmaParams {
                 format!("{s} is neither \"auto\" nor a number from 0 to 1"),
             ));
         }
-        Ok(&self.0)
-    }
-
-    fn check(self) -> Result<MewmaValidParams, ModelError> {
-        self.check_ref()?;
-        Ok(self.0)
+        Ok(())
     }
 }

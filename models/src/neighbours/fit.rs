@@ -20,7 +20,7 @@ impl<D: Data<Elem = f64>> Fit<ArrayBase<D, Ix2>, Array1<usize>, ModelError> for 
 
     /// Needs finite records, at least three; a feature that does not vary at all is an error.
     fn fit(&self, dataset: &DatasetBase<ArrayBase<D, Ix2>, Array1<usize>>) -> Result<Self::Object, ModelError> {
-        let c = &self.0;
+        let c = self.config();
         fit_groups(dataset, c.baseline, c.seed, |group| Ok(fit(c, group)))
     }
 }

@@ -1,9 +1,9 @@
 //! Options of nearest neighbours, and linfa's checked parameters made of them.
 
-use linfa::ParamGuard;
 use serde::{Deserialize, Serialize};
 
 use crate::ModelError;
+use crate::params::{Options, Params, Valid};
 use crate::t2q::BaselineKind;
 
 /// Most rows kept of one detector.
@@ -41,26 +41,15 @@ impl Default for NearestNeighboursConfig {
     }
 }
 
-/// Unchecked parameters, in linfa's manner.
-#[derive(Debug, Clone, PartialEq)]
-pub struct NearestNeighboursParams(NearestNeighboursValidParams);
+/// Unchecked parameters, in linfa's manner: `NearestNeighboursParams::from(config).fit(&dataset)`.
+pub type NearestNeighboursParams = Params<NearestNeighboursConfig>;
 
-/// Parameters that passed [`ParamGuard::check`]; only these fit.
-#[derive(Debug, Clone, PartialEq)]
-pub struct NearestNeighboursValidParams(pub(super) NearestNeighboursConfig);
+/// Parameters that passed the check; only these fit.
+pub type NearestNeighboursValidParams = Valid<NearestNeighboursConfig>;
 
-impl From<NearestNeighboursConfig> for NearestNeighboursParams {
-    fn from(config: NearestNeighboursConfig) -> Self {
-        Self(NearestNeighboursValidParams(config))
-    }
-}
-
-impl ParamGuard for NearestNeighboursParams {
-    type Checked = NearestNeighboursValidParams;
-    type Error = ModelError;
-
-    fn check_ref(&self) -> Result<&NearestNeighboursValidParams, ModelError> {
-        let c = &self.0.0;
+impl Options for NearestNeighboursConfig {
+    fn check(&self) -> Result<(), ModelError> {
+        let c = self;
         if !(1..=MAX_NEIGHBOURS).contains(&c.neighbours) {
             return Err(ModelError::config(
                 "algorithm.neighbours",
@@ -94,11 +83,6 @@ impl ParamGuard for NearestNeighboursParams {
                 ),
             ));
         }
-        Ok(&self.0)
-    }
-
-    fn check(self) -> Result<NearestNeighboursValidParams, ModelError> {
-        self.check_ref()?;
-        Ok(self.0)
+        Ok(())
     }
 }

@@ -1,9 +1,9 @@
 //! Options of the machine, and linfa's checked parameters made of them.
 
-use linfa::ParamGuard;
 use serde::{Deserialize, Serialize};
 
 use crate::ModelError;
+use crate::params::{Options, Params, Valid};
 
 /// `algorithm = { kind = "one-class-svm", nu = 0.05 }`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -25,32 +25,14 @@ impl Default for OneClassSvmConfig {
 }
 
 /// Unchecked parameters, in linfa's manner: `OneClassSvmParams::from(config).fit(&dataset)`.
-#[derive(Debug, Clone, PartialEq)]
-pub struct OneClassSvmParams(OneClassSvmValidParams);
+pub type OneClassSvmParams = Params<OneClassSvmConfig>;
 
-/// Parameters that passed [`ParamGuard::check`]; only these fit.
-#[derive(Debug, Clone, PartialEq)]
-pub struct OneClassSvmValidParams(OneClassSvmConfig);
+/// Parameters that passed the check; only these fit.
+pub type OneClassSvmValidParams = Valid<OneClassSvmConfig>;
 
-impl From<OneClassSvmConfig> for OneClassSvmParams {
-    fn from(config: OneClassSvmConfig) -> Self {
-        Self(OneClassSvmValidParams(config))
-    }
-}
-
-impl OneClassSvmValidParams {
-    /// The options.
-    pub fn config(&self) -> &OneClassSvmConfig {
-        &self.0
-    }
-}
-
-impl ParamGuard for OneClassSvmParams {
-    type Checked = OneClassSvmValidParams;
-    type Error = ModelError;
-
-    fn check_ref(&self) -> Result<&OneClassSvmValidParams, ModelError> {
-        let c = &self.0.0;
+impl Options for OneClassSvmConfig {
+    fn check(&self) -> Result<(), ModelError> {
+        let c = self;
         if !(c.nu > 0.0 && c.nu <= 1.0) {
             return Err(ModelError::config(
                 "algorithm.nu",
@@ -65,11 +47,6 @@ impl ParamGuard for OneClassSvmParams {
                 format!("{eps} is not a width from 1e-6 to 1e6; leave it out for twice the number of features"),
             ));
         }
-        Ok(&self.0)
-    }
-
-    fn check(self) -> Result<OneClassSvmValidParams, ModelError> {
-        self.check_ref()?;
-        Ok(self.0)
+        Ok(())
     }
 }

@@ -1,9 +1,9 @@
 //! Options of the T²/Q chart, and linfa's checked parameters made of them.
 
-use linfa::ParamGuard;
 use serde::{Deserialize, Serialize};
 
 use crate::ModelError;
+use crate::params::{Options, Params, Valid};
 
 /// What a device is compared with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -98,39 +98,23 @@ pub(crate) enum Retain {
 }
 
 /// Unchecked parameters, in linfa's manner: `T2qParams::from(config).fit(&dataset)`.
-#[derive(Debug, Clone, PartialEq)]
-pub struct T2qParams(T2qValidParams);
+pub type T2qParams = Params<T2qConfig>;
 
-/// Parameters that passed [`ParamGuard::check`]; only these fit.
-#[derive(Debug, Clone, PartialEq)]
-pub struct T2qValidParams(T2qConfig);
-
-impl From<T2qConfig> for T2qParams {
-    fn from(config: T2qConfig) -> Self {
-        Self(T2qValidParams(config))
-    }
-}
+/// Parameters that passed the check; only these fit.
+pub type T2qValidParams = Valid<T2qConfig>;
 
 impl T2qValidParams {
-    /// The options.
-    pub fn config(&self) -> &T2qConfig {
-        &self.0
-    }
-
     pub(super) fn retain(&self) -> Retain {
-        match self.0.components {
+        match self.config().components {
             Some(k) => Retain::Components(k),
-            None => Retain::Variance(self.0.variance.unwrap_or(0.95)),
+            None => Retain::Variance(self.config().variance.unwrap_or(0.95)),
         }
     }
 }
 
-impl ParamGuard for T2qParams {
-    type Checked = T2qValidParams;
-    type Error = ModelError;
-
-    fn check_ref(&self) -> Result<&T2qValidParams, ModelError> {
-        let c = &self.0.0;
+impl Options for T2qConfig {
+    fn check(&self) -> Result<(), ModelError> {
+        let c = self;
         if c.variance.is_some() && c.components.is_some() {
             return Err(ModelError::config(
                 "algorithm.components",
@@ -168,11 +152,6 @@ impl ParamGuard for T2qParams {
                 return Err(ModelError::config("algorithm.scale", why));
             }
         }
-        Ok(&self.0)
-    }
-
-    fn check(self) -> Result<T2qValidParams, ModelError> {
-        self.check_ref()?;
-        Ok(self.0)
+        Ok(())
     }
 }

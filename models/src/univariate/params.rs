@@ -1,9 +1,9 @@
 //! The one option of the univariate detector, and linfa's checked parameters made of it.
 
-use linfa::ParamGuard;
 use serde::{Deserialize, Serialize};
 
 use crate::ModelError;
+use crate::params::{Options, Params, Valid};
 
 /// Longest rest that may be set, in readings.
 pub(super) const LONGEST_REST: u32 = 1_000_000;
@@ -24,44 +24,21 @@ impl Default for UnivariateConfig {
     }
 }
 
-/// Unchecked parameters, in linfa's manner.
-#[derive(Debug, Clone, PartialEq)]
-pub struct UnivariateParams(UnivariateValidParams);
+/// Unchecked parameters, in linfa's manner: `UnivariateParams::from(config).fit(&dataset)`.
+pub type UnivariateParams = Params<UnivariateConfig>;
 
-/// Parameters that passed [`ParamGuard::check`].
-#[derive(Debug, Clone, PartialEq)]
-pub struct UnivariateValidParams(UnivariateConfig);
+/// Parameters that passed the check; only these fit.
+pub type UnivariateValidParams = Valid<UnivariateConfig>;
 
-impl From<UnivariateConfig> for UnivariateParams {
-    fn from(config: UnivariateConfig) -> Self {
-        Self(UnivariateValidParams(config))
-    }
-}
-
-impl UnivariateValidParams {
-    /// The options.
-    pub fn config(&self) -> &UnivariateConfig {
-        &self.0
-    }
-}
-
-impl ParamGuard for UnivariateParams {
-    type Checked = UnivariateValidParams;
-    type Error = ModelError;
-
-    fn check_ref(&self) -> Result<&UnivariateValidParams, ModelError> {
-        let rest = self.0.0.rest;
+impl Options for UnivariateConfig {
+    fn check(&self) -> Result<(), ModelError> {
+        let rest = self.rest;
         if rest > LONGEST_REST {
             return Err(ModelError::config(
                 "algorithm.rest",
                 format!("{rest} readings are more than {LONGEST_REST}; about 200 is usual"),
             ));
         }
-        Ok(&self.0)
-    }
-
-    fn check(self) -> Result<UnivariateValidParams, ModelError> {
-        self.check_ref()?;
-        Ok(self.0)
+        Ok(())
     }
 }

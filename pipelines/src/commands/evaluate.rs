@@ -11,13 +11,14 @@ mod estimate_plot;
 mod gzip;
 mod in_memory;
 mod nab;
+mod prognoses;
 mod report;
+mod scratch;
 mod skab;
 mod smap;
 mod tep;
 #[cfg(test)]
 mod tests;
-mod trial_run;
 mod verdicts;
 
 use std::path::PathBuf;
@@ -36,6 +37,7 @@ use crate::history::HistoryOptions;
 use crate::lang::{Diagnostics, Pipeline};
 pub use ai4i::Ai4iArgs;
 pub use cmapss::CmapssArgs;
+use in_memory::Shipped;
 
 /// Hold a pipeline's verdicts against a data set's labels.
 #[derive(Debug, Clone, Args)]
@@ -272,6 +274,9 @@ pub enum EvaluateError {
     /// The pipeline cannot be trained, or run over the files.
     #[error("{0}")]
     Run(String),
+    /// The spacecraft telemetry.
+    #[error(transparent)]
+    Smap(#[from] smap::SmapError),
     /// A run of the Tennessee Eastman process.
     #[error("{path}: {why}")]
     Tep {
@@ -310,7 +315,9 @@ pub fn run(args: &EvaluateArgs) -> ExitCode {
             let shown = |r: nab::Report| if args.json { format!("{}\n", r.json()) } else { r.text() };
             (args.json, nab::evaluate(args).map(shown))
         }
-        Benchmark::Smap(args) => return smap::run(args),
+        Benchmark::Smap(args) => {
+            (args.json, smap::evaluate(args).map(|r| if args.json { format!("{}\n", r.json()) } else { r.text() }))
+        }
         Benchmark::Tep(args) => {
             (args.json, tep::evaluate(args).map(|r| if args.json { format!("{}\n", r.json()) } else { r.text() }))
         }
@@ -329,7 +336,8 @@ pub fn run(args: &EvaluateArgs) -> ExitCode {
 }
 
 /// The pipeline that is judged if no other is named.
-const WATER_PUMP: &str = include_str!("../../water-pump/pipeline.toml");
+const WATER_PUMP: Shipped =
+    Shipped { name: "water-pump/pipeline.toml", text: include_str!("../../water-pump/pipeline.toml") };
 
 /// Experiments that are drawn.
 const PLOTTED: [&str; 4] = ["valve1/0", "valve1/7", "valve2/0", "valve2/2"];
@@ -356,7 +364,7 @@ fn texts(paths: Vec<PathBuf>) -> Vec<String> {
 fn evaluate_skab(args: &SkabArgs) -> Result<report::Report, EvaluateError> {
     let mut pipeline = match &args.pipeline {
         Some(path) if !args.memory => Pipeline::load(path).map_err(wrong_pipeline)?,
-        path => in_memory::pipeline(path.as_deref(), "water-pump/pipeline.toml", WATER_PUMP)?,
+        path => WATER_PUMP.unless(path.as_deref())?,
     };
     let step = step(&pipeline, args.step.as_deref())?;
     let bar = bar(args.json);

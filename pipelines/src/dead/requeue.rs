@@ -74,7 +74,7 @@ impl<'p> Requeue<'p> {
         let mut record = Record::open(&state)?;
         let sink = match &pipeline.source.kind {
             SourceKind::Kafka(kafka) => Some(open(pipeline, kafka).await?),
-            SourceKind::Files(_) | SourceKind::Mqtt(_) => None,
+            SourceKind::Files(_) | SourceKind::Mqtt(_) | SourceKind::Ethereum(_) => None,
         };
         record.settle(sink.as_ref().and_then(TransactionalSink::position))?;
         let given = record.all();

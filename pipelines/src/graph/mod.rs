@@ -239,6 +239,7 @@ fn source_lines(pipeline: &Pipeline) -> Vec<String> {
         SourceKind::Kafka(_) => "kafka",
         SourceKind::Files(_) => "files",
         SourceKind::Mqtt(_) => "mqtt",
+        SourceKind::Ethereum(_) => "ethereum",
     };
     let mut lines = wrapped(&format!("{kind} {}", shown(source.reads())));
     if let Some(through) = source.repartition() {

@@ -47,7 +47,8 @@ pub(super) fn check(draft: &Draft, diags: &mut Diagnostics) {
 fn input_is_where_state_is(draft: &Draft, diags: &mut Diagnostics) {
     let Some(source) = draft.sources.first().and_then(|s| s.body.as_ref()) else { return };
     let (span, what) = match &source.kind {
-        SourceKind::Kafka(_) => return,
+        // Both can be read by any machine.
+        SourceKind::Kafka(_) | SourceKind::Ethereum(_) => return,
         SourceKind::Files(files) => (files.path.span, "which files were read, and how far, is"),
         SourceKind::Mqtt(mqtt) => (mqtt.url.span, "the journal of what the broker handed over is"),
     };

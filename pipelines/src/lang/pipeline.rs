@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use avouch_connectors::ethereum::source::Reads;
 use avouch_connectors::kafka::{GroupOptions, GroupProtocol, KafkaConnection, Sasl, Tls};
 use avouch_engine::spec::{DecideSpec, FieldSpec, WindowSpec};
 use avouch_engine::verdict::Hash32;
@@ -210,12 +211,14 @@ pub struct Source {
 
 impl Source {
     /// The name of its input log, as it goes into evidence, input digests, dead letters and checkpoints: a Kafka source's
-    /// topic, or the one it is repartitioned through; `files:` or `mqtt:` and the source's name for the others, which no topic can be called.
+    /// topic, or the one it is repartitioned through; `files:`, `mqtt:` or `ethereum:` and the source's name for the others, which no
+    /// topic can be called.
     pub fn log_name(&self) -> String {
         match &self.kind {
             SourceKind::Kafka(kafka) => kafka.lane_topic().as_str().to_owned(),
             SourceKind::Files(_) => format!("files:{}", self.name.value),
             SourceKind::Mqtt(_) => format!("mqtt:{}", self.name.value),
+            SourceKind::Ethereum(_) => format!("ethereum:{}", self.name.value),
         }
     }
 
@@ -223,7 +226,7 @@ impl Source {
     pub fn repartition(&self) -> Option<&Repartition> {
         match &self.kind {
             SourceKind::Kafka(kafka) => kafka.repartition.as_deref(),
-            SourceKind::Files(_) | SourceKind::Mqtt(_) => None,
+            SourceKind::Files(_) | SourceKind::Mqtt(_) | SourceKind::Ethereum(_) => None,
         }
     }
 
@@ -238,6 +241,7 @@ impl Source {
             SourceKind::Kafka(kafka) => kafka.topic.raw(),
             SourceKind::Files(files) => files.path.raw(),
             SourceKind::Mqtt(mqtt) => mqtt.url.raw(),
+            SourceKind::Ethereum(chain) => chain.rpc.raw(),
         }
     }
 }
@@ -251,6 +255,8 @@ pub enum SourceKind {
     Files(FilesSource),
     /// An MQTT broker, through a journal that one lane reads.
     Mqtt(MqttSource),
+    /// A chain's blocks, or events of its contracts, in one lane.
+    Ethereum(ChainSource),
 }
 
 /// A Kafka topic as a source.
@@ -401,6 +407,21 @@ pub struct MqttSource {
     pub session_expiry_ms: i64,
     /// The journal.
     pub journal: JournalSettings,
+}
+
+/// An Ethereum chain as a source: see `avouch_connectors::ethereum::source`.
+#[derive(Debug, Clone)]
+pub struct ChainSource {
+    /// JSON-RPC endpoint.
+    pub rpc: Text,
+    /// EIP-155 chain id.
+    pub chain_id: u64,
+    /// Where it stands.
+    pub chain_id_span: Span,
+    /// The first block.
+    pub from_block: Spanned<u64>,
+    /// Blocks, or which events.
+    pub reads: Reads,
 }
 
 /// The journal of a source that cannot be read twice.

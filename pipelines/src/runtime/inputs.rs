@@ -1,10 +1,12 @@
-//! Opens what feeds the lanes: a Kafka topic, files, or a journal with the bridge that fills it.
+//! Opens what feeds the lanes: a Kafka topic, files, a chain, or a journal with the bridge that fills it.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use avouch_connectors::ethereum::source::{ChainLog, ChainLogOptions, Columns};
+use avouch_connectors::ethereum::{Endpoint, RpcOptions};
 use avouch_connectors::files::Format;
 use avouch_connectors::files::log::{FileLog, FileLogOptions, Objects, Place, RowOptions};
 use avouch_connectors::journal::{JournalHandle, JournalOptions, JournalWriter};
@@ -19,7 +21,7 @@ use super::lane_input::{JournalInput, LaneInput};
 use super::lane_worker::Until;
 use super::metrics::{BridgeMetrics, Metrics};
 use super::{ANSWER, MOST_MESSAGES, RunOptions, blocking};
-use crate::lang::{FileFormat, FilesPlace, FilesSource, MqttSource, Pipeline, Source, SourceKind};
+use crate::lang::{ChainSource, FileFormat, FilesPlace, FilesSource, MqttSource, Pipeline, Source, SourceKind};
 
 /// A segment of a journal; smaller where the whole journal is small, so that there are some to delete.
 const SEGMENT_BYTES: u64 = 64 << 20;
@@ -28,7 +30,7 @@ const SEGMENT_BYTES: u64 = 64 << 20;
 pub enum Inputs {
     /// The consumer of a topic; which lanes are ours, its group decides.
     Kafka(kafka::Source),
-    /// One lane, of files or of a journal. It is ours if its store is.
+    /// One lane, of files, a chain or a journal. It is ours if its store is.
     Local(Box<Local>),
 }
 
@@ -41,7 +43,7 @@ pub struct OpenInputs {
     pub bridges: UnboundedReceiver<Bridge>,
 }
 
-/// What the one lane of files or of a journal needs to open its input.
+/// What the one lane of files, a chain or a journal needs to open its input.
 pub struct Local {
     source: Source,
     state: PathBuf,
@@ -163,10 +165,31 @@ impl Local {
                 let input = open_files(&self.source, files, &self.state, offset, &self.runtime)?;
                 Ok((input, if self.until_end { Until::End } else { Until::Stopped }))
             }
+            SourceKind::Ethereum(chain) => {
+                let log = ChainLog::open(chain_options(&self.source, chain)?, self.runtime.clone(), offset)?;
+                let until = if self.until_end { Until::End } else { Until::Stopped };
+                Ok((LaneInput::Chain(Box::new(log)), until))
+            }
             // Invariant: `Inputs::open` has made a consumer of it.
             SourceKind::Kafka(_) => Err(RuntimeError::Start("a Kafka source is not local".into())),
         }
     }
+}
+
+/// How the chain of a source is read.
+pub fn chain_options(readings: &Source, source: &ChainSource) -> Result<ChainLogOptions, RuntimeError> {
+    let fields: Vec<_> = readings.fields.iter().map(|f| f.value.clone()).collect();
+    // Invariant: `check` has refused fields that cannot be had.
+    let columns = Columns::new(&source.reads, source.chain_id, &fields).map_err(|wrong| {
+        RuntimeError::Start(wrong.into_iter().map(|(_, e)| e.to_string()).collect::<Vec<_>>().join("; "))
+    })?;
+    Ok(ChainLogOptions {
+        endpoint: Endpoint::new(source.rpc.as_str(), RpcOptions::default())?,
+        chain_id: source.chain_id,
+        reads: source.reads.clone(),
+        columns,
+        from_block: source.from_block.value,
+    })
 }
 
 /// Opens the files of a source to read on at `start`. Blocks, but not within the async runtime `handle` belongs to.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use avouch_connectors::ethereum::source::{ChainBatch, ChainLog};
 use avouch_connectors::files::log::{FileBatch, FileLog};
 use avouch_connectors::journal::{JournalBatch, JournalHandle, JournalReader};
 use avouch_connectors::kafka::{Batch, PartitionReader};
@@ -28,6 +29,8 @@ pub enum LaneInput {
     Repartitioned(PartitionReader),
     /// Files, one after another.
     Files(Box<FileLog>),
+    /// A chain.
+    Chain(Box<ChainLog>),
     /// A journal that a bridge fills.
     Journal(Box<JournalInput>),
 }
@@ -63,7 +66,7 @@ impl LaneInput {
     pub fn lane(&self) -> i32 {
         match self {
             LaneInput::Kafka(reader) | LaneInput::Repartitioned(reader) => reader.partition(),
-            LaneInput::Files(_) | LaneInput::Journal(_) => 0,
+            LaneInput::Files(_) | LaneInput::Chain(_) | LaneInput::Journal(_) => 0,
         }
     }
 
@@ -74,6 +77,7 @@ impl LaneInput {
             LaneInput::Kafka(reader) | LaneInput::Repartitioned(reader) => reader.is_at_end(next_offset, timeout),
             // The last look found nothing more, and there is nobody else to ask.
             LaneInput::Files(_) => true,
+            LaneInput::Chain(log) => log.is_at_end(next_offset),
             // While the MQTT broker is away, messages wait there.
             LaneInput::Journal(journal) => {
                 journal.counts.connected.load(Ordering::Relaxed) && journal.handle.end() == next_offset
@@ -82,19 +86,24 @@ impl LaneInput {
     }
 
     /// How many offsets lie between `next_offset` and the end of the log, as far as that is known without asking anybody:
-    /// `None` for files, whose end is known only when it is reached.
+    /// `None` for files, whose end is known only when it is reached. Of a chain, how many blocks.
     pub fn behind(&self, next_offset: i64) -> Option<i64> {
         match self {
             LaneInput::Kafka(reader) | LaneInput::Repartitioned(reader) => reader.behind(next_offset),
             LaneInput::Files(_) => None,
+            LaneInput::Chain(log) => log.blocks_behind(next_offset),
             LaneInput::Journal(journal) => Some(journal.handle.end().saturating_sub(next_offset).max(0)),
         }
     }
 
     /// Whether silence since the last call says anything: while an MQTT broker is away or the journal is full, messages wait
-    /// at the broker, and afterwards they take a moment to come.
+    /// at the broker, and afterwards they take a moment to come; while a chain's endpoint fails, events wait there.
     pub fn was_listening(&mut self) -> bool {
-        let LaneInput::Journal(journal) = self else { return true };
+        let journal = match self {
+            LaneInput::Journal(journal) => journal,
+            LaneInput::Chain(log) => return log.was_listening(),
+            LaneInput::Kafka(_) | LaneInput::Repartitioned(_) | LaneInput::Files(_) => return true,
+        };
         let lost = journal.counts.failures.load(Ordering::Relaxed);
         let unbroken = std::mem::replace(&mut journal.lost, lost) == lost;
         unbroken && !journal.handle.is_full() && journal.counts.connected.load(Ordering::Relaxed)
@@ -109,6 +118,7 @@ impl LaneInput {
             LaneInput::Kafka(reader) => InputBatch::Kafka(reader.poll(timeout)?),
             LaneInput::Repartitioned(reader) => InputBatch::Repartitioned(reader.poll(timeout)?),
             LaneInput::Files(log) => InputBatch::Files(log.poll(timeout, MOST_MESSAGES)?),
+            LaneInput::Chain(log) => InputBatch::Chain(log.poll(timeout, MOST_MESSAGES)?),
             LaneInput::Journal(journal) => InputBatch::Journal(journal.reader.poll(timeout, MOST_MESSAGES)?),
         })
     }
@@ -144,6 +154,8 @@ pub enum InputBatch {
     Repartitioned(Batch),
     /// Rows of files.
     Files(FileBatch),
+    /// Blocks or events.
+    Chain(ChainBatch),
     /// Records of a journal.
     Journal(JournalBatch),
 }
@@ -154,6 +166,7 @@ impl InputBatch {
         match self {
             InputBatch::Kafka(batch) | InputBatch::Repartitioned(batch) => batch.is_empty(),
             InputBatch::Files(batch) => batch.is_empty(),
+            InputBatch::Chain(batch) => batch.is_empty(),
             InputBatch::Journal(batch) => batch.is_empty(),
         }
     }
@@ -164,6 +177,7 @@ impl InputBatch {
         match self {
             InputBatch::Kafka(batch) | InputBatch::Repartitioned(batch) => batch.end(),
             InputBatch::Files(batch) => batch.end(),
+            InputBatch::Chain(batch) => batch.end(),
             InputBatch::Journal(batch) => batch.end(),
         }
     }
@@ -177,6 +191,7 @@ impl InputBatch {
                 Some(RawRecord { origin, ..batch.record(i)? })
             })),
             InputBatch::Files(batch) => batch.records(out),
+            InputBatch::Chain(batch) => batch.records(out),
             InputBatch::Journal(batch) => batch.records(out),
         }
     }
@@ -186,6 +201,14 @@ impl InputBatch {
     pub fn explain(&self, letter: &mut DeadLetter) {
         match self {
             InputBatch::Files(batch) => {
+                let Some(finding) = batch.finding(letter.offset) else { return };
+                let what = finding.problem.unwrap_or(&letter.detail);
+                letter.detail = format!("{}: {what}", finding.place);
+                if let Some(raw) = finding.raw {
+                    letter.value = Some(raw.to_vec());
+                }
+            }
+            InputBatch::Chain(batch) => {
                 let Some(finding) = batch.finding(letter.offset) else { return };
                 let what = finding.problem.unwrap_or(&letter.detail);
                 letter.detail = format!("{}: {what}", finding.place);

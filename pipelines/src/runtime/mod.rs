@@ -42,7 +42,7 @@ pub use anchor_tail::operator_key;
 pub use artifacts::{Artifacts, hex, model_path, pipeline_path, reference_path};
 pub use checkpoint_store::CheckpointStore;
 pub use error::RuntimeError;
-pub use inputs::{files_place, mqtt_options};
+pub use inputs::{chain_options, files_place, mqtt_options};
 pub use reload::{Load, Reloads, ask_on_change};
 pub use schemas::registry as schema_registry;
 pub use sinks::connection as kafka_connection;

@@ -1,6 +1,7 @@
 //! `avouch check --connect`: tries every endpoint of a pipeline, with the clients that a run would use.
 
 mod chain;
+mod chain_source;
 mod places;
 
 use std::sync::mpsc;
@@ -27,6 +28,7 @@ pub fn try_all(pipeline: &Pipeline, diags: &mut Diagnostics) -> Vec<String> {
         SourceKind::Kafka(_) => {}
         SourceKind::Files(source) => found.extend(files(source, diags)),
         SourceKind::Mqtt(source) => found.extend(broker(pipeline, source, diags)),
+        SourceKind::Ethereum(source) => found.extend(chain_source::try_all(pipeline, source, diags)),
     }
     let (there, lanes) = topics(pipeline, diags);
     found.extend(there);
@@ -157,7 +159,7 @@ fn topics(pipeline: &Pipeline, diags: &mut Diagnostics) -> (Option<String>, i32)
     let (mut there, mut lanes) = (0, 1);
     let (source, through) = match &pipeline.source.kind {
         SourceKind::Kafka(k) => (Some(k.lane_topic().span), k.repartition.as_ref()),
-        SourceKind::Files(_) | SourceKind::Mqtt(_) => (None, None),
+        SourceKind::Files(_) | SourceKind::Mqtt(_) | SourceKind::Ethereum(_) => (None, None),
     };
     for (connection, address, topic) in topics {
         // The same would be said of every other topic.

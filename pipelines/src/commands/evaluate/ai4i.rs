@@ -14,7 +14,9 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 use serde_json::{Value, json};
 
-use super::trial_run::{Place, Shipped, run};
+use super::in_memory::Shipped;
+use super::prognoses::{Rows, run};
+use super::scratch::Scratch;
 use super::{EvaluateError, estimate_plot, gzip};
 
 const FOLDS: usize = 5;
@@ -86,13 +88,13 @@ pub(super) struct Figures {
 pub(super) fn evaluate(args: &Ai4iArgs, bar: &ProgressBar) -> Result<Figures, EvaluateError> {
     let jobs = jobs(&args.data.join("ai4i2020.csv"))?;
     let fold = folds(&jobs, args.seed);
-    let place = Place::new("ai4i")?;
+    let place = Scratch::new("ai4i")?;
     let mut probability = vec![f64::NAN; jobs.len()];
     let (mut models, mut config_hash) = (Vec::new(), String::new());
     for f in 0..FOLDS {
         let part = |held: bool| csv(jobs.iter().enumerate().filter(|(i, _)| (fold[*i] == f) == held));
         let (train, judge) = (place.write("train.csv", &part(false))?, place.write("test.csv", &part(true))?);
-        let ran = run(args.pipeline.as_deref(), MILLING, &place, &train, None, &judge, bar)?;
+        let ran = run(args.pipeline.as_deref(), MILLING, Rows { train: &train, failures: None, judge: &judge }, bar)?;
         for said in ran.said {
             let i = (said.window_end - START) / MINUTE - 1;
             if let Some(p) = usize::try_from(i).ok().and_then(|i| probability.get_mut(i)) {

@@ -13,7 +13,9 @@ use clap::{Args, ValueEnum};
 use indicatif::ProgressBar;
 use serde_json::{Value, json};
 
-use super::trial_run::{Place, Said, Shipped, run};
+use super::in_memory::Shipped;
+use super::prognoses::{Rows, Said, run};
+use super::scratch::Scratch;
 use super::{EvaluateError, estimate_plot, gzip};
 
 const CAP: f64 = 125.0;
@@ -142,7 +144,7 @@ pub(super) fn evaluate(args: &CmapssArgs, bar: &ProgressBar) -> Result<Vec<Figur
 
 fn one(args: &CmapssArgs, set: Set, bar: &ProgressBar) -> Result<Figures, EvaluateError> {
     let name = set.name();
-    let place = Place::new(name)?;
+    let place = Scratch::new(name)?;
     let train = rows(&args.data.join(format!("train_{name}.txt")))?;
     let test = rows(&args.data.join(format!("test_{name}.txt")))?;
     let left = remaining(&args.data.join(format!("RUL_{name}.txt")))?;
@@ -157,7 +159,8 @@ fn one(args: &CmapssArgs, set: Set, bar: &ProgressBar) -> Result<Figures, Evalua
     }
     let failures = place.write("failures.csv", &failures)?;
     let (train, judge) = (place.write("train.csv", &csv(train))?, place.write("test.csv", &csv(test))?);
-    let ran = run(args.pipeline.as_deref(), TURBOFAN, &place, &train, Some(&failures), &judge, bar)?;
+    let ran =
+        run(args.pipeline.as_deref(), TURBOFAN, Rows { train: &train, failures: Some(&failures), judge: &judge }, bar)?;
 
     let mut by_device: BTreeMap<&str, Vec<&Said>> = BTreeMap::new();
     for said in &ran.said {

@@ -10,13 +10,15 @@ use flate2::read::GzDecoder;
 use serde_json::{Value, json};
 
 use super::alarm_plot::{self, Point, Series};
+use super::in_memory::Shipped;
 use super::verdicts::Verdicts;
 use super::{EvaluateError, TepArgs, bar, in_memory, step};
 use crate::history::{Ending, HistoryOptions};
 use crate::lang::{Pipeline, hex};
 
 /// The pipeline that is judged if no other is named.
-const PIPELINE: &str = include_str!("../../../tennessee-eastman/pipeline.toml");
+const PIPELINE: Shipped =
+    Shipped { name: "tennessee-eastman/pipeline.toml", text: include_str!("../../../tennessee-eastman/pipeline.toml") };
 
 /// Measured and manipulated variables.
 const VARIABLES: usize = 52;
@@ -47,7 +49,7 @@ const REFERENCES: [(&str, f64, f64); 1] = [("T² of single rows, all components"
 
 /// Runs the evaluation.
 pub(super) fn evaluate(args: &TepArgs) -> Result<Report, EvaluateError> {
-    let mut pipeline = in_memory::pipeline(args.pipeline.as_deref(), "tennessee-eastman/pipeline.toml", PIPELINE)?;
+    let mut pipeline = PIPELINE.unless(args.pipeline.as_deref())?;
     let step = step(&pipeline, args.step.as_deref())?;
     let bar = bar(args.json);
     bar.set_message("reading runs");
@@ -67,8 +69,8 @@ pub(super) fn evaluate(args: &TepArgs) -> Result<Report, EvaluateError> {
     (options.order, options.ending) = (Order::Sorted, Ending::CloseAll);
     let ran = in_memory::run(&pipeline, &step, options, args.json, &bar)?;
     bar.finish_and_clear();
-    if let Some((n, why)) = &ran.dead {
-        let why = format!("{n} of its rows are no readings of this pipeline; the first: {why}");
+    if let Some(dead) = &ran.dead {
+        let why = format!("{} of its rows are no readings of this pipeline; the first: {}", dead.rows, dead.first);
         return Err(EvaluateError::Tep { path: args.data.clone(), why });
     }
     let judged: Vec<Judged<'_>> = runs.iter().map(|run| Judged::of(run, &ran.verdicts)).collect();

@@ -13,6 +13,7 @@ mod reference;
 mod repartition;
 mod sinks;
 mod source;
+mod source_ethereum;
 mod source_files;
 mod source_mqtt;
 mod steps;

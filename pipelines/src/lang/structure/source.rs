@@ -11,6 +11,7 @@ use super::super::tree::{Entry, NodeValue};
 use super::format::{FORMAT_KEYS, FORMAT_RULES};
 use super::kafka::{MEMBERSHIP_KEYS, SECURITY};
 use super::repartition::REPARTITION;
+use super::source_ethereum::{self, ETHEREUM_SOURCE};
 use super::source_files::{self, FILES_SOURCE};
 use super::source_mqtt::{self, MQTT_SOURCE};
 use super::{SourceDraft, check_topic, format, name_of};
@@ -44,7 +45,7 @@ const KAFKA_SOURCE: Keys = Keys::new(
 )
 .planned(&[("identity", "remove it; until then, let Kafka's access control say who may write to the topic")])
 .rules(&FORMAT_RULES);
-pub(super) const SOURCE_TABLES: [&Keys; 3] = [&KAFKA_SOURCE, &FILES_SOURCE, &MQTT_SOURCE];
+pub(super) const SOURCE_TABLES: [&Keys; 4] = [&KAFKA_SOURCE, &FILES_SOURCE, &MQTT_SOURCE, &ETHEREUM_SOURCE];
 
 pub(super) const fn is(kind: &'static str) -> Key {
     Key::must("kind", Kind::Is(kind), "What is read.")
@@ -92,7 +93,7 @@ const TIME: Keys = Keys::new(
         .or("\"5m\""),
     ],
 );
-const KIND: Choices = Choices { what: "source kind", known: &["kafka", "files", "mqtt"], planned: &["ethereum"] };
+const KIND: Choices = Choices { what: "source kind", known: &["kafka", "files", "mqtt", "ethereum"], planned: &[] };
 const SCHEMA_EXAMPLE: &str = "schema = { device = \"utf8!\", ts = \"timestamp_ms!\", temperature = \"f64\" }";
 const DEFAULT_MAX_FUTURE_MS: i64 = 300_000;
 const DEFAULT_MAX_RECORD_BYTES: i64 = 1 << 20;
@@ -106,6 +107,7 @@ fn read_body(cx: &mut Reading<'_>, e: &Entry, default_group: Option<Text>) -> Op
     let keys = match kind_of(e) {
         Some("files") => &FILES_SOURCE,
         Some("mqtt") => &MQTT_SOURCE,
+        Some("ethereum") => &ETHEREUM_SOURCE,
         _ => &KAFKA_SOURCE,
     };
     let f = Fields::open(cx, &e.node, &path, e.key_span, keys, "[sources.readings]")?;
@@ -121,9 +123,13 @@ fn read_body(cx: &mut Reading<'_>, e: &Entry, default_group: Option<Text>) -> Op
     let kind = match kind.as_ref().map(|k| k.value) {
         Some("files") => source_files::read(cx, &f).map(SourceKind::Files),
         Some("mqtt") => source_mqtt::read(cx, &f, default_group).map(SourceKind::Mqtt),
+        Some("ethereum") => source_ethereum::read(cx, &f).map(SourceKind::Ethereum),
         other => read_kafka(cx, &f, default_group).filter(|_| other.is_some()).map(SourceKind::Kafka),
     };
     let fields = read_schema(cx, &f);
+    if let (Some(SourceKind::Ethereum(chain)), Some(fields)) = (&kind, &fields) {
+        source_ethereum::check_schema(cx, chain, fields);
+    }
     // The rows of a file become readings by their columns' names.
     let format = match keys.has("format") {
         true => format::read(cx, &f, fields.as_deref()),

@@ -143,7 +143,7 @@ pub(super) fn topics(pipeline: &Pipeline) -> Vec<Topic> {
 fn source_brokers(pipeline: &Pipeline) -> Option<&str> {
     match &pipeline.source.kind {
         SourceKind::Kafka(kafka) => Some(kafka.brokers.as_str()),
-        SourceKind::Files(_) | SourceKind::Mqtt(_) => None,
+        SourceKind::Files(_) | SourceKind::Mqtt(_) | SourceKind::Ethereum(_) => None,
     }
 }
 

@@ -9,27 +9,23 @@ mod report;
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use avouch_connectors::files::{DeviceFrom, Order};
 use avouch_engine::decode::{format_timestamp, parse_timestamp};
-use avouch_engine::verdict::{Severity, class};
 use avouch_models::nab::{NabFile, load};
 use clap::Args;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::ProgressBar;
 
 pub(super) use report::Report;
 
-use super::EvaluateError;
-use crate::commands::train;
-use crate::history::{Ending, History, HistoryOptions};
-use crate::lang::{self, Diagnostics, Models, Pipeline, ProcessEnvironment, SourceFile, hex, plural};
+use super::in_memory::{self, Shipped};
+use super::verdicts::Judged;
+use super::{EvaluateError, wrong_pipeline};
+use crate::history::{Ending, HistoryOptions};
+use crate::lang::{self, Models, Pipeline, hex, plural};
 
 /// The pipeline that is evaluated if none is named.
-const PIPELINE: &str = include_str!("../../../../nab/pipeline.toml");
-
-/// Of a model that is trained here and kept nowhere: so the same data give the same model.
-const CREATED: &str = "1970-01-01T00:00:00.000Z";
+const PIPELINE: Shipped = Shipped { name: "nab/pipeline.toml", text: include_str!("../../../../nab/pipeline.toml") };
 
 /// What `avouch evaluate nab` needs.
 #[derive(Debug, Clone, Args)]
@@ -60,13 +56,8 @@ pub struct NabArgs {
     pub json: bool,
 }
 
-/// What was said of a window.
-#[derive(Debug, Clone, Copy)]
-struct Judged {
-    start: i64,
-    score: f64,
-    alarm: bool,
-}
+/// What was said of each device's windows, by the window's end, with the window's start.
+type Said = HashMap<String, BTreeMap<i64, (i64, Judged)>>;
 
 /// A file and what was said of its rows.
 #[derive(Debug)]
@@ -81,56 +72,28 @@ struct Scored {
 
 /// Runs the pipeline over the files and scores it.
 pub(super) fn evaluate(args: &NabArgs) -> Result<Report, EvaluateError> {
-    let text = |d: Diagnostics| EvaluateError::Pipeline(d.render_text(crate::commands::check::colour()));
     let files = load(&args.data)?;
-    let pipeline = match &args.pipeline {
-        Some(path) => Pipeline::load_offline(path),
-        None => {
-            let file = SourceFile::new(Path::new("pipelines/nab/pipeline.toml"), PIPELINE);
-            Pipeline::read(Arc::new(file), &ProcessEnvironment)
-        }
-    }
-    .map_err(text)?;
+    let mut pipeline = PIPELINE.unless(args.pipeline.as_deref())?;
     let step = super::step(&pipeline, args.step.as_deref())?;
     let mut warnings = Vec::new();
-    let models = models(&pipeline, args, &mut warnings)?;
-    let plan = lang::plan(&pipeline, &models).map_err(text)?;
+    let bar = super::bar(args.json);
+    let models = models(&mut pipeline, args, &bar, &mut warnings)?;
 
     let mut options = HistoryOptions::of(&pipeline, [pattern(&args.data)]);
     options.device = DeviceFrom::Path;
     options.order = Order::Sorted;
     options.ending = Ending::CloseAll;
-    let mut history = History::open(plan, options)?;
-    let bar = ProgressBar::new(history.progress().1);
-    if args.json {
-        bar.set_draw_target(ProgressDrawTarget::hidden());
-    }
-    if let Ok(style) = ProgressStyle::with_template("{spinner} {msg} {bytes}/{total_bytes} [{wide_bar}] {eta}") {
-        bar.set_style(style);
-    }
-    bar.set_message("judging");
-    let mut said: HashMap<String, BTreeMap<i64, Judged>> = HashMap::new();
-    let (mut verdicts, mut dead) = (0u64, Vec::new());
-    while let Some(piece) = history.next()? {
-        for record in &piece.output.verdicts {
-            let v = &record.verdict;
-            if *record.evidence.step != *step {
-                continue;
-            }
-            verdicts += 1;
-            let judged = Judged {
-                start: v.window_start as i64,
-                score: record.evidence.score,
-                alarm: v.class != class::NOT_A_NUMBER && v.severity >= Severity::Warning.code(),
-            };
-            said.entry(record.evidence.device.to_string()).or_default().insert(v.window_end as i64, judged);
-        }
-        dead.extend(piece.output.dead.into_iter().map(|d| format!("{}: {}", d.reason.name(), d.detail)));
-        bar.set_position(history.progress().0);
-    }
+    let (mut said, mut verdicts) = (Said::new(), 0u64);
+    let dead = in_memory::judge(&pipeline, &models, &step, options, &bar, |record, lane| {
+        let (start, end) = (record.verdict.window_start as i64, record.verdict.window_end as i64);
+        let windows = said.entry(record.evidence.device.to_string()).or_default();
+        windows.insert(end, (start, Judged::of(&record, lane)));
+        verdicts += 1;
+        Ok(())
+    })?;
     bar.finish_and_clear();
-    if let Some(first) = dead.first() {
-        warnings.push(format!("{} became dead letters; the first: {first}", plural(dead.len(), "row")));
+    if let Some(dead) = dead {
+        warnings.push(format!("{} became dead letters; the first: {}", plural(dead.rows, "row"), dead.first));
     }
     let mut scored = Vec::with_capacity(files.len());
     for file in files {
@@ -169,25 +132,29 @@ pub(super) fn evaluate(args: &NabArgs) -> Result<Report, EvaluateError> {
 }
 
 /// The models of the pipeline's files; one whose file is not there is trained as the pipeline says, and not kept.
-fn models(pipeline: &Pipeline, args: &NabArgs, warnings: &mut Vec<String>) -> Result<Models, EvaluateError> {
-    let text = |d: Diagnostics| EvaluateError::Pipeline(d.render_text(crate::commands::check::colour()));
-    let (mut models, missing) = lang::load_models_there(pipeline).map_err(text)?;
-    for step in &pipeline.model_steps {
-        if models.contains_key(&step.name.value) {
-            continue;
-        }
-        let Some(entry) = pipeline.train.iter().find(|t| t.step.value == step.name.value) else {
-            return Err(text(missing));
-        };
-        let mut entry = entry.clone();
+fn models(
+    pipeline: &mut Pipeline,
+    args: &NabArgs,
+    bar: &ProgressBar,
+    warnings: &mut Vec<String>,
+) -> Result<Models, EvaluateError> {
+    let (mut models, missing) = lang::load_models_there(pipeline).map_err(wrong_pipeline)?;
+    for entry in &mut pipeline.train {
         entry.data.pattern = pattern(&args.data);
-        let (_, model) = train::make(pipeline, &entry, CREATED, args.json)?;
+    }
+    let without: Vec<_> = pipeline.model_steps.iter().filter(|s| !models.contains_key(&s.name.value)).collect();
+    for step in without {
+        let name = &step.name.value;
+        let Some(entry) = pipeline.train.iter().find(|t| t.step.value == *name) else {
+            return Err(wrong_pipeline(missing));
+        };
+        let model = in_memory::fit(pipeline, name, args.json, bar)?;
         warnings.push(format!(
             "{} is not there, so the model was trained now, as [train.{}] says, and is not kept",
             step.model_file.value.display(),
             entry.name.value
         ));
-        models.insert(step.name.value.clone(), model.scorer);
+        models.insert(name.clone(), model.scorer);
     }
     Ok(models)
 }
@@ -196,7 +163,7 @@ fn pattern(data: &Path) -> String {
     data.join("data/*/*.csv").to_string_lossy().into_owned()
 }
 
-fn match_rows(file: NabFile, said: &HashMap<String, BTreeMap<i64, Judged>>) -> Result<Scored, EvaluateError> {
+fn match_rows(file: NabFile, said: &Said) -> Result<Scored, EvaluateError> {
     let of_device = said.get(&file.name);
     let n = file.timestamps.len();
     let (mut scores, mut alarms) = (Vec::with_capacity(n), Vec::with_capacity(n));
@@ -211,7 +178,8 @@ fn match_rows(file: NabFile, said: &HashMap<String, BTreeMap<i64, Judged>>) -> R
         };
         // The first window that ends after the reading is the one that holds it, or none does.
         let after = (Bound::Excluded(t), Bound::Unbounded);
-        let judged = of_device.and_then(|d| d.range(after).next()).map(|(_, j)| *j).filter(|j| j.start <= t);
+        let judged = of_device.and_then(|d| d.range(after).next()).map(|(_, j)| *j).filter(|(start, _)| *start <= t);
+        let judged = judged.map(|(_, j)| j);
         scores.push(judged.map_or(f64::NAN, |j| j.score));
         alarms.push(judged.is_some_and(|j| j.alarm));
         without_verdict += u64::from(judged.is_none());

@@ -7,6 +7,7 @@ use indicatif::ProgressBar;
 use serde::Deserialize;
 
 use super::SmapError;
+use crate::commands::evaluate::EvaluateError;
 
 /// Directories of the data set, in the order of tables.
 const SPACECRAFT: [&str; 2] = ["SMAP", "MSL"];
@@ -29,18 +30,18 @@ struct Fields {
 }
 
 /// Reads all channels under `data`.
-pub(super) fn load(data: &Path, bar: &ProgressBar) -> Result<Vec<Channel>, SmapError> {
+pub(super) fn load(data: &Path, bar: &ProgressBar) -> Result<Vec<Channel>, EvaluateError> {
     let mut files = Vec::new();
     for spacecraft in SPACECRAFT {
         let dir = data.join(spacecraft).join("train");
         let entries = match std::fs::read_dir(&dir) {
             Ok(entries) => entries,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => continue,
-            Err(source) => return Err(SmapError::Io { path: dir, source }),
+            Err(source) => return Err(EvaluateError::Io { path: dir, source }),
         };
         let mut names = Vec::new();
         for entry in entries {
-            let path = entry.map_err(|source| SmapError::Io { path: dir.clone(), source })?.path();
+            let path = entry.map_err(|source| EvaluateError::Io { path: dir.clone(), source })?.path();
             if path.extension().is_some_and(|e| e == "parquet")
                 && let Some(name) = path.file_name().and_then(|s| s.to_str())
             {
@@ -51,7 +52,7 @@ pub(super) fn load(data: &Path, bar: &ProgressBar) -> Result<Vec<Channel>, SmapE
         files.extend(names.into_iter().map(|name| (spacecraft, name)));
     }
     if files.is_empty() {
-        return Err(SmapError::NoData { dir: data.to_path_buf() });
+        return Err(SmapError::NoData { dir: data.to_path_buf() }.into());
     }
     bar.set_length(files.len() as u64);
     let mut channels = Vec::with_capacity(files.len());
@@ -70,8 +71,8 @@ pub(super) fn load(data: &Path, bar: &ProgressBar) -> Result<Vec<Channel>, SmapE
     Ok(channels)
 }
 
-fn values(path: &Path) -> Result<Vec<f64>, SmapError> {
-    let wrong = |line, why: String| SmapError::Label { path: path.to_path_buf(), line, why };
+fn values(path: &Path) -> Result<Vec<f64>, EvaluateError> {
+    let wrong = |line, why: String| EvaluateError::from(SmapError::Label { path: path.to_path_buf(), line, why });
     let name = path.to_str().ok_or_else(|| wrong(0, "the path is not UTF-8; rename it".into()))?;
     let mut rows = ReplayOptions::new([name]).open()?;
     let (mut out, mut row) = (Vec::new(), Row::default());
@@ -84,9 +85,12 @@ fn values(path: &Path) -> Result<Vec<f64>, SmapError> {
 }
 
 /// `spacecraft,channel,start,end,…`: rows of the test file, both ends included.
-fn labels(path: &Path, channels: &mut [Channel]) -> Result<(), SmapError> {
-    let text = std::fs::read_to_string(path).map_err(|source| SmapError::Io { path: path.to_path_buf(), source })?;
-    let wrong = |line: usize, why: String| SmapError::Label { path: PathBuf::from(path), line: line + 1, why };
+fn labels(path: &Path, channels: &mut [Channel]) -> Result<(), EvaluateError> {
+    let text =
+        std::fs::read_to_string(path).map_err(|source| EvaluateError::Io { path: path.to_path_buf(), source })?;
+    let wrong = |line: usize, why: String| {
+        EvaluateError::from(SmapError::Label { path: PathBuf::from(path), line: line + 1, why })
+    };
     for (i, line) in text.lines().enumerate() {
         let cells: Vec<&str> = line.split(',').map(str::trim).collect();
         if i == 0 {

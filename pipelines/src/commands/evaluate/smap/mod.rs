@@ -17,15 +17,12 @@ mod plots;
 mod report;
 
 use std::path::PathBuf;
-use std::process::ExitCode;
 
-use avouch_connectors::files::FilesError;
 use clap::Args;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use thiserror::Error;
 
-use crate::commands::train::TrainError;
-use crate::history::HistoryError;
+use super::EvaluateError;
+pub(in crate::commands::evaluate) use report::Report;
 
 /// What `avouch evaluate smap` needs.
 #[derive(Debug, Clone, Args)]
@@ -51,20 +48,9 @@ pub struct SmapArgs {
     pub json: bool,
 }
 
-/// Why the pipeline could not be evaluated.
+/// Why channels cannot be read, judged or drawn.
 #[derive(Debug, Error)]
 pub enum SmapError {
-    /// The pipeline file is wrong, or its model cannot be loaded.
-    #[error("{0}")]
-    Pipeline(String),
-    /// The pipeline is not one that can be trained and run here.
-    #[error("the pipeline needs one model step and one [train.*] entry for it; it has {steps} and {entries}")]
-    Shape {
-        /// Model steps.
-        steps: usize,
-        /// Entries.
-        entries: usize,
-    },
     /// The data set is not there.
     #[error(
         "{dir}: holds no channels; name the directory with labels.csv, and SMAP/train or MSL/train with .parquet files"
@@ -89,15 +75,6 @@ pub enum SmapError {
         /// The channel.
         channel: String,
     },
-    /// Training.
-    #[error(transparent)]
-    Train(#[from] TrainError),
-    /// Running.
-    #[error(transparent)]
-    History(#[from] HistoryError),
-    /// Rows of the data set.
-    #[error(transparent)]
-    Files(#[from] FilesError),
     /// A plot cannot be drawn.
     #[error("the plot of {channel} cannot be drawn: {why}")]
     Plot {
@@ -106,48 +83,19 @@ pub enum SmapError {
         /// The plotter's words.
         why: String,
     },
-    /// A file could not be read or written.
-    #[error("{path}: {source}")]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// The system's words.
-        source: std::io::Error,
-    },
 }
 
-/// Evaluates and prints. Exit code 0 if there are figures, whatever they are.
-pub(super) fn run(args: &SmapArgs) -> ExitCode {
-    match evaluate(args) {
-        Ok(report) => {
-            print!("{}", if args.json { format!("{}\n", report.json()) } else { report.text() });
-            ExitCode::SUCCESS
-        }
-        Err(SmapError::Pipeline(text)) if !args.json => {
-            eprint!("{text}");
-            ExitCode::FAILURE
-        }
-        Err(e) => crate::commands::fail(args.json, e),
-    }
-}
-
-fn evaluate(args: &SmapArgs) -> Result<report::Report, SmapError> {
-    let bar = ProgressBar::new(0);
-    if args.json {
-        bar.set_draw_target(ProgressDrawTarget::hidden());
-    }
-    if let Ok(style) = ProgressStyle::with_template("{spinner} {msg} {human_pos}/{human_len} [{wide_bar}] {eta}") {
-        bar.set_style(style);
-    }
+/// Runs the evaluation.
+pub(super) fn evaluate(args: &SmapArgs) -> Result<Report, EvaluateError> {
+    let bar = super::bar(args.json);
     bar.set_message("reading channels");
     let channels = channels::load(&args.data, &bar)?;
-    bar.set_message("training");
     let run = judged::run(&channels, args.pipeline.as_deref(), args.json, &bar)?;
     bar.finish_and_clear();
     if let Some(dir) = &args.scores {
         report::write_scores(dir, &channels, &run)?;
     }
-    let report = report::Report::new(&channels, &run)?;
+    let report = Report::new(&channels, &run)?;
     if let Some(dir) = &args.plots {
         for i in report.examples() {
             plots::write(dir, &channels[i], &run.rows[i])?;

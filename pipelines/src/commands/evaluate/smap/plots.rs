@@ -7,7 +7,8 @@ use plotters::prelude::*;
 
 use super::SmapError;
 use super::channels::Channel;
-use super::judged::Said;
+use crate::commands::evaluate::EvaluateError;
+use crate::commands::evaluate::verdicts::Judged;
 
 const SIZE: (u32, u32) = (960, 420);
 const INK: RGBColor = RGBColor(60, 60, 60);
@@ -17,8 +18,8 @@ const ALARM: RGBColor = RGBColor(200, 40, 40);
 const LABEL: RGBColor = RGBColor(235, 170, 60);
 
 /// Writes `<dir>/SMAP-A-1.svg`.
-pub(super) fn write(dir: &Path, channel: &Channel, said: &[Option<Said>]) -> Result<(), SmapError> {
-    let wrong = |why: String| SmapError::Plot { channel: channel.name.clone(), why };
+pub(super) fn write(dir: &Path, channel: &Channel, said: &[Option<Judged>]) -> Result<(), EvaluateError> {
+    let wrong = |why: String| EvaluateError::from(SmapError::Plot { channel: channel.name.clone(), why });
     let mut svg = String::new();
     {
         let area = SVGBackend::with_string(&mut svg, SIZE).into_drawing_area();
@@ -34,7 +35,7 @@ pub(super) fn write(dir: &Path, channel: &Channel, said: &[Option<Said>]) -> Res
         area.present().map_err(|e| wrong(e.to_string()))?;
     }
     let path = dir.join(format!("{}.svg", channel.name.replace('/', "-")));
-    let io = |source| SmapError::Io { path: path.clone(), source };
+    let io = |source| EvaluateError::Io { path: path.clone(), source };
     std::fs::create_dir_all(dir).map_err(io)?;
     std::fs::write(&path, svg).map_err(io)
 }

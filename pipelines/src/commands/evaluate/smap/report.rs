@@ -6,9 +6,10 @@ use std::path::Path;
 use avouch_models::ranking::{average_precision, roc_auc};
 use serde_json::{Value, json};
 
-use super::SmapError;
 use super::channels::Channel;
-use super::judged::{Run, Said};
+use super::judged::Run;
+use crate::commands::evaluate::EvaluateError;
+use crate::commands::evaluate::verdicts::Judged;
 use crate::lang::hex;
 
 /// By others on these 57 channels, without point adjustment, as the data set's page reports it: name, AUC-ROC, AP.
@@ -16,7 +17,7 @@ const KNOWN: [(&str, f64, f64); 1] = [("streaming views", 0.699, 0.389)];
 
 /// The figures of one evaluation.
 #[derive(Debug)]
-pub(super) struct Report {
+pub(in crate::commands::evaluate) struct Report {
     pipeline: String,
     step: String,
     config_hash: String,
@@ -38,12 +39,12 @@ struct Line {
 }
 
 /// A row without a verdict is less strange than any with one.
-fn ranked(rows: &[Option<Said>]) -> Vec<f64> {
+fn ranked(rows: &[Option<Judged>]) -> Vec<f64> {
     rows.iter().map(|said| said.map_or(f64::NEG_INFINITY, |s| s.score)).collect()
 }
 
 impl Report {
-    pub fn new(channels: &[Channel], run: &Run) -> Result<Self, SmapError> {
+    pub(super) fn new(channels: &[Channel], run: &Run) -> Result<Self, EvaluateError> {
         let lines = channels
             .iter()
             .zip(&run.rows)
@@ -218,10 +219,10 @@ fn figure(v: Option<f64>) -> String {
 }
 
 /// A CSV file for each channel: `<dir>/SMAP/A-1.csv`.
-pub(super) fn write_scores(dir: &Path, channels: &[Channel], run: &Run) -> Result<(), SmapError> {
+pub(super) fn write_scores(dir: &Path, channels: &[Channel], run: &Run) -> Result<(), EvaluateError> {
     for (c, rows) in channels.iter().zip(&run.rows) {
         let path = dir.join(format!("{}.csv", c.name));
-        let io = |source| SmapError::Io { path: path.clone(), source };
+        let io = |source| EvaluateError::Io { path: path.clone(), source };
         let mut text = String::from("row,value,score,p_value,alarm,anomaly\n");
         for (i, ((value, said), anomaly)) in c.test.iter().zip(rows).zip(&c.anomaly).enumerate() {
             let (score, p_value) =
