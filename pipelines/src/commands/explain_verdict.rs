@@ -70,9 +70,24 @@ pub enum ExplainVerdictError {
     /// The lanes cannot be listed.
     #[error(transparent)]
     Lanes(#[from] BundleFailure),
+    /// Nothing has run.
+    #[error("{} has no verdict log in {}; `avouch run` writes one", file.display(), state.display())]
+    NoLog {
+        /// The pipeline file.
+        file: PathBuf,
+        /// Where its lanes would be.
+        state: PathBuf,
+    },
     /// No verdict fits.
-    #[error("{0} has no such verdict; `avouch query` lists those there are")]
-    None(PathBuf),
+    #[error("{} has no such verdict among the {held} in {logs}; `avouch query` lists them", file.display())]
+    None {
+        /// The pipeline file.
+        file: PathBuf,
+        /// How many verdicts were looked through.
+        held: u64,
+        /// In which logs.
+        logs: String,
+    },
 }
 
 /// Explains. Exit code 0 if there was such a verdict.
@@ -102,15 +117,26 @@ fn wanted(args: &ExplainVerdictArgs) -> Result<(String, VerdictRecord), ExplainV
     let text = |d: crate::lang::Diagnostics| ExplainVerdictError::Pipeline(d.render_text(super::check::colour()));
     let pipeline = Pipeline::load(&args.of).map_err(text)?;
     let state = state_dir(&pipeline);
-    let lanes = match args.lane {
-        Some(lane) => vec![lane],
-        None => lanes(&state)?,
-    };
+    let no_log = || ExplainVerdictError::NoLog { file: args.of.clone(), state: state.clone() };
+    if !state.is_dir() {
+        return Err(no_log());
+    }
+    let present = lanes(&state)?;
+    let lanes: Vec<i32> = present.into_iter().filter(|l| args.lane.is_none_or(|wanted| wanted == *l)).collect();
+    if lanes.is_empty() {
+        return Err(match args.lane {
+            Some(lane) => ExplainVerdictError::NoLog { file: args.of.clone(), state: lane_dir(&state, lane) },
+            None => no_log(),
+        });
+    }
     let wanted = Wanted { index: args.index, device: args.device.as_deref(), severity: args.severity };
     let mut newest: Option<(String, VerdictRecord)> = None;
+    let (mut held, mut logs) = (0, Vec::new());
     for lane in lanes {
         let reader = LaneReader::open_read_only(&lane_dir(&state, lane))?;
         let committed = reader.committed();
+        held += committed.log_size;
+        logs.push(committed.origin.clone());
         if let Some(record) = find(&wanted, &reader, committed.log_size)? {
             let later = |(_, r): &(String, VerdictRecord)| r.verdict.window_end < record.verdict.window_end;
             if newest.as_ref().is_none_or(later) {
@@ -118,7 +144,7 @@ fn wanted(args: &ExplainVerdictArgs) -> Result<(String, VerdictRecord), ExplainV
             }
         }
     }
-    newest.ok_or_else(|| ExplainVerdictError::None(args.of.clone()))
+    newest.ok_or_else(|| ExplainVerdictError::None { file: args.of.clone(), held, logs: logs.join(", ") })
 }
 
 fn of_bundle(dir: &Path) -> Result<(String, VerdictRecord), ExplainVerdictError> {
