@@ -240,8 +240,11 @@ pub enum SimulateError {
     /// A configuration that makes no sense.
     #[error(transparent)]
     Config(#[from] SimulatorError),
-    /// One file was asked for each device of a fleet whose rows go into one.
-    #[error("{}: only the fleets with `--devices` can have a file for each; leave {{device}} out", .0.display())]
+    /// A file for each device was asked of what goes into one.
+    #[error(
+        "{}: a file for each device is made of servers, cold-chain, batteries, plant and spacecraft only; leave {{device}} out",
+        .0.display()
+    )]
     OneFile(PathBuf),
     /// A file could not be written.
     #[error("{}: {source}", path.display())]
@@ -256,6 +259,16 @@ pub enum SimulateError {
 /// Simulates, writes the files and prints a summary on standard output.
 pub fn run(args: &SimulateArgs) -> Result<(), SimulateError> {
     let started = Instant::now();
+    let whole = match &args.what {
+        Simulation::Pumps(a) => Some(&a.out),
+        Simulation::Turbofan(a) => Some(&a.out),
+        Simulation::Milling(a) => Some(&a.out),
+        Simulation::Bench(a) => Some(&a.out),
+        _ => None,
+    };
+    if let Some(path) = whole.filter(|p| rows::each_its_own(p)) {
+        return Err(SimulateError::OneFile(path.clone()));
+    }
     let (text, mut json) = match &args.what {
         Simulation::Pumps(pumps) => {
             let truth = simulate_pumps(pumps)?;
@@ -372,9 +385,6 @@ fn simulate_turbofan(args: &TurbofanArgs) -> Result<(String, serde_json::Value),
         flights: args.flights,
     };
     let mut flights = config.rows()?;
-    if rows::each_its_own(&args.out) {
-        return Err(SimulateError::OneFile(args.out.clone()));
-    }
     let count = rows::one_file(&args.out, |row| flights.write(row))?;
     if let Some(path) = &args.failures {
         write(path, |out| out.write_all(flights.failures().as_bytes()))?;
@@ -385,9 +395,6 @@ fn simulate_turbofan(args: &TurbofanArgs) -> Result<(String, serde_json::Value),
 
 fn simulate_milling(args: &MillingArgs) -> Result<(String, serde_json::Value), SimulateError> {
     let mut jobs = MillingConfig { seed: args.seed, jobs: args.jobs, start_ms: args.start }.rows()?;
-    if rows::each_its_own(&args.out) {
-        return Err(SimulateError::OneFile(args.out.clone()));
-    }
     let count = rows::one_file(&args.out, |row| jobs.write(row))?;
     if let Some(path) = &args.failures {
         write(path, |out| out.write_all(jobs.failures().as_bytes()))?;
@@ -503,11 +510,14 @@ mod tests {
 
     #[test]
     fn what_cannot_work_says_so() {
-        let error = simulate(&["milling", "--out", "jobs/{device}.csv"]).unwrap_err().to_string();
-        assert_eq!(
-            error,
-            "jobs/{device}.csv: only the fleets with `--devices` can have a file for each; leave {device} out"
-        );
+        for what in ["milling", "turbofan", "pumps", "bench"] {
+            let error = simulate(&[what, "--out", "no/{device}.csv"]).unwrap_err().to_string();
+            assert_eq!(
+                error,
+                "no/{device}.csv: a file for each device is made of servers, cold-chain, batteries, plant and spacecraft \
+                 only; leave {device} out"
+            );
+        }
         let error = simulate(&["bench", "--out", "/dev/null/at/all"]).unwrap_err().to_string();
         assert!(error.starts_with("/dev/null/at/all: "), "{error}");
         let error =

@@ -76,6 +76,11 @@ fn typed(place: &Path, words: &[&str]) -> (bool, String) {
     (output.status.success(), said)
 }
 
+/// The command of this pipeline, with more words.
+fn of_pipeline<'a>(more: &[&'a str]) -> Vec<&'a str> {
+    [&["explain-verdict", "pipeline.toml"], more].concat()
+}
+
 fn worked(place: &Path, words: &[&str]) -> String {
     let (success, said) = typed(place, words);
     assert!(success, "avouch {}\n{said}", words.join(" "));
@@ -98,31 +103,30 @@ fn a_verdict_of_a_pipeline_that_ran_is_said_in_words() {
     std::fs::write(place.join("data/today.csv"), readings(START, 20, 12)).unwrap();
     worked(place, &["train", "pipeline.toml"]);
 
-    let said = |more: &[&str]| [&["explain-verdict", "pipeline.toml"], more].concat();
     let mut wrong = String::new();
     let mut say = |title: &str, words: &[&str]| writeln!(wrong, "# {title}\n{}", failed(place, words)).unwrap();
-    say("before it has run", &said(&[]));
+    say("before it has run", &of_pipeline(&[]));
     worked(place, &["run", "pipeline.toml"]);
-    say("of a device that there is not", &said(&["--device", "boiler-7"]));
-    say("of an index that there is not", &said(&["--lane", "0", "--index", "999"]));
-    say("of a lane that there is not", &said(&["--lane", "3"]));
-    say("for a machine", &said(&["--device", "boiler-7", "--json"]));
-    say("an index without a lane", &said(&["--index", "3"]));
+    say("of a device that there is not", &of_pipeline(&["--device", "boiler-7"]));
+    say("of an index that there is not", &of_pipeline(&["--lane", "0", "--index", "999"]));
+    say("of a lane that there is not", &of_pipeline(&["--lane", "3"]));
+    say("for a machine", &of_pipeline(&["--device", "boiler-7", "--json"]));
+    say("an index without a lane", &of_pipeline(&["--index", "3"]));
     say("of a file that there is not", &["explain-verdict", "none.toml"]);
     std::fs::create_dir(place.join("empty")).unwrap();
     say("of a directory that is no bundle", &["explain-verdict", "empty"]);
     insta::assert_snapshot!("explain_verdict_errors", wrong);
 
-    let alarm = worked(place, &said(&["--device", "boiler-1", "--severity", "critical"]));
+    let alarm = worked(place, &of_pipeline(&["--device", "boiler-1", "--severity", "critical"]));
     insta::assert_snapshot!("explain_verdict_alarm", alarm);
-    let quiet = worked(place, &said(&["--device", "boiler-0"]));
+    let quiet = worked(place, &of_pipeline(&["--device", "boiler-0"]));
     insta::assert_snapshot!("explain_verdict_normal", quiet);
     // The same by its place in the log, and as JSON.
     let (_, at) = alarm.split_once("It is verdict ").unwrap();
     let index = at.split(' ').next().unwrap();
-    assert_eq!(worked(place, &said(&["--lane", "0", "--index", index])), alarm);
+    assert_eq!(worked(place, &of_pipeline(&["--lane", "0", "--index", index])), alarm);
     let json: serde_json::Value =
-        serde_json::from_str(&worked(place, &said(&["--lane", "0", "--index", index, "--json"]))).unwrap();
+        serde_json::from_str(&worked(place, &of_pipeline(&["--lane", "0", "--index", index, "--json"]))).unwrap();
     assert_eq!(json["words"], alarm);
     assert_eq!(
         (json["verdict"]["device"].as_str(), json["verdict"]["severity"].as_str()),
