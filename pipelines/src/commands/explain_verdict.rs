@@ -78,6 +78,16 @@ pub enum ExplainVerdictError {
         /// Where its lanes would be.
         state: PathBuf,
     },
+    /// That lane has no log; others have.
+    #[error("{} has no log of lane {lane}, but of {present}", file.display())]
+    NoLane {
+        /// The pipeline file.
+        file: PathBuf,
+        /// The lane asked for.
+        lane: i32,
+        /// Those there are.
+        present: String,
+    },
     /// No verdict fits.
     #[error("{} has no such verdict among the {held} in {logs}; `avouch query` lists them", file.display())]
     None {
@@ -117,18 +127,19 @@ fn wanted(args: &ExplainVerdictArgs) -> Result<(String, VerdictRecord), ExplainV
     let text = |d: crate::lang::Diagnostics| ExplainVerdictError::Pipeline(d.render_text(super::check::colour()));
     let pipeline = Pipeline::load(&args.of).map_err(text)?;
     let state = state_dir(&pipeline);
-    let no_log = || ExplainVerdictError::NoLog { file: args.of.clone(), state: state.clone() };
-    if !state.is_dir() {
-        return Err(no_log());
+    let present = if state.is_dir() { lanes(&state)? } else { Vec::new() };
+    if present.is_empty() {
+        // By its parts, so that `./.` is not said.
+        return Err(ExplainVerdictError::NoLog { file: args.of.clone(), state: state.components().collect() });
     }
-    let present = lanes(&state)?;
-    let lanes: Vec<i32> = present.into_iter().filter(|l| args.lane.is_none_or(|wanted| wanted == *l)).collect();
-    if lanes.is_empty() {
-        return Err(match args.lane {
-            Some(lane) => ExplainVerdictError::NoLog { file: args.of.clone(), state: lane_dir(&state, lane) },
-            None => no_log(),
-        });
-    }
+    let lanes = match args.lane {
+        Some(lane) if present.contains(&lane) => vec![lane],
+        Some(lane) => {
+            let present: Vec<String> = present.iter().map(i32::to_string).collect();
+            return Err(ExplainVerdictError::NoLane { file: args.of.clone(), lane, present: present.join(", ") });
+        }
+        None => present,
+    };
     let wanted = Wanted { index: args.index, device: args.device.as_deref(), severity: args.severity };
     let mut newest: Option<(String, VerdictRecord)> = None;
     let (mut held, mut logs) = (0, Vec::new());

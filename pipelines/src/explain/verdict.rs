@@ -73,7 +73,7 @@ fn measure(e: &Evidence) -> String {
             .map_or(String::new(), |i| format!(", with an interval from {} to {}", short(i.lower), short(i.upper)));
         return format!("The model's estimate is {}{within}.", short(e.score));
     }
-    format!("Its score is {}. {} (p-value {:.2e}).", short(e.score), rarity(e.p_value), e.p_value)
+    format!("Its score is {}. {} (p-value {}).", short(e.score), rarity(e.p_value), short(e.p_value))
 }
 
 /// How often a healthy window scores like this. `p_value` is a number.

@@ -49,7 +49,7 @@ fn type_in(place: &Path, commands: &str) -> String {
     let path = format!("{}:{}", program.display(), std::env::var("PATH").unwrap_or_default());
     let mut shell = Command::new("sh");
     // The environment of whoever runs this may name models and data of their own.
-    for (name, _) in std::env::vars().filter(|(n, _)| n.ends_with("_MODEL") || n.ends_with("_TRAINING")) {
+    for (name, _) in std::env::vars().filter(|(n, _)| ["_MODEL", "_TRAINING", "_ROWS"].iter().any(|e| n.ends_with(e))) {
         shell.env_remove(name);
     }
     let output = shell.args(["-euc", commands]).env("PATH", path).current_dir(place).output().unwrap();
