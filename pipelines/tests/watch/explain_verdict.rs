@@ -115,12 +115,12 @@ fn a_verdict_of_a_pipeline_that_ran_is_said_in_words() {
     say("of a file that there is not", &["explain-verdict", "none.toml"]);
     std::fs::create_dir(place.join("empty")).unwrap();
     say("of a directory that is no bundle", &["explain-verdict", "empty"]);
-    insta::assert_snapshot!("explain_verdict_errors", wrong);
+    insta::assert_snapshot!("errors", wrong);
 
     let alarm = worked(place, &of_pipeline(&["--device", "boiler-1", "--severity", "critical"]));
-    insta::assert_snapshot!("explain_verdict_alarm", alarm);
+    insta::assert_snapshot!("alarm", alarm);
     let quiet = worked(place, &of_pipeline(&["--device", "boiler-0"]));
-    insta::assert_snapshot!("explain_verdict_normal", quiet);
+    insta::assert_snapshot!("normal", quiet);
     // The same by its place in the log, and as JSON.
     let (_, at) = alarm.split_once("It is verdict ").unwrap();
     let index = at.split(' ').next().unwrap();
