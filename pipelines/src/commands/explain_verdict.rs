@@ -70,9 +70,34 @@ pub enum ExplainVerdictError {
     /// The lanes cannot be listed.
     #[error(transparent)]
     Lanes(#[from] BundleFailure),
+    /// Nothing has run.
+    #[error("{} has no verdict log in {}; `avouch run` writes one", file.display(), state.display())]
+    NoLog {
+        /// The pipeline file.
+        file: PathBuf,
+        /// Where its lanes would be.
+        state: PathBuf,
+    },
+    /// That lane has no log; others have.
+    #[error("{} has no log of lane {lane}, but of {present}", file.display())]
+    NoLane {
+        /// The pipeline file.
+        file: PathBuf,
+        /// The lane asked for.
+        lane: i32,
+        /// Those there are.
+        present: String,
+    },
     /// No verdict fits.
-    #[error("{0} has no such verdict; `avouch query` lists those there are")]
-    None(PathBuf),
+    #[error("{} has no such verdict among the {held} in {logs}; `avouch query` lists them", file.display())]
+    None {
+        /// The pipeline file.
+        file: PathBuf,
+        /// How many verdicts were looked through.
+        held: u64,
+        /// In which logs.
+        logs: String,
+    },
 }
 
 /// Explains. Exit code 0 if there was such a verdict.
@@ -102,15 +127,27 @@ fn wanted(args: &ExplainVerdictArgs) -> Result<(String, VerdictRecord), ExplainV
     let text = |d: crate::lang::Diagnostics| ExplainVerdictError::Pipeline(d.render_text(super::check::colour()));
     let pipeline = Pipeline::load(&args.of).map_err(text)?;
     let state = state_dir(&pipeline);
+    let present = if state.is_dir() { lanes(&state)? } else { Vec::new() };
+    if present.is_empty() {
+        // By its parts, so that `./.` is not said.
+        return Err(ExplainVerdictError::NoLog { file: args.of.clone(), state: state.components().collect() });
+    }
     let lanes = match args.lane {
-        Some(lane) => vec![lane],
-        None => lanes(&state)?,
+        Some(lane) if present.contains(&lane) => vec![lane],
+        Some(lane) => {
+            let present: Vec<String> = present.iter().map(i32::to_string).collect();
+            return Err(ExplainVerdictError::NoLane { file: args.of.clone(), lane, present: present.join(", ") });
+        }
+        None => present,
     };
     let wanted = Wanted { index: args.index, device: args.device.as_deref(), severity: args.severity };
     let mut newest: Option<(String, VerdictRecord)> = None;
+    let (mut held, mut logs) = (0, Vec::new());
     for lane in lanes {
         let reader = LaneReader::open_read_only(&lane_dir(&state, lane))?;
         let committed = reader.committed();
+        held += committed.log_size;
+        logs.push(committed.origin.clone());
         if let Some(record) = find(&wanted, &reader, committed.log_size)? {
             let later = |(_, r): &(String, VerdictRecord)| r.verdict.window_end < record.verdict.window_end;
             if newest.as_ref().is_none_or(later) {
@@ -118,7 +155,7 @@ fn wanted(args: &ExplainVerdictArgs) -> Result<(String, VerdictRecord), ExplainV
             }
         }
     }
-    newest.ok_or_else(|| ExplainVerdictError::None(args.of.clone()))
+    newest.ok_or_else(|| ExplainVerdictError::None { file: args.of.clone(), held, logs: logs.join(", ") })
 }
 
 fn of_bundle(dir: &Path) -> Result<(String, VerdictRecord), ExplainVerdictError> {

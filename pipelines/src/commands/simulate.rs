@@ -1,5 +1,7 @@
 //! `avouch simulate`: writes what a fleet would have sent, and the truth about it.
 
+mod rows;
+
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -12,7 +14,9 @@ use thiserror::Error;
 
 use crate::lang::parse_duration;
 use crate::simulator::bench::BenchWorkload;
-use crate::simulator::{FaultMix, Fleet, FleetConfig, GroundTruth, Scenario, ScenarioConfig, SimulatorError};
+use crate::simulator::{
+    FaultMix, Fleet, FleetConfig, GroundTruth, MillingConfig, Scenario, ScenarioConfig, SimulatorError, TurbofanConfig,
+};
 
 /// Write readings of a simulated fleet to a file. Event time only: no clock, the same seed gives the same bytes.
 #[derive(Debug, Clone, Args)]
@@ -37,6 +41,14 @@ pub enum Simulation {
     ColdChain(ScenarioArgs),
     /// Battery packs, every ten seconds
     Batteries(ScenarioArgs),
+    /// Runs of a chemical plant in the layout of the Tennessee Eastman process, every three minutes
+    Plant(ScenarioArgs),
+    /// Channels of a spacecraft's telemetry, every minute
+    Spacecraft(ScenarioArgs),
+    /// Turbofan engines flown until they fail, in the layout of NASA's C-MAPSS, a flight an hour
+    Turbofan(TurbofanArgs),
+    /// Jobs of a milling machine in the layout of AI4I 2020, one a minute
+    Milling(MillingArgs),
     /// The plain workload of the benchmark: 129-byte rows, one a second and device
     Bench(BenchArgs),
 }
@@ -108,7 +120,8 @@ pub struct PumpArgs {
 /// Options of the other fleets.
 #[derive(Debug, Clone, Args)]
 pub struct ScenarioArgs {
-    /// NDJSON file to write, in order of time
+    /// File to write, in order of time: CSV if it ends in .csv, else NDJSON. With {device} in it, each device has a file
+    /// of its own, and its rows do not name it
     #[arg(long, short, value_name = "FILE")]
     pub out: PathBuf,
 
@@ -145,6 +158,62 @@ pub struct ScenarioArgs {
     pub faulty: Option<u32>,
 }
 
+/// Options of the engines.
+#[derive(Debug, Clone, Args)]
+pub struct TurbofanArgs {
+    /// File to write, in order of time: CSV if it ends in .csv, else NDJSON
+    #[arg(long, short, value_name = "FILE")]
+    pub out: PathBuf,
+
+    /// CSV file for the truth: engine, failed_at; also of engines that fail after the last flight written
+    #[arg(long, value_name = "FILE")]
+    pub failures: Option<PathBuf>,
+
+    /// Engines
+    #[arg(long, default_value_t = 100, value_name = "N")]
+    pub engines: u32,
+
+    /// Flight conditions, from 1 (sea level) to 6
+    #[arg(long, default_value_t = 6, value_name = "N")]
+    pub conditions: u32,
+
+    /// Write no more flights of an engine than this; by default all until it fails
+    #[arg(long, value_name = "N")]
+    pub flights: Option<u32>,
+
+    /// An hour before the first flight, RFC 3339
+    #[arg(long, default_value = "2000-01-01T00:00:00Z", value_parser = time, value_name = "TIME")]
+    pub start: i64,
+
+    /// Decides everything random
+    #[arg(long, default_value_t = 7, value_name = "N")]
+    pub seed: u64,
+}
+
+/// Options of the milling machine.
+#[derive(Debug, Clone, Args)]
+pub struct MillingArgs {
+    /// File to write, in order of time: CSV if it ends in .csv, else NDJSON
+    #[arg(long, short, value_name = "FILE")]
+    pub out: PathBuf,
+
+    /// CSV file for the truth: product, at, cause of each job that failed
+    #[arg(long, value_name = "FILE")]
+    pub failures: Option<PathBuf>,
+
+    /// Jobs
+    #[arg(long, default_value_t = 10_000, value_name = "N")]
+    pub jobs: u64,
+
+    /// First job, RFC 3339
+    #[arg(long, default_value = "2000-01-01T00:00:00Z", value_parser = time, value_name = "TIME")]
+    pub start: i64,
+
+    /// Decides everything random
+    #[arg(long, default_value_t = 7, value_name = "N")]
+    pub seed: u64,
+}
+
 /// Options of the benchmark workload.
 #[derive(Debug, Clone, Args)]
 pub struct BenchArgs {
@@ -171,6 +240,12 @@ pub enum SimulateError {
     /// A configuration that makes no sense.
     #[error(transparent)]
     Config(#[from] SimulatorError),
+    /// A file for each device was asked of what goes into one.
+    #[error(
+        "{}: a file for each device is made of servers, cold-chain, batteries, plant and spacecraft only; leave {{device}} out",
+        .0.display()
+    )]
+    OneFile(PathBuf),
     /// A file could not be written.
     #[error("{}: {source}", path.display())]
     Write {
@@ -184,6 +259,16 @@ pub enum SimulateError {
 /// Simulates, writes the files and prints a summary on standard output.
 pub fn run(args: &SimulateArgs) -> Result<(), SimulateError> {
     let started = Instant::now();
+    let whole = match &args.what {
+        Simulation::Pumps(a) => Some(&a.out),
+        Simulation::Turbofan(a) => Some(&a.out),
+        Simulation::Milling(a) => Some(&a.out),
+        Simulation::Bench(a) => Some(&a.out),
+        _ => None,
+    };
+    if let Some(path) = whole.filter(|p| rows::each_its_own(p)) {
+        return Err(SimulateError::OneFile(path.clone()));
+    }
     let (text, mut json) = match &args.what {
         Simulation::Pumps(pumps) => {
             let truth = simulate_pumps(pumps)?;
@@ -195,6 +280,10 @@ pub fn run(args: &SimulateArgs) -> Result<(), SimulateError> {
         Simulation::Servers(args) => simulate_scenario(Scenario::Servers, args)?,
         Simulation::ColdChain(args) => simulate_scenario(Scenario::ColdChain, args)?,
         Simulation::Batteries(args) => simulate_scenario(Scenario::Batteries, args)?,
+        Simulation::Plant(args) => simulate_scenario(Scenario::Plant, args)?,
+        Simulation::Spacecraft(args) => simulate_scenario(Scenario::Spacecraft, args)?,
+        Simulation::Turbofan(args) => simulate_turbofan(args)?,
+        Simulation::Milling(args) => simulate_milling(args)?,
         Simulation::Bench(bench) => {
             let workload =
                 BenchWorkload { rows: bench.rows, devices: bench.devices, seed: bench.seed, ..Default::default() };
@@ -267,17 +356,11 @@ fn simulate_scenario(scenario: Scenario, args: &ScenarioArgs) -> Result<(String,
         faulty: args.faulty.unwrap_or(usual),
     };
     let mut rows = config.rows()?;
-    let mut count = 0u64;
-    write(&args.out, |out| {
-        let mut row = Vec::new();
-        while rows.append(&mut row) {
-            row.push(b'\n');
-            out.write_all(&row)?;
-            row.clear();
-            count += 1;
-        }
-        Ok(())
-    })?;
+    let count = if rows::each_its_own(&args.out) {
+        rows::file_each(&args.out, |n| config.name(n), |row| rows.write(row, false))?
+    } else {
+        rows::one_file(&args.out, |row| rows.write(row, true).is_some())?
+    };
     if let Some(path) = &args.labels {
         write(path, |out| out.write_all(rows.labels().as_bytes()))?;
     }
@@ -291,6 +374,34 @@ fn simulate_scenario(scenario: Scenario, args: &ScenarioArgs) -> Result<(String,
     );
     let json = json!({ "out": args.out, "rows": count, "devices": args.devices, "faulty": faulty });
     Ok((text, json))
+}
+
+fn simulate_turbofan(args: &TurbofanArgs) -> Result<(String, serde_json::Value), SimulateError> {
+    let config = TurbofanConfig {
+        seed: args.seed,
+        engines: args.engines,
+        conditions: args.conditions,
+        start_ms: args.start,
+        flights: args.flights,
+    };
+    let mut flights = config.rows()?;
+    let count = rows::one_file(&args.out, |row| flights.write(row))?;
+    if let Some(path) = &args.failures {
+        write(path, |out| out.write_all(flights.failures().as_bytes()))?;
+    }
+    let text = format!("{}: {count} flights of {} engines", args.out.display(), args.engines);
+    Ok((text, json!({ "out": args.out, "rows": count, "engines": args.engines })))
+}
+
+fn simulate_milling(args: &MillingArgs) -> Result<(String, serde_json::Value), SimulateError> {
+    let mut jobs = MillingConfig { seed: args.seed, jobs: args.jobs, start_ms: args.start }.rows()?;
+    let count = rows::one_file(&args.out, |row| jobs.write(row))?;
+    if let Some(path) = &args.failures {
+        write(path, |out| out.write_all(jobs.failures().as_bytes()))?;
+    }
+    let failed = jobs.failures().lines().count() - 1;
+    let text = format!("{}: {count} jobs, of which {failed} fail", args.out.display());
+    Ok((text, json!({ "out": args.out, "rows": count, "failed": failed })))
 }
 
 fn summary(out: &Path, truth: &GroundTruth) -> (String, serde_json::Value) {
@@ -381,7 +492,32 @@ mod tests {
     }
 
     #[test]
+    fn a_file_for_each_device_holds_its_rows_without_its_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+        let fleet = ["servers", "--devices", "2", "--duration", "1h", "--healthy", "--out"];
+        simulate(&[&fleet[..], &[path("all.csv").as_str()]].concat()).unwrap();
+        simulate(&[&fleet[..], &[path("deep/{device}.csv").as_str()]].concat()).unwrap();
+        let all = std::fs::read_to_string(path("all.csv")).unwrap();
+        assert!(all.starts_with("device,timestamp,value\nserver-000,2026-01-06 00:00:00,"), "{all}");
+        for device in ["server-000", "server-001"] {
+            let own = std::fs::read_to_string(path(&format!("deep/{device}.csv"))).unwrap();
+            let named: Vec<&str> = all.lines().filter_map(|l| l.strip_prefix(&format!("{device},"))).collect();
+            assert_eq!(own.lines().collect::<Vec<_>>(), [&["timestamp,value"], &named[..]].concat());
+            assert_eq!(named.len(), 12);
+        }
+    }
+
+    #[test]
     fn what_cannot_work_says_so() {
+        for what in ["milling", "turbofan", "pumps", "bench"] {
+            let error = simulate(&[what, "--out", "no/{device}.csv"]).unwrap_err().to_string();
+            assert_eq!(
+                error,
+                "no/{device}.csv: a file for each device is made of servers, cold-chain, batteries, plant and spacecraft \
+                 only; leave {device} out"
+            );
+        }
         let error = simulate(&["bench", "--out", "/dev/null/at/all"]).unwrap_err().to_string();
         assert!(error.starts_with("/dev/null/at/all: "), "{error}");
         let error =

@@ -32,7 +32,7 @@ pub fn verdict_in_words(log: &str, index: u64, v: &Verdict, e: &Evidence) -> Str
             false => writeln!(out, "It belongs to the incident that began with verdict {first}.\n"),
         };
     }
-    let _ = writeln!(out, "{}", measure(v, e));
+    let _ = writeln!(out, "{}", measure(e));
     features(&mut out, e);
     for r in &e.references {
         let hash: String = r.version.iter().take(4).map(|b| format!("{b:02x}")).collect();
@@ -63,7 +63,7 @@ fn headline(v: &Verdict, e: &Evidence) -> String {
     format!("{}: {grave}; {what}.", e.device)
 }
 
-fn measure(v: &Verdict, e: &Evidence) -> String {
+fn measure(e: &Evidence) -> String {
     if e.score.is_nan() {
         return "There is no score.".to_owned();
     }
@@ -73,12 +73,16 @@ fn measure(v: &Verdict, e: &Evidence) -> String {
             .map_or(String::new(), |i| format!(", with an interval from {} to {}", short(i.lower), short(i.upper)));
         return format!("The model's estimate is {}{within}.", short(e.score));
     }
-    let often = match 1.0 / e.p_value {
-        n if n < 2.0 => "as most healthy windows are".to_owned(),
-        n => format!("which of healthy windows about one in {} is", grouped(n.round())),
-    };
-    let scaled = if v.class == class::ANOMALY { "strange" } else { "far from usual" };
-    format!("Its score is {}: so {scaled}, {often} (p-value {:.2e}).", short(e.score), e.p_value)
+    format!("Its score is {}. {} (p-value {}).", short(e.score), rarity(e.p_value), short(e.p_value))
+}
+
+/// How often a healthy window scores like this. `p_value` is a number.
+fn rarity(p_value: f64) -> String {
+    match 1.0 / p_value {
+        n if n < 1.5 => "Most healthy windows score as high".to_owned(),
+        n if n < 1e9 => format!("About one healthy window in {} scores as high or higher", grouped(n.round())),
+        _ => "Fewer than one healthy window in a billion scores as high".to_owned(),
+    }
 }
 
 fn features(out: &mut String, e: &Evidence) {
@@ -194,6 +198,19 @@ mod tests {
     fn an_anomaly_names_what_made_it() {
         let (v, e) = sample(class::ANOMALY, Severity::Critical);
         insta::assert_snapshot!(verdict_in_words("avouch/pumps/0", 1_234, &v, &e));
+    }
+
+    #[test]
+    fn rarity_is_said_in_healthy_windows() {
+        for (p_value, said) in [
+            (1.0, "Most healthy windows score as high"),
+            (0.5, "About one healthy window in 2 scores as high or higher"),
+            (0.0004, "About one healthy window in 2,500 scores as high or higher"),
+            (1e-12, "Fewer than one healthy window in a billion scores as high"),
+            (0.0, "Fewer than one healthy window in a billion scores as high"),
+        ] {
+            assert_eq!(rarity(p_value), said, "{p_value}");
+        }
     }
 
     #[test]

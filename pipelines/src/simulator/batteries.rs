@@ -1,9 +1,9 @@
 //! A pack of 100 cells in series that a vehicle drives with and loads.
 
 use std::f64::consts::TAU;
-use std::io::Write as _;
 
 use super::random::Noise;
+use super::row::Row;
 use super::scenario::Device;
 
 const CELLS: f64 = 100.0;
@@ -38,7 +38,7 @@ impl Battery {
 }
 
 impl Device for Battery {
-    fn fields(&mut self, t_ms: i64, dt_s: f64, fault: Option<(usize, f64)>, out: &mut Vec<u8>) {
+    fn fields(&mut self, t_ms: i64, dt_s: f64, fault: Option<(usize, f64)>, row: &mut Row) {
         let turn = TAU * (t_ms as f64 / 1000.0 / self.period_s + self.phase);
         // Drives with what the road asks for, then loads; a cycle takes as much out as it puts in.
         let current = 60.0 * libm::sin(turn) + 12.0 * self.noise.normal();
@@ -59,9 +59,11 @@ impl Device for Battery {
         self.temperature = Some(heat);
         let temperature = heat + 0.1 * self.noise.normal();
         let spread = (spread + 0.03 * libm::fabs(current) + 0.8 * self.noise.normal()).max(0.0);
-        let _ = write!(
-            out,
-            "\"ts\":{t_ms},\"current\":{current:.2},\"voltage\":{voltage:.3},\"temperature\":{temperature:.2},\"soc\":{soc:.4},\"spread\":{spread:.2}"
-        );
+        row.whole("ts", t_ms);
+        row.number("current", current, 2);
+        row.number("voltage", voltage, 3);
+        row.number("temperature", temperature, 2);
+        row.number("soc", soc, 4);
+        row.number("spread", spread, 2);
     }
 }

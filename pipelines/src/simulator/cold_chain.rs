@@ -1,9 +1,9 @@
 //! A refrigerated shipment of what must stay between 2 and 8 °C.
 
 use std::f64::consts::TAU;
-use std::io::Write as _;
 
 use super::random::Noise;
+use super::row::Row;
 use super::scenario::Device;
 
 const DAY_MS: i64 = 86_400_000;
@@ -40,7 +40,7 @@ impl Shipment {
 }
 
 impl Device for Shipment {
-    fn fields(&mut self, t_ms: i64, dt_s: f64, fault: Option<(usize, f64)>, out: &mut Vec<u8>) {
+    fn fields(&mut self, t_ms: i64, dt_s: f64, fault: Option<(usize, f64)>, row: &mut Row) {
         let day = t_ms.rem_euclid(DAY_MS) as f64 / DAY_MS as f64;
         let ambient = self.climate + 5.0 * libm::sin(TAU * (day - 9.0 / 24.0)) + 0.2 * self.noise.normal();
         let cycle = self.hysteresis * libm::sin(TAU * (t_ms as f64 / 1000.0 / self.period_s + self.phase));
@@ -57,10 +57,10 @@ impl Device for Shipment {
         let temperature = self.set_point + cycle + self.excess + 0.05 * self.noise.normal();
         let wet = if open { 14.0 } else { 0.0 };
         let humidity = (58.0 + wet + 1.5 * self.excess.min(12.0) + 1.2 * self.noise.normal()).clamp(0.0, 100.0);
-        let door = u8::from(open);
-        let _ = write!(
-            out,
-            "\"ts\":{t_ms},\"temperature\":{temperature:.3},\"ambient\":{ambient:.3},\"humidity\":{humidity:.2},\"door\":{door}"
-        );
+        row.whole("ts", t_ms);
+        row.number("temperature", temperature, 3);
+        row.number("ambient", ambient, 3);
+        row.number("humidity", humidity, 2);
+        row.whole("door", i64::from(open));
     }
 }

@@ -11,7 +11,8 @@
 //!                         └─► GroundTruth { faults per device, rows, bad, late, future }
 //! ```
 //!
-//! [`ScenarioConfig`] simulates fleets of other kinds, for the ready pipelines.
+//! [`ScenarioConfig`] simulates fleets of other kinds, for the ready pipelines; [`TurbofanConfig`] engines that fail, and
+//! [`MillingConfig`] jobs that do. They write into a [`Row`], as JSON or CSV.
 //!
 //! [`bench`] is another matter: a plain workload for measuring rows a second.
 
@@ -20,15 +21,23 @@ pub mod bench;
 mod cold_chain;
 mod fault;
 mod fleet;
+mod milling;
+mod plant;
 mod pump;
 mod random;
+mod row;
 mod scenario;
 mod servers;
+mod spacecraft;
 #[cfg(test)]
 mod tests;
 mod truth;
+mod turbofan;
 
 pub use fault::{FaultKind, Sensor};
 pub use fleet::{FaultMix, Fleet, FleetConfig, SimulatedReading, SimulatorError};
+pub use milling::{MillingConfig, MillingRows};
+pub use row::{Row, RowForm};
 pub use scenario::{Scenario, ScenarioConfig, ScenarioFault, ScenarioRows};
 pub use truth::{DeviceTruth, FaultTruth, GroundTruth, Label};
+pub use turbofan::{TurbofanConfig, TurbofanRows};

@@ -1,21 +1,23 @@
-//! Fleets of other kinds, for the ready pipelines: servers, refrigerated shipments, battery packs.
+//! Fleets of other kinds, for the ready pipelines: servers, refrigerated shipments, battery packs, plants, channels of a
+//! spacecraft.
 //!
 //! Like the pumps they turn on event time alone, and the same configuration gives the same bytes on every machine. A run is
-//! a row of each device every `cadence_ms`, in order of time, as NDJSON; nothing is late or cut off. Some devices have one
+//! a row of each device every `cadence_ms`, in order of time; nothing is late or cut off. Some devices have one
 //! fault each, of which the truth says from when to when.
 //!
 //! A device draws its operating point from its seed and number, so that the same seed on another day is the same fleet. It
 //! draws as many random numbers with a fault as without, so that a fault changes nothing but what it is said to change.
-
-use std::io::Write as _;
 
 use avouch_engine::decode::format_timestamp;
 
 use super::batteries::Battery;
 use super::cold_chain::Shipment;
 use super::fleet::SimulatorError;
+use super::plant::Plant;
 use super::random::Noise;
+use super::row::Row;
 use super::servers::Server;
+use super::spacecraft::Channel;
 
 /// What a fleet is of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,6 +29,11 @@ pub enum Scenario {
     /// Battery packs of 100 cells in series: `device`, `ts`, `current` in A (positive: discharge), `voltage` in V,
     /// `temperature` in °C, `soc` (state of charge, 0 to 1), `spread` (highest less lowest cell, mV).
     Batteries,
+    /// A chemical plant in the layout of the Tennessee Eastman process: `run`, `time`, `xmeas_01` to `xmeas_41`, `xmv_01` to
+    /// `xmv_11`.
+    Plant,
+    /// Channels of a spacecraft's telemetry, as those of SMAP and MSL: `device`, `ts`, `value` between about -1 and 1.
+    Spacecraft,
 }
 
 impl Scenario {
@@ -36,7 +43,14 @@ impl Scenario {
             Self::Servers => "server",
             Self::ColdChain => "shipment",
             Self::Batteries => "pack",
+            Self::Plant => "run",
+            Self::Spacecraft => "channel",
         }
+    }
+
+    /// The field that names a device.
+    fn key(self) -> &'static str {
+        if self == Self::Plant { "run" } else { "device" }
     }
 
     /// The faults that its devices have in turn.
@@ -45,6 +59,8 @@ impl Scenario {
             Self::Servers => &["runaway process", "service down", "memory leak"],
             Self::ColdChain => &["door left open", "cooling failed"],
             Self::Batteries => &["resistance grown", "cell out of balance"],
+            Self::Plant => &["feed changed", "analyser drifts"],
+            Self::Spacecraft => &["left its range", "chatters", "stands still"],
         }
     }
 
@@ -54,6 +70,8 @@ impl Scenario {
             Self::Servers => 300_000,
             Self::ColdChain => 60_000,
             Self::Batteries => 10_000,
+            Self::Plant => 180_000,
+            Self::Spacecraft => 60_000,
         }
     }
 }
@@ -92,9 +110,9 @@ pub struct ScenarioFault {
 
 /// One device as its scenario has it.
 pub(super) trait Device {
-    /// The fields of the reading at `t_ms` after the device's name, without braces. `fault` is which of the scenario's faults
+    /// The fields of the reading at `t_ms` after the device's name. `fault` is which of the scenario's faults
     /// it has and how far that has gone, in (0, 1]; `dt_s` the seconds since the reading before.
-    fn fields(&mut self, t_ms: i64, dt_s: f64, fault: Option<(usize, f64)>, out: &mut Vec<u8>);
+    fn fields(&mut self, t_ms: i64, dt_s: f64, fault: Option<(usize, f64)>, row: &mut Row);
 }
 
 /// The rows of a run, in order of time. Made by [`ScenarioConfig::rows`].
@@ -135,6 +153,8 @@ impl ScenarioConfig {
                     Scenario::Servers => Box::new(Server::new(&mut point, noise)) as Box<dyn Device>,
                     Scenario::ColdChain => Box::new(Shipment::new(&mut point, noise)),
                     Scenario::Batteries => Box::new(Battery::new(&mut point, noise)),
+                    Scenario::Plant => Box::new(Plant::new(self.seed, noise)),
+                    Scenario::Spacecraft => Box::new(Channel::new(&mut point, noise)),
                 }
             })
             .collect();
@@ -156,7 +176,8 @@ impl ScenarioConfig {
         Ok(ScenarioRows { config: self.clone(), devices, faults, round: 0, next: 0 })
     }
 
-    fn name(&self, n: usize) -> String {
+    /// What its device of this number is called.
+    pub fn name(&self, n: usize) -> String {
         format!("{}-{n:03}", self.scenario.prefix())
     }
 }
@@ -177,38 +198,40 @@ impl ScenarioRows {
         out
     }
 
-    /// Appends the next row, without a line feed; `false` at the end.
-    pub fn append(&mut self, out: &mut Vec<u8>) -> bool {
+    /// Writes the next row and says of which device it is; nothing at the end. Without `named` the row does not say itself.
+    pub fn write(&mut self, row: &mut Row, named: bool) -> Option<usize> {
         let c = &self.config;
         let n = self.next;
         // Devices do not all speak at one instant.
         let offset = n as i64 * c.cadence_ms / i64::from(c.devices);
         let t_ms = c.start_ms + self.round * c.cadence_ms + offset;
         if t_ms >= c.start_ms + c.duration_ms {
-            return false;
+            return None;
         }
         let fault = self.faults.get(n).filter(|f| (f.from_ms..f.to_ms).contains(&t_ms)).map(|f| {
             let gone = (t_ms - f.from_ms + 1) as f64 / (f.to_ms - f.from_ms) as f64;
             (n % c.scenario.faults().len(), gone)
         });
-        let name = c.name(n);
-        // Writing into a vector cannot fail.
-        let _ = write!(out, "{{\"device\":\"{name}\",");
+        row.begin();
+        if named {
+            row.text(c.scenario.key(), &c.name(n));
+        }
         let dt_s = if self.round == 0 { 0.0 } else { c.cadence_ms as f64 / 1000.0 };
-        self.devices[n].fields(t_ms, dt_s, fault, out);
-        out.push(b'}');
+        self.devices[n].fields(t_ms, dt_s, fault, row);
+        row.end();
         self.next += 1;
         if self.next == self.devices.len() {
             self.next = 0;
             self.round += 1;
         }
-        true
+        Some(n)
     }
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use super::super::row::RowForm;
     use super::*;
 
     const START: i64 = 1_767_686_400_000;
@@ -226,18 +249,15 @@ mod tests {
     }
 
     fn written(config: &ScenarioConfig) -> Vec<Vec<u8>> {
-        let mut rows = config.rows().unwrap();
-        let mut out = Vec::new();
-        loop {
-            let mut row = Vec::new();
-            if !rows.append(&mut row) {
-                return out;
-            }
-            out.push(row);
+        let (mut rows, mut row, mut out) = (config.rows().unwrap(), Row::new(RowForm::Json), Vec::new());
+        while rows.write(&mut row, true).is_some() {
+            out.push(row.bytes().to_vec());
         }
+        out
     }
 
-    const ALL: [Scenario; 3] = [Scenario::Servers, Scenario::ColdChain, Scenario::Batteries];
+    const ALL: [Scenario; 5] =
+        [Scenario::Servers, Scenario::ColdChain, Scenario::Batteries, Scenario::Plant, Scenario::Spacecraft];
 
     #[test]
     fn rows_are_json_in_order_of_time_and_the_same_each_time() {
@@ -247,9 +267,7 @@ mod tests {
             assert_eq!(rows, written(&config(scenario, 3)));
             let json: Vec<serde_json::Value> = rows.iter().map(|r| serde_json::from_slice(r).unwrap()).collect();
             let time = |v: &serde_json::Value| {
-                v.get("ts")
-                    .and_then(serde_json::Value::as_i64)
-                    .map_or_else(|| v["timestamp"].to_string(), |t| t.to_string())
+                ["ts", "time", "timestamp"].iter().find_map(|name| v.get(name)).unwrap().to_string()
             };
             assert!(json.windows(2).all(|w| time(&w[0]) <= time(&w[1])), "{scenario:?}");
             for row in &json {

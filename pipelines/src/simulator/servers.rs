@@ -1,11 +1,11 @@
 //! A server's CPU load: a day and a week in it, and jobs that come and go.
 
 use std::f64::consts::TAU;
-use std::io::Write as _;
 
 use avouch_engine::decode::format_timestamp;
 
 use super::random::Noise;
+use super::row::Row;
 use super::scenario::Device;
 
 const DAY_MS: i64 = 86_400_000;
@@ -34,7 +34,7 @@ impl Server {
 }
 
 impl Device for Server {
-    fn fields(&mut self, t_ms: i64, dt_s: f64, fault: Option<(usize, f64)>, out: &mut Vec<u8>) {
+    fn fields(&mut self, t_ms: i64, dt_s: f64, fault: Option<(usize, f64)>, row: &mut Row) {
         let day = t_ms.rem_euclid(DAY_MS) as f64 / DAY_MS as f64;
         let daily = libm::cos(TAU * (day - self.peak_hour / 24.0));
         let (comes, size) = (self.noise.uniform(), self.noise.uniform());
@@ -56,6 +56,7 @@ impl Device for Server {
         let value = value.clamp(0.0, 100.0);
         // NAB's own way of writing time: to the second, with a blank.
         let text = format_timestamp(t_ms);
-        let _ = write!(out, "\"timestamp\":\"{} {}\",\"value\":{value:.3}", &text[..10], &text[11..19]);
+        row.text("timestamp", &format!("{} {}", &text[..10], &text[11..19]));
+        row.number("value", value, 3);
     }
 }

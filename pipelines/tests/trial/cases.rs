@@ -315,19 +315,6 @@ assert = "SELECT true"
 }
 
 #[test]
-fn the_tests_of_the_pipelines_we_ship_pass() {
-    let args = TestArgs {
-        files: vec![PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/pump-demo/pipeline.toml"))],
-        name: None,
-        update: false,
-        junit: None,
-        json: false,
-    };
-    let files = outcomes(&args).unwrap();
-    assert!(files.iter().all(|f| f.ok() && !f.tests.is_empty()), "{}", trial::render(&files, false));
-}
-
-#[test]
 fn the_program_ends_as_a_script_needs_it() {
     let place = Place::new(
         r#"

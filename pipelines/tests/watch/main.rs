@@ -1,10 +1,12 @@
 //! What looks at pipelines: `graph` and `explain` of the pipelines we ship, and of one that has everything.
+//! `query` and `explain-verdict` look at what a pipeline left.
 //!
 //! `INSTA_UPDATE=always cargo test --release --workspace --test watch` writes the snapshots anew.
 
 #![allow(clippy::unwrap_used)]
 
 mod explain;
+mod explain_verdict;
 mod graph;
 mod query;
 
