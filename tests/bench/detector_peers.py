@@ -148,10 +148,11 @@ def main():
         return detector
 
     def moves(detectors, row):
-        """Page-Hinkley and ADWIN over each feature, as our drift has them."""
+        """Page-Hinkley and ADWIN over each feature of each device, as our drift has them."""
+        device, values = row
         found = False
-        for name, value in row.items():
-            for detector in detectors[name]:
+        for value, pair in zip(values, detectors[device]):
+            for detector in pair:
                 detector.update(value)
                 found |= detector.drift_detected
         return float(found)
@@ -165,7 +166,8 @@ def main():
 
     gaussian = lambda: anomaly.GaussianScorer(window_size=288, grace_period=100)
     deviation = lambda: anomaly.StandardAbsoluteDeviation()
-    watches = lambda: {name: (drift.PageHinkley(), drift.ADWIN()) for name in "abcde"}
+    watches = lambda: [[(drift.PageHinkley(), drift.ADWIN()) for _ in range(P)] for _ in range(DEVICES)]
+    turns = [(i % DEVICES, row) for i, row in enumerate(judged[:50_000].tolist())]
     fit = lambda model, *more: model.fit(healthy, *more)
     envelope = fit(EllipticEnvelope(random_state=7))
     kernel = make_pipeline(StandardScaler(), Nystroem(n_components=200, random_state=7), Ridge()).fit(train, fault)
@@ -195,7 +197,7 @@ def main():
         (["kernel-ridge"], "scikit-learn Nystroem and Ridge", at_once, batch(kernel.predict), truth),
         (["linear"], "scikit-learn Ridge", at_once, batch(Ridge().fit(train, fault).predict), truth),
         (["linear"], "scikit-learn LogisticRegression", at_once, batch(LogisticRegression().fit(train, fault).predict_proba), truth),
-        (["drift"], "river PageHinkley and ADWIN", each, one_by_one(watches, moves, few), truth),
+        (["drift"], "river PageHinkley and ADWIN", each, one_by_one(watches, moves, turns), truth),
         (["univariate"], "river GaussianScorer", each, one_by_one(gaussian, judge_value, single), spikes),
         (["univariate"], "river StandardAbsoluteDeviation", each, one_by_one(deviation, judge_value, single), spikes),
         (["univariate"], "PyOD ECOD", at_once, batch(ECOD().fit(values_train).decision_function, values), spikes),
