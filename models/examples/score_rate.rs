@@ -1,11 +1,13 @@
 //! How many vectors a CPU-second scores, by kind: `cargo run --release -p avouch-models --example score_rate`.
 
+mod clock;
+
 use std::sync::Arc;
-use std::time::Instant;
 
 use arrow::array::{ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray};
 use avouch_engine::model::Memory;
 use avouch_models::{AlgorithmConfig, SplitConfig, TrainConfig, TrainingFrame, train};
+use clock::Clock;
 
 const DEVICES: usize = 1000;
 const PER_DEVICE: usize = 100;
@@ -27,27 +29,6 @@ const KINDS: [&str; 12] = [
     r#"{"kind":"nearest-neighbours"}"#,
     r#"{"kind":"nearest-neighbours","recent":100}"#,
 ];
-
-/// Seconds this thread was on a CPU; by the wall clock where the system does not say.
-struct Clock(Instant, Option<f64>);
-
-impl Clock {
-    fn on_cpu() -> Option<f64> {
-        let text = std::fs::read_to_string("/proc/thread-self/schedstat").ok()?;
-        text.split_whitespace().next()?.parse::<f64>().ok().map(|ns| ns / 1e9)
-    }
-
-    fn start() -> Self {
-        Self(Instant::now(), Self::on_cpu())
-    }
-
-    fn seconds(&self) -> f64 {
-        match (self.1, Self::on_cpu()) {
-            (Some(from), Some(to)) => to - from,
-            _ => self.0.elapsed().as_secs_f64(),
-        }
-    }
-}
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     for p in [3usize, 5, 8] {

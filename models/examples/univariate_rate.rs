@@ -1,14 +1,16 @@
 //! How many readings a CPU-second the univariate detector judges on one thread:
 //! `cargo run --release -p avouch-models --example univariate_rate`.
 
+mod clock;
+
 use std::sync::Arc;
-use std::time::Instant;
 
 use arrow::array::{ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray};
 use avouch_engine::codec::Writer;
 use avouch_engine::model::Memory;
 use avouch_models::univariate::UnivariateConfig;
 use avouch_models::{AlgorithmConfig, SplitConfig, TrainConfig, TrainingFrame, train};
+use clock::Clock;
 
 const FIVE_MINUTES: i64 = 300_000;
 
@@ -43,7 +45,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             (0..devices).filter_map(|d| model.scorer.memory(&format!("device-{d}"))).collect();
         let (mut expected, mut contributions) = ([0.0], [0.0]);
         let (mut sum, mut scored) = (0.0, 0u64);
-        let start = Instant::now();
+        let clock = Clock::start();
         // Readings of all devices take turns, as they do in a lane.
         for (i, x) in readings.iter().enumerate() {
             for memory in &mut memories {
@@ -52,13 +54,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 scored += 1;
             }
         }
-        let seconds = start.elapsed().as_secs_f64();
+        let seconds = clock.seconds();
         let mut w = Writer::new();
         if let Some(memory) = memories.first() {
             memory.write(&mut w);
         }
         println!(
-            "{devices} devices: {:.2} M readings/s ({} bytes of memory a device; mean p {:.3})",
+            "{devices} devices: {:.2} M readings per CPU-second ({} bytes of memory a device; mean p {:.3})",
             scored as f64 / seconds / 1e6,
             w.bytes.len(),
             sum / scored as f64

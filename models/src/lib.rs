@@ -69,6 +69,7 @@ pub mod recipe;
 pub mod sensor_health;
 mod standard;
 pub mod t2q;
+pub mod table;
 mod train;
 pub mod univariate;
 

@@ -26,6 +26,7 @@ pub mod tap;
 pub mod test;
 pub mod top;
 pub mod train;
+mod train_rows;
 pub mod verify;
 
 use std::fmt::Display;

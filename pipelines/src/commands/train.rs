@@ -21,6 +21,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
 use thiserror::Error;
 
+use super::train_rows;
 use crate::lang::{self, Diagnostics, ModelStep, Models, Pipeline, Train, TrainDevice, TrainFailures, hex};
 
 /// Rows given to the engine at once. Any number gives the same features.
@@ -40,6 +41,12 @@ pub struct TrainArgs {
     /// Creation time in the model card, RFC 3339 [default: now]. The same time and rows give the same file, byte for byte
     #[arg(long, value_name = "TIME")]
     pub created: Option<String>,
+
+    /// Train nothing: write the rows that the model would be made from into this Parquet file, as the engine computes them.
+    /// For a model trained elsewhere, which comes back as `kind = "onnx"`. Columns: device, window_end, the features, label
+    /// if there is one, and held_back: the rows to calibrate on, not to train on
+    #[arg(long, value_name = "FILE.parquet", conflicts_with = "created")]
+    pub rows: Option<PathBuf>,
 
     /// Print the model cards as JSON
     #[arg(long)]
@@ -89,6 +96,14 @@ pub enum TrainError {
         /// The system's words.
         source: std::io::Error,
     },
+    /// The rows cannot be written as Parquet.
+    #[error("{path}: {why}")]
+    Parquet {
+        /// The file.
+        path: PathBuf,
+        /// What happened.
+        why: String,
+    },
     /// The model file cannot be written.
     #[error("{path}: {source}")]
     Write {
@@ -114,6 +129,9 @@ pub fn run(args: &TrainArgs) -> ExitCode {
 fn train_all(args: &TrainArgs) -> Result<(), TrainError> {
     let text = |d: Diagnostics| TrainError::Pipeline(d.render_text(super::check::colour()));
     let pipeline = Pipeline::load(&args.file).map_err(text)?;
+    if let Some(path) = &args.rows {
+        return train_rows::write(&pipeline, &entries(&pipeline, &args.only)?, path, args.json);
+    }
     let created = args.created.clone().unwrap_or_else(now);
     for entry in entries(&pipeline, &args.only)? {
         let (path, model) = train_one(&pipeline, entry, &created, args.json)?;

@@ -6,6 +6,7 @@ mod by_hand;
 mod fleet;
 mod mistakes;
 mod retrain;
+mod rows;
 
 use std::path::Path;
 use std::process::{Command, Output};

@@ -101,6 +101,7 @@ impl Place {
             file: place.path("pipeline.toml"),
             only: Vec::new(),
             created: Some("2026-01-01T00:00:00Z".into()),
+            rows: None,
             json: true,
         };
         // Training needs the whole file; what nobody sets is of no use to it.
