@@ -77,6 +77,7 @@ fn sample_with(score: f64) -> Sample {
         p_value: if score.is_nan() { f64::NAN } else { 0.0004 },
         interval: None,
         incident: None,
+        label: None,
         features: vec![
             feature("vib_rms", 3.25, 0.8),
             feature("temp_mean", if score.is_nan() { f64::NAN } else { 61.0 }, 0.2),

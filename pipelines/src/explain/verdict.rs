@@ -181,6 +181,7 @@ mod tests {
             p_value: 0.0002,
             interval: None,
             incident: None,
+            label: None,
             features: vec![
                 feature("temp_mean", 61.0, 60.0, 1.25),
                 feature("vib_rms", 4.2, 1.3, 28.0),

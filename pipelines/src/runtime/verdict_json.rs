@@ -224,6 +224,7 @@ mod tests {
                 p_value: 1e-300,
                 interval: None,
                 incident: None,
+                label: None,
                 features: (0..index % 3)
                     .map(|i| FeatureEvidence {
                         name: format!("f{i}").into(),

@@ -7,7 +7,7 @@ use avouch_connectors::store::{LaneReader, Refusal, Refusals, StoreError};
 use avouch_engine::dead_letter::DeadLetter;
 use avouch_engine::lane::EarlyVerdict;
 use avouch_engine::sql::Condition;
-use avouch_engine::verdict::VerdictRecord;
+use avouch_engine::verdict::{VerdictRecord, class};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
@@ -97,7 +97,13 @@ impl Feed {
             Feed::Verdicts { steps, condition, marks_only } => {
                 let mut records = reader.records(at, most)?;
                 let read = records.len() as u64;
-                records.retain(|r| steps.iter().any(|s| **s == *r.evidence.step));
+                records.retain(|r| {
+                    let label = class::is_label(r.verdict.class);
+                    // What a person says neither opens an alert nor ends one.
+                    let counts = !(*marks_only && label);
+                    // A label of a stretch may be about all steps, and is then of none.
+                    counts && (steps.iter().any(|s| **s == *r.evidence.step) || (label && r.evidence.step.is_empty()))
+                });
                 let matches = match condition {
                     None => vec![true; records.len()],
                     Some(c) => c.hold(&reader.committed().origin, &records)?,
