@@ -9,6 +9,7 @@
 //! name is the label's id, which is also in the log: what is there already is not taken again.
 
 mod inbox;
+mod last_word;
 mod reason;
 mod request;
 
@@ -17,6 +18,7 @@ use avouch_engine::event::LaneEvent;
 use avouch_engine::label::Label;
 
 pub use inbox::{Inbox, Outcome, Taken};
+pub use last_word::LastWord;
 pub use reason::{Reason, keep_reason, reason_of};
 pub use request::{Request, RequestError, inbox_dir, waiting};
 
