@@ -1,7 +1,7 @@
 //! `avouch label`: what a person says of a verdict, or of a device and a stretch of time, on its way into the log.
 
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -194,10 +194,10 @@ impl Said {
             "by": hex(&l.by),
             "at": format_timestamp(l.at),
             "reason_hash": l.reason.as_ref().map(|h| hex(h)),
-            "reason_file": self.reason,
+            "reason_file": self.reason.as_deref().map(shown),
             "state": state,
             "index": index,
-            "request": file,
+            "request": file.map(|f| shown(f)),
         })
     }
 
@@ -218,17 +218,13 @@ impl Said {
                 )
             }
             Standing::WaitingBefore(path) => {
-                writeln!(
-                    out,
-                    "The same person has said so before, and it waits in {}. Nothing was added.",
-                    path.display()
-                )
+                writeln!(out, "The same person has said so before, and it waits in {}. Nothing was added.", shown(path))
             }
             Standing::Waiting(path) => writeln!(
                 out,
                 "It waits in {}.\nThe process that runs lane {lane} takes it within a second, and it is in the log, for good, with \
                  the checkpoint after that (checkpoint.every is {}); if none runs, the next that does takes it.",
-                path.display(),
+                shown(path),
                 format_duration(self.every_ms),
             ),
         };
@@ -236,11 +232,17 @@ impl Said {
             let _ = writeln!(
                 out,
                 "The reason is kept in {}, and only a salted hash of it goes into the log: delete that file to erase it.",
-                path.display()
+                shown(path)
             );
         }
         out
     }
+}
+
+/// As it would be typed.
+fn shown(path: &Path) -> String {
+    let path: PathBuf = path.components().filter(|c| *c != Component::CurDir).collect();
+    path.display().to_string()
 }
 
 /// What a label is about.
@@ -352,7 +354,7 @@ fn wait(request: &Request, reader: &LaneReader, path: &Path, time: Duration) -> 
             return wrong(format!(
                 "it is not in the log yet, and waits in {}: nothing is lost, and the process that runs the lane, or the next \
                  one that does, takes it",
-                path.display()
+                shown(path)
             ));
         }
         std::thread::sleep(LOOK_EVERY);
@@ -374,7 +376,7 @@ fn target(args: &LabelArgs, state: &Path) -> Result<Target, LabelError> {
     if lanes.is_empty() {
         return wrong(format!(
             "there is no log in {}: nothing has been judged yet, or `avouch run` works in another directory",
-            state.display()
+            shown(state)
         ));
     }
     if let (Some(lane), Some(index)) = (args.lane, args.index) {

@@ -221,3 +221,87 @@ fn stands(log: &str, label: &Label, reader: &LaneReader) -> Result<Stands, Store
     }
     Ok(Stands::Yes)
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use avouch_connectors::store::{Commit, LaneStore, StoreOptions};
+    use avouch_engine::label::Opinion;
+    use avouch_engine::lane::Snapshot;
+    use avouch_engine::verdict::LogOrigin;
+
+    use super::*;
+
+    fn request(log: &str, verdict: Option<u64>, at: i64) -> Request {
+        let label = Label {
+            device: "pump-1".into(),
+            verdict,
+            step: "anomaly".into(),
+            from: 0,
+            to: 1,
+            opinion: Opinion::Healthy,
+            reason: None,
+            by: [0; 32],
+            at,
+        };
+        Request { log: log.into(), label }
+    }
+
+    fn commit(store: &mut LaneStore) {
+        let state = Commit {
+            next_offset: 1,
+            lane_state: Snapshot::default(),
+            config_hash: [0; 32],
+            topic: "t",
+            partition: 0,
+            watermark: None,
+            counters: &[],
+        };
+        store.commit(state).unwrap();
+    }
+
+    #[test]
+    fn a_request_is_taken_once_in_the_order_of_what_was_said_and_goes_when_it_is_durable() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut store, _) =
+            LaneStore::open(&dir.path().join("0"), &LogOrigin::new("p", 0), StoreOptions::default()).unwrap();
+        commit(&mut store);
+        let inbox = inbox_dir(dir.path(), 0);
+        let log = "avouch/p/0";
+        let paths = [20, 10, 30].map(|at| request(log, None, at).put(&inbox).unwrap());
+        // One about a verdict that the log does not have yet, and one for another lane.
+        let early = request(log, Some(4), 0).put(&inbox).unwrap();
+        let other = request("avouch/p/1", None, 0).put(&inbox).unwrap();
+
+        let mut lane = Inbox::new(dir.path(), 0);
+        assert!(lane.is_due());
+        let taken = lane.take(&store.reader()).unwrap();
+        assert!(!lane.is_due());
+        assert_eq!(taken.labels.iter().map(|l| l.at).collect::<Vec<_>>(), [10, 20, 30]);
+        assert_eq!(taken.others, [Outcome::Refused]);
+        assert!(early.exists() && !other.exists() && inbox.join("refused").join(other.file_name().unwrap()).exists());
+        for (label, size) in taken.labels.iter().zip(1..) {
+            lane.taken(label, size);
+            store.append_event(&LaneEvent::Label { after_offset: 0, label: label.clone() }).unwrap();
+        }
+        assert!(lane.take(&store.reader()).unwrap().labels.is_empty(), "they are taken");
+
+        // A checkpoint that covers the first two.
+        lane.settled(2);
+        assert_eq!(paths.each_ref().map(|p| p.exists()), [false, false, true]);
+        commit(&mut store);
+        lane.settled(3);
+        assert!(!paths[2].exists());
+
+        // Another process finds one of them again, and knows it from the log.
+        request(log, None, 20).put(&inbox).unwrap();
+        let mut next = Inbox::new(dir.path(), 0);
+        let again = next.take(&store.reader()).unwrap();
+        assert!(again.labels.is_empty() && again.others == [Outcome::Repeated] && !paths[0].exists());
+        // And one that its lane was given again, before any checkpoint covers it.
+        let given = request(log, None, 40);
+        next.seen(&[LaneEvent::Label { after_offset: 0, label: given.label.clone() }]);
+        given.put(&inbox).unwrap();
+        assert_eq!(next.take(&store.reader()).unwrap().others, [Outcome::Repeated]);
+    }
+}
