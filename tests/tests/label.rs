@@ -128,12 +128,12 @@ fn a_label_is_in_the_log_once_whatever_the_process_dies_of() {
     pumps.reached(8_000);
     end(process);
     let before = pumps.size();
-    let normal =
-        pumps.records().iter().find(|r| r.verdict.severity == 0 && r.evidence.device == "pump-004").unwrap().clone();
-    let index = normal.index.to_string();
+    let alarm =
+        pumps.records().iter().find(|r| r.verdict.severity > 0 && r.evidence.device == "pump-004").unwrap().clone();
+    let index = alarm.index.to_string();
 
     // Nothing runs: it waits, and saying it again adds nothing.
-    let of = ["healthy", "--by", "anna", "--lane", "0", "--index", &index, "--reason", "I stood beside it"];
+    let of = ["false-alarm", "--by", "anna", "--lane", "0", "--index", &index, "--reason", "I stood beside it"];
     let said = pumps.label(&of);
     assert_eq!(said["state"], "waiting");
     assert_eq!(pumps.label(&of)["state"], "waiting_before");
@@ -162,10 +162,10 @@ fn a_label_is_in_the_log_once_whatever_the_process_dies_of() {
 
     let record = pumps.records()[before as usize].clone();
     let label = record.evidence.label.clone().unwrap();
-    assert_eq!((record.verdict.class, record.verdict.severity), (class::LABEL_HEALTHY, 0));
+    assert_eq!((record.verdict.class, record.verdict.severity), (class::LABEL_FALSE_ALARM, 0));
     assert_eq!((record.verdict.model_hash, record.verdict.input_digest), (NO_MODEL, label.id()));
-    assert_eq!((label.opinion, label.verdict), (Opinion::Healthy, Some(normal.index)));
-    assert_eq!(record.verdict.window_end, normal.verdict.window_end);
+    assert_eq!((label.opinion, label.verdict), (Opinion::FalseAlarm, Some(alarm.index)));
+    assert_eq!(record.verdict.window_end, alarm.verdict.window_end);
     assert_eq!(said["id"], avouch::lang::hex(&label.id()));
 
     // The checkpoint that covers it is lost: the recorded input is taken again at its place, and the log regrows the same.
@@ -195,12 +195,12 @@ fn it_is_shown_where_verdicts_are_and_counts_as_none() {
     pumps.read("1.ndjson", 0..200);
     let process = pumps.start("150ms");
     pumps.reached(4_000);
-    let verdict = pumps.records().into_iter().find(|r| r.verdict.severity == 0).unwrap();
+    let verdict = pumps.records().into_iter().find(|r| r.verdict.severity > 0).unwrap();
     let (index, device) = (verdict.index.to_string(), verdict.evidence.device.clone());
     let severities = || metric(&pumps.http, "avouch_lane_verdicts_total").unwrap();
     let verdicts = severities();
     let said = pumps.label(&[
-        "missed",
+        "true-alarm",
         "--by",
         "anna",
         "--lane",
@@ -231,10 +231,10 @@ fn it_is_shown_where_verdicts_are_and_counts_as_none() {
     let classes = |class: &str| {
         metric(&pumps.http, &format!("avouch_lane_verdict_classes_total{{class=\"{class}\",lane=\"0\"}}")).unwrap()
     };
-    assert_eq!((classes("label_missed"), classes("label_healthy")), (1.0, 1.0));
+    assert_eq!((classes("label_true_alarm"), classes("label_healthy")), (1.0, 1.0));
 
     let explain = pumps.call("explain-verdict").args(["--lane", "0", "--index", &index]).run(LIMIT).success().stdout;
-    assert!(explain.contains("says of it: missed") && explain.contains(": it smelt of oil"), "{explain}");
+    assert!(explain.contains("says of it: true-alarm") && explain.contains(": it smelt of oil"), "{explain}");
     // Erased by deleting a file.
     std::fs::remove_file(pumps.directory.join(said["reason_file"].as_str().unwrap())).unwrap();
     let explain = pumps.call("explain-verdict").args(["--lane", "0", "--index", &index]).run(LIMIT).success().stdout;
@@ -246,7 +246,7 @@ fn it_is_shown_where_verdicts_are_and_counts_as_none() {
     let sql = "SELECT index, class, severity FROM verdicts WHERE class LIKE 'label%' ORDER BY index";
     let ask = || pumps.call("query").args([sql, "--format", "csv"]).run(LIMIT).success().stdout;
     let (a, b) = (&said["index"], &stretch["index"]);
-    let expected = format!("index,class,severity\n{a},label_missed,normal\n{b},label_healthy,normal\n");
+    let expected = format!("index,class,severity\n{a},label_true_alarm,normal\n{b},label_healthy,normal\n");
     eventually("they are in the archive", LIMIT, || (ask() == expected).then_some(()));
 
     // What does not fit the log is put aside with the reason.
@@ -279,10 +279,10 @@ fn what_cannot_be_said_is_refused_in_words() {
     pumps.reached(2_000);
     end(process);
     let records = pumps.records();
-    let normal = records.iter().find(|r| r.verdict.severity == 0).unwrap().index.to_string();
+    let alarm = records.iter().find(|r| r.verdict.severity > 0).unwrap().index.to_string();
     for args in [
-        &["true-alarm", "--by", "anna", "--lane", "0", "--index", &normal][..],
-        &["healthy", "--by", " ", "--lane", "0", "--index", &normal],
+        &["healthy", "--by", "anna", "--lane", "0", "--index", &alarm][..],
+        &["true-alarm", "--by", " ", "--lane", "0", "--index", &alarm],
         &["healthy", "--by", "anna", "--lane", "7", "--index", "0"],
         &["healthy", "--by", "anna", "--lane", "0", "--index", "1000000"],
         &["healthy", "--by", "anna", "--device", "pump-000"],
@@ -311,9 +311,9 @@ fn what_cannot_be_said_is_refused_in_words() {
             "2026-01-06T08:00:00Z",
         ],
         &["missed", "--by", "anna", "--device", "pump-000", "--window-end", "2026-01-06T08:00:01Z", "--step", "anomly"],
-        &["healthy", "--by", "anna", "--lane", "0", "--index", &normal, "--wait", "1s"],
+        &["true-alarm", "--by", "anna", "--lane", "0", "--index", &alarm, "--wait", "1s"],
     ] {
-        said.push(say(args).replace(&format!("verdict {normal} "), "verdict N "));
+        said.push(say(args).replace(&format!("verdict {alarm} "), "verdict N "));
     }
     let all = said.concat();
     let name = pumps.requests()[0].file_name().unwrap().to_string_lossy().into_owned();

@@ -3,9 +3,10 @@
 
 mod pumps;
 
+use std::path::Path;
 use std::time::Duration;
 
-use avouch_system_tests::{eventually, place};
+use avouch_system_tests::{Avouch, eventually, place};
 use pumps::metric;
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -30,19 +31,25 @@ decide   = { severity = { critical = 0.0001 } }
 [train.drift]
 step      = "drift"
 data      = "healthy.ndjson"
-algorithm = { kind = "drift" }
+algorithm = { kind = "drift", baseline = "device" }
 split     = { by = "time", hold_back = 0.25, seed = 7 }
 "#;
 
-/// Readings of five pumps, so much warmer than healthy ones.
-fn readings(seconds: std::ops::Range<i64>, warmer: f64) -> String {
-    let rows = seconds.flat_map(|s| (0..5).map(move |d| (format!("pump-{d:03}"), pumps::START + s * 1000)));
-    let rows = rows.map(|(device, ts)| {
-        let mut row: serde_json::Value = serde_json::from_str(&pumps::reading(&device, ts)).unwrap();
-        row["temperature"] = (row["temperature"].as_f64().unwrap() + warmer).into();
-        row.to_string()
-    });
-    rows.collect::<Vec<_>>().join("\n")
+/// Readings of five healthy pumps through four hours of a day of January 2026.
+fn day(directory: &Path, day: u32) -> Vec<String> {
+    let file = directory.join(format!("{day}.ndjson"));
+    Avouch::new(["simulate", "pumps", "--healthy", "--devices", "5", "--duration", "4h", "--start"])
+        .args([format!("2026-01-{day:02}T08:00:00Z"), "--out".into()])
+        .args([&file])
+        .run(LIMIT)
+        .success();
+    std::fs::read_to_string(file).unwrap().lines().map(str::to_owned).collect()
+}
+
+fn warmer(row: &String) -> String {
+    let mut row: serde_json::Value = serde_json::from_str(row).unwrap();
+    row["temperature"] = (row["temperature"].as_f64().unwrap() + 20.0).into();
+    row.to_string()
 }
 
 /// What the alert's expression counts, as in rules.yml.
@@ -57,7 +64,7 @@ fn series() -> String {
 fn the_alert_of_drift_reads_what_a_running_pipeline_shows() {
     let directory = place::fresh_directory("model-drift");
     std::fs::create_dir(directory.join("data")).unwrap();
-    std::fs::write(directory.join("healthy.ndjson"), readings(-4_000..0, 0.0)).unwrap();
+    std::fs::write(directory.join("healthy.ndjson"), day(&directory, 5).join("\n")).unwrap();
     let http = format!("127.0.0.1:{}", place::free_port());
     let call = |command: &str| {
         let call = pumps::avouch_without_kafka(command, &directory, SOURCE, "state");
@@ -78,18 +85,20 @@ fn the_alert_of_drift_reads_what_a_running_pipeline_shows() {
         let there = || pumps::left::committed(&lane).is_some_and(|c| c.next_offset >= offset).then_some(());
         eventually("it has read all", LIMIT, there);
     };
-    std::fs::write(directory.join("data/1.ndjson"), readings(0..300, 0.0)).unwrap();
-    reached(1_500);
+    let readings = day(&directory, 6);
+    let (cool, warm) = readings.split_at(readings.len() / 2);
+    std::fs::write(directory.join("data/1.ndjson"), cool.join("\n")).unwrap();
+    reached(cool.len() as i64);
     assert_eq!(shown(), Some(0.0), "there from the start, or the first call would be no increase");
-    std::fs::write(directory.join("data/2.ndjson"), readings(300..900, 8.0)).unwrap();
-    reached(4_500);
+    std::fs::write(directory.join("data/2.ndjson"), warm.iter().map(warmer).collect::<Vec<_>>().join("\n")).unwrap();
+    reached(readings.len() as i64);
     let called = eventually("drift is called", LIMIT, || shown().filter(|n| *n > 0.0));
     println!("{called} verdicts of class drift");
     process.signal("TERM");
     assert!(process.wait(LIMIT).success(), "{}", process.log_tail());
     let sql = "SELECT count(*) AS n FROM verdicts WHERE class = 'drift' AND step = 'drift' AND severity <> 'normal'";
     // Of the log: the archive has the verdicts of the other step only.
-    let asked = avouch_system_tests::Avouch::new(["query"]).args([directory.join("state/pumps")]).args([sql]);
+    let asked = Avouch::new(["query"]).args([directory.join("state/pumps")]).args([sql]);
     let rows = asked.args(["--format", "csv"]).run(LIMIT).success().stdout;
     assert_eq!(rows, format!("n\n{called}\n"));
 }
