@@ -242,20 +242,16 @@ fn it_is_shown_where_verdicts_are_and_counts_as_none() {
     let newest = pumps.call("explain-verdict").args(["--device", &device, "--json"]).run(LIMIT).success().json();
     assert_ne!(newest["verdict"]["class"], "label_healthy", "the newest verdict is no label");
 
-    // In the archive, like every record of its step; and that of a stretch too.
-    let sql = "SELECT index, class, severity FROM verdicts WHERE class LIKE 'label%' ORDER BY index";
-    let ask = || pumps.call("query").args([sql, "--format", "csv"]).run(LIMIT).success().stdout;
-    let (a, b) = (&said["index"], &stretch["index"]);
-    let expected = format!("index,class,severity\n{a},label_true_alarm,normal\n{b},label_healthy,normal\n");
-    eventually("they are in the archive", LIMIT, || (ask() == expected).then_some(()));
-
     // What does not fit the log is put aside with the reason.
     let forged = serde_json::json!({
         "format": "avouch-label/1", "log": "avouch/pumps/0", "device": "pump-000", "verdict": verdict.index,
         "step": "anomaly", "from": 1, "to": 2, "says": "missed", "reason_hash": null, "by": "00".repeat(32), "at": 0,
     });
-    std::fs::write(pumps.inbox().join("forged.json"), forged.to_string()).unwrap();
-    std::fs::write(pumps.inbox().join("nonsense.json"), "{").unwrap();
+    for (name, text) in [("forged", forged.to_string()), ("nonsense", "{".into())] {
+        let (half, whole) = (pumps.inbox().join(format!("{name}.new")), pumps.inbox().join(format!("{name}.json")));
+        std::fs::write(&half, text).unwrap();
+        std::fs::rename(half, whole).unwrap();
+    }
     eventually("they are refused", LIMIT, || (pumps.outcomes("refused") == 2.0).then_some(()));
     let why = |name: &str| std::fs::read_to_string(pumps.inbox().join("refused").join(name)).unwrap();
     assert!(why("forged.why").contains("of another device, step or window than it says"), "{}", why("forged.why"));
@@ -263,6 +259,13 @@ fn it_is_shown_where_verdicts_are_and_counts_as_none() {
     assert!(pumps.requests().is_empty());
     end(process);
     assert_eq!(pumps.labels(), 2);
+
+    // In the archive, like every record of its step; and that of a stretch too.
+    let sql = "SELECT index, class, severity FROM verdicts WHERE class LIKE 'label%' ORDER BY index";
+    let ask = || pumps.call("query").args([sql, "--format", "csv"]).run(LIMIT).success().stdout;
+    let (a, b) = (&said["index"], &stretch["index"]);
+    let expected = format!("index,class,severity\n{a},label_true_alarm,normal\n{b},label_healthy,normal\n");
+    assert_eq!(ask(), expected);
 }
 
 #[test]
