@@ -24,8 +24,9 @@ use crate::runtime::{RuntimeError, hex, lane_dir, lane_dirs, secret, state_dir};
 /// How often the log is looked at while its growth is waited for.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
-/// Say of a verdict, or of a device and a stretch of time, what it really was. It becomes a record of the verdict log, for good,
-/// and `avouch retrain` goes by it.
+/// Say of a verdict, or of a device and a stretch of time, what it really was
+///
+/// It becomes a record of the verdict log, for good, and `avouch retrain` goes by it.
 ///
 /// Exit code 0 if it is written (with --wait: if it is in the log), 1 if not, 2 if the command line is wrong.
 #[derive(Debug, Clone, Args)]
