@@ -293,6 +293,21 @@ impl DeviceTable {
         seq
     }
 
+    /// The pseudonym of a device, known or not, and its next sequence number, which is taken. Between steps.
+    pub fn take_seq_of(&mut self, name: &str) -> (Hash32, u64) {
+        let hash = self.hasher.hash_one(name.as_bytes());
+        let entries = &self.entries;
+        if let Some(&place) = self.index.find(hash, |&p| &*entries[p as usize].name == name) {
+            let number = self.entries[place as usize].number;
+            return (*self.id(number), self.take_seq(number));
+        }
+        // One that is not there has its numbers kept, as after an eviction.
+        let id = self.secret.device_id(name);
+        let next = self.retained.entry(id).or_insert(0);
+        *next += 1;
+        (id, *next - 1)
+    }
+
     /// Writes the table into a snapshot, which is made between steps. The secret is not part of it.
     pub fn snapshot(&self, w: &mut Writer) {
         // Names only grow in number while sequences change with every window: apart, so that names are stored once.

@@ -1,10 +1,11 @@
 //! What happens to a lane besides rows: recorded in order, so that verdicts stay a function of what was recorded.
 //!
-//! Ticks, reference switches and changes of the pipeline are *inputs*: whoever replays a lane gives them back at the same place, which is after
+//! Ticks, reference switches, labels and changes of the pipeline are *inputs*: whoever replays a lane gives them back at the same place, which is after
 //! the record at `after_offset`, in the order in which they stand. Evictions are *consequences*, which a replay makes
 //! again by itself; they are recorded because a device's memory was lost there.
 
 use crate::codec::{CodecError, Reader, Writer};
+use crate::label::Label;
 use crate::migrate::DroppedState;
 use crate::verdict::Hash32;
 
@@ -57,6 +58,13 @@ pub enum LaneEvent {
         /// The steps whose state was dropped, by name.
         dropped: Vec<DroppedState>,
     },
+    /// A person says something of a verdict or of a device (an input): see [`crate::label`].
+    Label {
+        /// Offset of the last record the lane had taken.
+        after_offset: i64,
+        /// What is said.
+        label: Label,
+    },
 }
 
 impl LaneEvent {
@@ -71,11 +79,12 @@ impl LaneEvent {
             LaneEvent::Tick(t) => t.after_offset,
             LaneEvent::Reference { after_offset, .. }
             | LaneEvent::Evicted { after_offset, .. }
+            | LaneEvent::Label { after_offset, .. }
             | LaneEvent::Pipeline { after_offset, .. } => *after_offset,
         }
     }
 
-    /// The canonical bytes (see [`crate::codec`]): a code (1 tick, 2 reference, 3 evicted, 4 pipeline), then the fields in the order
+    /// The canonical bytes (see [`crate::codec`]): a code (1 tick, 2 reference, 3 evicted, 4 pipeline, 5 label), then the fields in the order
     /// of the declaration.
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut w = Writer::new();
@@ -106,6 +115,11 @@ impl LaneEvent {
                 w.u32(dropped.len() as u32);
                 dropped.iter().for_each(|d| d.write(&mut w));
             }
+            LaneEvent::Label { after_offset, label } => {
+                w.u8(5);
+                w.i64(*after_offset);
+                w.bytes(&label.to_bytes());
+            }
         }
         w.bytes
     }
@@ -128,6 +142,7 @@ impl LaneEvent {
                 let dropped = (0..n).map(|_| DroppedState::read(&mut r)).collect::<Result<_, _>>()?;
                 LaneEvent::Pipeline { after_offset, from, to, dropped }
             }
+            5 => LaneEvent::Label { after_offset: r.i64()?, label: Label::from_bytes(r.bytes()?)? },
             other => return Err(r.invalid(format!("unknown event code {other}"))),
         };
         r.finish()?;
@@ -139,6 +154,7 @@ impl LaneEvent {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::label::Opinion;
     use crate::migrate::{DropReason, Held};
 
     #[test]
@@ -148,6 +164,20 @@ mod tests {
             LaneEvent::Reference { after_offset: 7, name: "devices".into(), version: [9; 32] },
             LaneEvent::Evicted { after_offset: 7, watermark_ms: 1 << 40, device_id: [3; 32], next_seq: 12 },
             LaneEvent::Pipeline { after_offset: 9, from: [1; 32], to: [2; 32], dropped: Vec::new() },
+            LaneEvent::Label {
+                after_offset: 11,
+                label: Label {
+                    device: "pump-7".into(),
+                    verdict: Some(3),
+                    step: "anomaly".into(),
+                    from: 1_000,
+                    to: 2_000,
+                    opinion: Opinion::FalseAlarm,
+                    reason: Some([4; 32]),
+                    by: [5; 32],
+                    at: 1_700_000_000_000,
+                },
+            },
             LaneEvent::Pipeline {
                 after_offset: 9,
                 from: [1; 32],

@@ -12,6 +12,7 @@
 mod early;
 mod incidents;
 mod judge;
+mod label;
 mod online;
 mod state;
 mod watched;
@@ -86,6 +87,9 @@ pub enum LaneError {
         /// Hex of the configHash.
         to: String,
     },
+    /// A label that cannot be.
+    #[error("a label cannot be taken: {0}")]
+    Label(String),
     /// A reference table is missing or is not the one that is needed.
     #[error("reference \"{name}\": {why}")]
     Reference {
@@ -116,7 +120,7 @@ pub struct Counters {
     pub rows_used: u64,
     /// Dead letters by [`DeadReason::index`].
     pub dead: [u64; DeadReason::ALL.len()],
-    /// Verdicts by severity.
+    /// Verdicts by severity; labels, which have none, are not among them.
     pub verdicts: [u64; Severity::ALL.len()],
     /// Ticks taken.
     pub ticks: u64,
@@ -156,6 +160,8 @@ pub struct FeatureRows {
     pub window_ends: Vec<i64>,
     /// Devices, one a row.
     pub devices: Vec<String>,
+    /// Window starts, milliseconds, one a row.
+    pub window_starts: Vec<i64>,
 }
 
 /// One lane of a pipeline.
@@ -470,6 +476,7 @@ impl Lane {
         let features = self.features(step, window)?;
         let fired = |&r: &u32| &window.devices[r as usize];
         Ok(FeatureRows {
+            window_starts: features.rows.iter().map(|r| fired(r).start).collect(),
             window_ends: features.rows.iter().map(|r| fired(r).end).collect(),
             devices: features.rows.iter().map(|r| self.devices.name(fired(r).device).to_owned()).collect(),
             batch: features.batch,

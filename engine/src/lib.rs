@@ -21,6 +21,7 @@ pub mod device;
 pub mod event;
 pub mod idle;
 pub mod ingest;
+pub mod label;
 pub mod lane;
 pub mod log;
 pub mod migrate;

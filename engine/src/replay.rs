@@ -89,6 +89,9 @@ impl Replay {
             }
             match event {
                 LaneEvent::Tick(tick) => lane.tick(*tick, out)?,
+                LaneEvent::Label { after_offset, label } if given == at => {
+                    lane.label(*after_offset, label.clone(), out)?
+                }
                 LaneEvent::Reference { name, version, .. } if given == at => {
                     lane.take_reference(table(name, version)?, out)?;
                 }

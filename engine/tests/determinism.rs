@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use avouch_engine::decode::{RawRecord, RecordOrigin};
 use avouch_engine::event::{LaneEvent, Tick};
+use avouch_engine::label::{Label, Opinion};
 use avouch_engine::lane::{Lane, Output};
 use avouch_engine::plan::LanePlan;
 use avouch_engine::spec::{
@@ -197,6 +198,27 @@ fn ticks() -> impl Strategy<Value = BTreeMap<usize, i64>> {
     proptest::collection::btree_map(0usize..160, 1i64..20_000, 0..6)
 }
 
+/// Labels: after how many records, and of which device.
+fn labels() -> impl Strategy<Value = Places<u8>> {
+    proptest::collection::btree_map(0usize..160, 0u8..7, 0..6)
+}
+
+type Places<T> = BTreeMap<usize, T>;
+
+fn label(device: u8, verdicts: u64) -> Label {
+    Label {
+        device: format!("d{device}"),
+        verdict: verdicts.checked_sub(1),
+        step: "a".into(),
+        from: 1_700_000_000_000,
+        to: 1_700_000_005_000,
+        opinion: Opinion::ALL[usize::from(device) % 4],
+        reason: (device > 3).then_some([device; 32]),
+        by: [9; 32],
+        at: 1_700_000_100_000,
+    }
+}
+
 #[derive(Debug, PartialEq)]
 struct Left {
     verdicts: Vec<Vec<u8>>,
@@ -208,11 +230,18 @@ struct Left {
 }
 
 /// Everything a run leaves behind, as bytes.
-fn run(plan: &Arc<LanePlan>, records: &[Record], ticks: &BTreeMap<usize, i64>, cuts: &[usize], restore: bool) -> Left {
+fn run(
+    plan: &Arc<LanePlan>,
+    records: &[Record],
+    (ticks, labels): (&Places<i64>, &Places<u8>),
+    cuts: &[usize],
+    restore: bool,
+) -> Left {
     let mut lane = Lane::new(plan.clone(), 3, secret());
     let mut out = Output::default();
     let mut from = 0;
-    let ends: BTreeSet<usize> = cuts.iter().chain(ticks.keys()).copied().chain([records.len()]).collect();
+    let ends: BTreeSet<usize> =
+        cuts.iter().chain(ticks.keys()).chain(labels.keys()).copied().chain([records.len()]).collect();
     for to in ends.into_iter().filter(|e| *e <= records.len()) {
         lane.step(&raw(&records[from..to], from), &mut out).unwrap();
         assert!(lane.counters().balanced());
@@ -221,6 +250,9 @@ fn run(plan: &Arc<LanePlan>, records: &[Record], ticks: &BTreeMap<usize, i64>, c
             lane.tick(tick, &mut out).unwrap();
             assert_eq!(lane.watermark(), Some(tick.watermark_ms));
             assert!(lane.next_due().is_none_or(|due| due > tick.watermark_ms), "nothing is left open behind a tick");
+        }
+        if let Some(device) = labels.get(&to) {
+            lane.label(to as i64 - 1, label(*device, lane.next_index()), &mut out).unwrap();
         }
         if restore {
             lane = Lane::restore(plan.clone(), 3, secret(), &lane.snapshot()).unwrap();
@@ -246,15 +278,17 @@ proptest! {
     fn any_cutting_gives_the_same_bytes(
         records in copies(),
         ticks in ticks(),
+        labels in labels(),
         cuts in proptest::collection::vec(0usize..160, 0..40),
     ) {
         let plan = early_plan();
-        let whole = run(&plan, &records, &ticks, &[], false);
+        let inputs = (&ticks, &labels);
+        let whole = run(&plan, &records, inputs, &[], false);
         let each: Vec<usize> = (0..records.len()).collect();
-        prop_assert_eq!(&run(&plan, &records, &ticks, &cuts, false), &whole);
-        prop_assert_eq!(&run(&plan, &records, &ticks, &cuts, true), &whole);
-        prop_assert_eq!(&run(&plan, &records, &ticks, &each, false), &whole);
-        prop_assert_eq!(&run(&plan, &records, &ticks, &each, true), &whole);
+        prop_assert_eq!(&run(&plan, &records, inputs, &cuts, false), &whole);
+        prop_assert_eq!(&run(&plan, &records, inputs, &cuts, true), &whole);
+        prop_assert_eq!(&run(&plan, &records, inputs, &each, false), &whole);
+        prop_assert_eq!(&run(&plan, &records, inputs, &each, true), &whole);
         // What was recorded replays it: the events' own places and watermarks, as an auditor reads them.
         let mut lane = Lane::new(plan, 3, secret());
         let mut out = Output::default();
@@ -262,8 +296,12 @@ proptest! {
         for event in whole.events.iter().filter(|e| e.is_input()) {
             let to = (event.after_offset() + 1) as usize;
             lane.step(&raw(&records[from..to], from), &mut out).unwrap();
-            if let LaneEvent::Tick(tick) = event {
-                lane.tick(*tick, &mut out).unwrap();
+            match event {
+                LaneEvent::Tick(tick) => lane.tick(*tick, &mut out).unwrap(),
+                LaneEvent::Label { after_offset, label } => {
+                    lane.label(*after_offset, label.clone(), &mut out).unwrap();
+                }
+                _ => {}
             }
             from = to;
         }
@@ -279,8 +317,8 @@ proptest! {
         cuts in proptest::collection::vec(0usize..160, 0..40),
         restore in any::<bool>(),
     ) {
-        let without = run(&plan(), &records, &ticks, &[], false);
-        let with = run(&early_plan(), &records, &ticks, &cuts, restore);
+        let without = run(&plan(), &records, (&ticks, &BTreeMap::new()), &[], false);
+        let with = run(&early_plan(), &records, (&ticks, &BTreeMap::new()), &cuts, restore);
         prop_assert!(without.early.is_empty());
         // Verdicts, dead letters, events, counters and state, to the byte.
         prop_assert_eq!(Left { early: Vec::new(), ..with }, without);

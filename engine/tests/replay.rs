@@ -9,6 +9,7 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, Float64Array, StringArray};
 use avouch_engine::decode::RawRecord;
 use avouch_engine::event::{LaneEvent, Tick};
+use avouch_engine::label::{Label, Opinion};
 use avouch_engine::lane::{Lane, LaneError, Output};
 use avouch_engine::plan::LanePlan;
 use avouch_engine::reference::{Reference, ReferenceSpec};
@@ -62,6 +63,22 @@ enum Act {
     Row(u8, i64),
     Tick(i64),
     Switch(usize),
+    /// A label of one device, who may be unknown; of the newest verdict, or of a stretch.
+    Label(u8, bool),
+}
+
+fn label(device: u8, verdict: Option<u64>, at: i64) -> Label {
+    Label {
+        device: char::from(b'a' + device).to_string(),
+        verdict,
+        step: "anomaly".into(),
+        from: at as u64,
+        to: at as u64 + 1_000,
+        opinion: Opinion::ALL[at as usize % 4],
+        reason: None,
+        by: [7; 32],
+        at,
+    }
 }
 
 fn acts() -> impl Strategy<Value = Vec<Act>> {
@@ -69,6 +86,7 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
         6 => (0u8..3, 0i64..900).prop_map(|(d, dt)| Act::Row(d, dt)),
         2 => (1i64..9_000).prop_map(Act::Tick),
         1 => (0usize..4).prop_map(Act::Switch),
+        1 => (0u8..5, any::<bool>()).prop_map(|(d, verdict)| Act::Label(d, verdict)),
     ];
     proptest::collection::vec(act, 1..60)
 }
@@ -111,6 +129,10 @@ proptest! {
                     let tick = Tick { after_offset: lane.last_offset(), watermark_ms: watermark + dt };
                     lane.tick(tick, &mut out).unwrap();
                 }
+                Act::Label(device, of_verdict) => {
+                    let verdict = lane.next_index().checked_sub(1).filter(|_| *of_verdict);
+                    lane.label(lane.last_offset(), label(*device, verdict, now), &mut out).unwrap();
+                }
                 Act::Switch(n) => lane.take_reference(tables()[*n].clone(), &mut out).unwrap(),
             }
             points.push((lane.snapshot(), records.len(), out.verdicts.len(), out.dead.len(), out.events.len()));
@@ -148,6 +170,46 @@ proptest! {
         prop_assert_eq!(bytes(&again), bytes(&out));
         prop_assert_eq!(restored.snapshot(), lane.snapshot());
     }
+}
+
+#[test]
+fn a_label_gets_the_next_index_and_the_devices_next_number() {
+    let plan = Arc::new(LanePlan::new(&fleet::spec()).unwrap());
+    let mut lane = Lane::new(plan, 0, secret());
+    let mut out = Output::default();
+    let row = row("a", T0, 1.0);
+    let raw = RawRecord { offset: 4, timestamp: T0, key: None, value: Some(row.as_bytes()), origin: None };
+    lane.step(&[raw], &mut out).unwrap();
+    lane.tick(Tick { after_offset: 4, watermark_ms: T0 + 600_000 }, &mut out).unwrap();
+    let verdicts = out.verdicts.len();
+    assert!(verdicts > 0);
+    let normal = lane.counters().verdicts;
+    let misplaced = lane.label(3, label(0, Some(0), T0), &mut out).unwrap_err();
+    assert!(matches!(misplaced, LaneError::EventOutOfPlace { given: 3, at: 4, .. }), "{misplaced}");
+    let future = lane.label(4, label(0, Some(verdicts as u64), T0), &mut out).unwrap_err();
+    assert!(future.to_string().contains("of a log of"), "{future}");
+    assert_eq!(out.verdicts.len(), verdicts);
+
+    let said = label(0, Some(0), T0);
+    lane.label(4, said.clone(), &mut out).unwrap();
+    // One whom the lane has never seen has numbers of its own from 0 on, also when it comes.
+    lane.label(4, label(2, None, T0), &mut out).unwrap();
+    let v = &out.verdicts[verdicts];
+    assert_eq!((v.index, v.verdict.seq), (verdicts as u64, verdicts as u64));
+    assert_eq!(v.verdict.input_digest, said.id());
+    assert_eq!(v.verdict.class, said.opinion.class());
+    assert_eq!(v.evidence.label.as_deref(), Some(&said));
+    assert_eq!(v.evidence.hash(), v.verdict.evidence_hash);
+    assert_eq!(out.events.last(), Some(&LaneEvent::Label { after_offset: 4, label: label(2, None, T0) }));
+    assert_eq!(out.verdicts[verdicts + 1].verdict.seq, 0);
+    assert_eq!(lane.counters().verdicts, normal, "a label is no verdict of any severity");
+    let row = fleet::row("c", T0 + 700_000, 1.0);
+    let raw = RawRecord { offset: 5, timestamp: T0 + 700_000, key: None, value: Some(row.as_bytes()), origin: None };
+    lane.step(&[raw], &mut out).unwrap();
+    lane.tick(Tick { after_offset: 5, watermark_ms: T0 + 1_600_000 }, &mut out).unwrap();
+    let of_c: Vec<u64> = out.verdicts.iter().filter(|v| v.evidence.device == "c").map(|v| v.verdict.seq).collect();
+    assert_eq!(of_c, (0..of_c.len() as u64).collect::<Vec<_>>());
+    assert!(of_c.len() > 1);
 }
 
 #[test]

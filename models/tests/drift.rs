@@ -439,6 +439,9 @@ fn limits_are_raised_to_what_the_training_rows_reach() {
     };
     let raised = trained_on(&rows, 2, DriftConfig::default(), SplitBy::Time);
     assert!(fact(&raised, "Page-Hinkley limit") > 30.0);
+    // The other feature does not wander, and keeps its limit.
+    let limits = raised.card.fitted.iter().find(|f| f.name.starts_with("Page-Hinkley limit")).unwrap();
+    assert_eq!(limits.value[1], 15.0);
     assert_eq!(fact(&raised, "share of held-back rows in drift"), 0.0);
     let fixed = DriftConfig { limits: LimitsKind::Fixed, ..DriftConfig::default() };
     let fixed = trained_on(&rows, 2, fixed, SplitBy::Time);

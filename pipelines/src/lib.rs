@@ -13,6 +13,7 @@ pub mod dead;
 pub mod explain;
 pub mod graph;
 pub mod history;
+pub mod labels;
 pub mod lang;
 mod live_table;
 mod markup;

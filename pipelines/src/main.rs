@@ -5,8 +5,8 @@ use std::process::ExitCode;
 
 use avouch::commands::log_filter;
 use avouch::commands::{
-    backtest, bench, bundle, check, dead, demo, deploy, evaluate, explain, explain_verdict, graph, model, new, produce,
-    query, retrain, run, schema, simulate, state, tap, test, top, train, verify,
+    backtest, bench, bundle, check, dead, demo, deploy, evaluate, explain, explain_verdict, graph, label, model, new,
+    produce, query, retrain, run, schema, simulate, state, tap, test, top, train, verify,
 };
 use clap::{Parser, Subcommand, ValueEnum};
 
@@ -54,6 +54,7 @@ enum Command {
     Explain(explain::ExplainArgs),
     ExplainVerdict(explain_verdict::ExplainVerdictArgs),
     Graph(graph::GraphArgs),
+    Label(label::LabelArgs),
     Model(model::ModelArgs),
     Produce(produce::ProduceArgs),
     Query(query::QueryArgs),
@@ -94,6 +95,7 @@ fn main() -> ExitCode {
         Command::Explain(args) => explain::run(args),
         Command::ExplainVerdict(args) => explain_verdict::run(args),
         Command::Graph(args) => graph::run(args),
+        Command::Label(args) => label::run(args),
         Command::Model(args) => model::run(args),
         Command::Produce(args) => ended(args.json, produce::run(args)),
         Command::Query(args) => query::run(args),

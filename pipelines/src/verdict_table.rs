@@ -264,6 +264,7 @@ mod tests {
             p_value: 0.25,
             interval: None,
             incident: None,
+            label: None,
             features: vec![feature("temp_mean", 40.5), feature("rms", f64::INFINITY)],
         };
         let verdict = Verdict {

@@ -123,6 +123,24 @@ fn shared_by_a_group_it_closes_its_windows_and_replays() {
     let verdict = &records(&place.lane(0))[index as usize];
     let version = format!("0x{}", hex(&verdict.evidence.references[0].version));
     assert_eq!(evidence["references"], serde_json::json!([{"name": "pumps", "version": version}]));
+
+    // So is what a person says of it, which is delivered and replays like it.
+    let opinion = if verdict.verdict.severity > 0 { "false-alarm" } else { "missed" };
+    let said = place.avouch("label").args([opinion, "--by", "anna", "--lane", "0", "--index", &index.to_string()]);
+    said.run(LIMIT).success();
+    place.avouch("run").args(["--until-end"]).run(LIMIT).success();
+    let log = records(&place.lane(0));
+    let label = log.last().unwrap();
+    assert_eq!(label.evidence.label.as_ref().unwrap().verdict, Some(index));
+    assert!(replayed(kafka, &place, 0) == bytes(&log), "the log comes out byte for byte, with the label at its place");
+    let delivered = kafka.read(place.get("T_VERDICTS"), Isolation::Committed);
+    assert_eq!(delivered.len(), log.len(), "each was delivered once");
+    let value: serde_json::Value = serde_json::from_slice(delivered.last().unwrap().value.as_ref().unwrap()).unwrap();
+    assert_eq!((&value["label"]["says"], &value["label"]["verdict"]), (&opinion.into(), &index.into()));
+    let bundle = place.directory.join("bundle-label");
+    let made = place.avouch("bundle").args(["--lane", "0", "--index", &label.index.to_string(), "--out"]);
+    made.args([&bundle]).run(LIMIT).success();
+    Avouch::new(["verify"]).args([&bundle]).args(["--rpc", &anvil.rpc()]).run(LIMIT).success();
 }
 
 #[test]
@@ -318,6 +336,9 @@ fn replayed(kafka: &KafkaBroker, place: &Place, partition: i32) -> Vec<Vec<u8>> 
                 let table = Reference::from_bytes(name, &std::fs::read(table).unwrap()).unwrap();
                 assert_eq!(table.version(), *version);
                 lane.take_reference(table, &mut out).unwrap();
+            }
+            LaneEvent::Label { after_offset, label } => {
+                lane.label(*after_offset, label.clone(), &mut out).unwrap();
             }
             LaneEvent::Evicted { .. } => {}
             LaneEvent::Pipeline { .. } => panic!("the pipeline did not change"),

@@ -281,7 +281,20 @@ struct EvidenceFile<'a> {
     interval: Option<IntervalRow>,
     #[serde(skip_serializing_if = "Option::is_none")]
     incident: Option<Decimal<u64>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    label: Option<LabelRow>,
     features: Vec<Feature<'a>>,
+}
+
+#[derive(Serialize)]
+struct LabelRow {
+    says: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    verdict: Option<Decimal<u64>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason_hash: Option<Word>,
+    by: Word,
+    at: Decimal<i64>,
 }
 
 #[derive(Serialize)]
@@ -312,7 +325,11 @@ pub(super) fn evidence(e: &Evidence) -> String {
         contribution: Double(f.contribution),
     });
     render(&EvidenceFile {
-        format: if e.interval.is_some() || e.incident.is_some() { "avouch-evidence/3" } else { "avouch-evidence/2" },
+        format: if e.interval.is_some() || e.incident.is_some() || e.label.is_some() {
+            "avouch-evidence/3"
+        } else {
+            "avouch-evidence/2"
+        },
         device: &e.device,
         step: &e.step,
         topic: &e.topic,
@@ -325,6 +342,13 @@ pub(super) fn evidence(e: &Evidence) -> String {
         p_value: Double(e.p_value),
         interval: e.interval.map(|i| IntervalRow { lower: Double(i.lower), upper: Double(i.upper) }),
         incident: e.incident.map(Decimal),
+        label: e.label.as_ref().map(|l| LabelRow {
+            says: l.opinion.name(),
+            verdict: l.verdict.map(Decimal),
+            reason_hash: l.reason.map(Word),
+            by: Word(l.by),
+            at: Decimal(l.at),
+        }),
         features: features.collect(),
     })
 }

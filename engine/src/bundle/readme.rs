@@ -38,7 +38,8 @@ What is in it
                            "reads" repeats some of them for people
   evidence.json            what it rests on: device, source, rows, features, and what each contributed
   evidence.bin             the same as canonical bytes; these are what evidenceHash is the SHA-256 of
-  model                    the model file; modelHash is its SHA-256
+  model                    the model file; modelHash is its SHA-256 (of a label, which a person gave, it is empty and
+                           modelHash zero)
   pipeline.canonical.json  the configuration that was running; configHash is its SHA-256
   inclusion.json           the RFC 9162 proof (SHA-256) that the verdict is in the log
   checkpoint.json          the log's size and root, signed by its operator and anchored on chain

@@ -5,7 +5,7 @@ use sha2::{Digest, Sha256};
 use super::json::hex;
 use super::{Bundle, SignedCheckpoint, chain_log_id, file};
 use crate::log::verify_inclusion;
-use crate::verdict::{Hash32, SCORE_NOT_A_NUMBER, Severity, class, score_e6};
+use crate::verdict::{Hash32, NO_MODEL, SCORE_NOT_A_NUMBER, Severity, class, score_e6};
 
 /// What became of a step.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,7 +76,7 @@ pub fn verify_offline(bundle: &Bundle, signature: Option<SignatureCheck<'_>>) ->
             name: "model",
             proves: "the file `model` is the one that made the decision",
             does_not_prove: "that the model is right",
-            outcome: digest(&bundle.model, &bundle.verdict.model_hash, file::MODEL, (file::VERDICT, "modelHash")),
+            outcome: model(bundle),
         },
         Step {
             name: "pipeline",
@@ -147,9 +147,52 @@ fn verdict(b: &Bundle) -> Outcome {
     Outcome::Passed(format!("struct hash of the verdict is the entry, {}", hex(&found)))
 }
 
+fn model(b: &Bundle) -> Outcome {
+    if !class::is_label(b.verdict.class) {
+        return digest(&b.model, &b.verdict.model_hash, file::MODEL, (file::VERDICT, "modelHash"));
+    }
+    if b.verdict.model_hash != NO_MODEL {
+        return failed([file::VERDICT], "no model makes a label, but there is a modelHash");
+    }
+    if !b.model.is_empty() {
+        return failed([file::MODEL, file::VERDICT], "no model makes a label, but there is a model");
+    }
+    Outcome::Passed("a person said this, and no model: modelHash is zero".into())
+}
+
+/// Of a label: it has no score, and says what the verdict says.
+fn label(b: &Bundle) -> Outcome {
+    let (v, files) = (&b.verdict, [file::VERDICT, file::EVIDENCE]);
+    let Some(label) = &b.evidence.label else {
+        return failed(files, &format!("class_ {} is a label but the evidence has none", v.class));
+    };
+    if label.id() != v.input_digest {
+        let (id, stated) = (hex(&label.id()), hex(&v.input_digest));
+        return failed(files, &format!("the SHA-256 of the label is {id} but inputDigest is {stated}"));
+    }
+    let said = (label.opinion.class(), &*label.device, &*label.step, label.from, label.to);
+    if said != (v.class, &*b.evidence.device, &*b.evidence.step, v.window_start, v.window_end) {
+        return failed(files, "the label is of another class, device, step or time than the verdict");
+    }
+    if label.verdict.is_some_and(|about| about >= b.index) {
+        return failed(files, "the label is about a verdict that came after it");
+    }
+    let scored = v.score_e6 != SCORE_NOT_A_NUMBER || !b.evidence.score.is_nan();
+    if scored || v.severity != Severity::Normal.code() || b.evidence.rows > 0 || !b.evidence.features.is_empty() {
+        return failed(files, "a label has no score, severity, rows or features");
+    }
+    Outcome::Passed(format!("it is a label, which has no score: a person says {}", label.opinion.name()))
+}
+
 fn score(b: &Bundle) -> Outcome {
     let (v, e) = (&b.verdict, &b.evidence);
     let files = [file::VERDICT, file::EVIDENCE];
+    if class::is_label(v.class) {
+        return label(b);
+    }
+    if e.label.is_some() {
+        return failed(files, &format!("the evidence is a label but class_ {} is none", v.class));
+    }
     if Severity::from_code(v.severity).is_none() {
         return failed([file::VERDICT], &format!("there is no severity {}", v.severity));
     }

@@ -3,8 +3,9 @@
 use sha2::{Digest, Sha256};
 
 use super::*;
+use crate::label::{Label, Opinion};
 use crate::log::{TreeAppender, inclusion_proof};
-use crate::verdict::{FeatureEvidence, class};
+use crate::verdict::{FeatureEvidence, NO_MODEL, SCORE_NOT_A_NUMBER, class};
 
 const SIZE: u64 = 300;
 const INDEX: u64 = 137;
@@ -77,6 +78,7 @@ fn sample_with(score: f64) -> Sample {
         p_value: if score.is_nan() { f64::NAN } else { 0.0004 },
         interval: None,
         incident: None,
+        label: None,
         features: vec![
             feature("vib_rms", 3.25, 0.8),
             feature("temp_mean", if score.is_nan() { f64::NAN } else { 61.0 }, 0.2),
@@ -96,6 +98,11 @@ fn sample_with(score: f64) -> Sample {
         evidence_hash: evidence.hash(),
         salt: [0x33; 32],
     };
+    anchored(verdict, evidence, model, pipeline)
+}
+
+/// In a log whose checkpoint is anchored.
+fn anchored(verdict: Verdict, evidence: Evidence, model: Vec<u8>, pipeline: Vec<u8>) -> Sample {
     let (mut tree, mut stored) = (TreeAppender::new(), Vec::new());
     for n in 0..SIZE {
         let entry = if n == INDEX { verdict.struct_hash() } else { Sha256::digest(n.to_be_bytes()).into() };
@@ -179,6 +186,90 @@ fn a_verdict_without_a_score_is_a_verdict() {
     assert_eq!(refusal(&files), None);
     let text = String::from_utf8(files[file::EVIDENCE_JSON].clone()).unwrap();
     assert!(text.contains("\"score\": \"NaN\""), "{text}");
+}
+
+/// What a person says of the verdict before.
+fn label_sample() -> Sample {
+    let said = sample();
+    let label = Label {
+        device: "pump-7".into(),
+        verdict: Some(INDEX - 1),
+        step: "anomaly".into(),
+        from: 1_767_225_600_000,
+        to: 1_767_225_660_000,
+        opinion: Opinion::FalseAlarm,
+        reason: Some([0x66; 32]),
+        by: [0x55; 32],
+        at: 1_767_229_200_000,
+    };
+    let evidence = Evidence {
+        last_offset: said.record.evidence.first_offset,
+        rows: 0,
+        references: Vec::new(),
+        score: f64::NAN,
+        p_value: f64::NAN,
+        label: Some(Box::new(label.clone())),
+        features: Vec::new(),
+        ..said.record.evidence
+    };
+    let verdict = Verdict {
+        model_hash: NO_MODEL,
+        input_digest: label.id(),
+        score_e6: SCORE_NOT_A_NUMBER,
+        severity: 0,
+        class: label.opinion.class(),
+        evidence_hash: evidence.hash(),
+        ..said.record.verdict
+    };
+    anchored(verdict, evidence, Vec::new(), said.pipeline)
+}
+
+#[test]
+fn a_label_is_bundled_like_a_verdict_and_has_no_model() {
+    let s = label_sample();
+    let files = build(&s.parts()).unwrap();
+    assert_eq!(refusal(&files), None);
+    let text = String::from_utf8(files[file::EVIDENCE_JSON].clone()).unwrap();
+    assert!(text.contains("\"says\": \"false-alarm\""), "{text}");
+    assert!(files[file::MODEL].is_empty());
+    assert_eq!(parse(&files).unwrap().evidence.label, s.record.evidence.label);
+}
+
+#[test]
+fn a_label_that_says_one_thing_and_is_another_is_refused() {
+    type Change = fn(&mut Sample);
+    let changes: [(&str, Change); 9] = [
+        ("no model makes a label", |s| s.record.verdict.model_hash = [1; 32]),
+        ("but there is a model", |s| s.model = b"a model".to_vec()),
+        ("but inputDigest is", |s| s.record.verdict.input_digest = [0; 32]),
+        ("another class, device, step or time", |s| s.record.verdict.class = class::LABEL_HEALTHY),
+        ("another class, device, step or time", |s| s.record.verdict.window_end += 1),
+        ("no score, severity, rows or features", |s| s.record.verdict.severity = 2),
+        ("no score, severity, rows or features", |s| s.record.evidence.rows = 1),
+        ("but the evidence has none", |s| s.record.evidence.label = None),
+        ("class_ 1 is none", |s| s.record.verdict.class = class::ANOMALY),
+    ];
+    for (expected, change) in changes {
+        let mut s = label_sample();
+        change(&mut s);
+        let Sample { record, model, pipeline, .. } = s;
+        let mut verdict = record.verdict;
+        verdict.evidence_hash = record.evidence.hash();
+        // As whoever made the log could have written it.
+        let changed = anchored(verdict, record.evidence, model, pipeline);
+        let why = build(&changed.parts()).map_or_else(|e| Some(e.to_string()), |files| refusal(&files)).unwrap();
+        assert!(why.contains(expected), "{expected}: {why}");
+    }
+    let mut early = label_sample();
+    if let Some(label) = &mut early.record.evidence.label {
+        label.verdict = Some(INDEX);
+        early.record.verdict.input_digest = label.id();
+    }
+    let Sample { record, model, pipeline, .. } = early;
+    let verdict = Verdict { evidence_hash: record.evidence.hash(), ..record.verdict };
+    let changed = anchored(verdict, record.evidence, model, pipeline);
+    let why = build(&changed.parts()).map_or_else(|e| Some(e.to_string()), |files| refusal(&files)).unwrap();
+    assert!(why.contains("a verdict that came after it"), "{why}");
 }
 
 #[test]

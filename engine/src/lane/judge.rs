@@ -189,6 +189,7 @@ impl<'a> Judging<'a> {
             interval: s.interval,
             // An early result begins no incident.
             incident: None,
+            label: None,
             features: features
                 .map(|(((name, &value), &expected), &contribution)| FeatureEvidence {
                     name: name.clone(),

@@ -6,6 +6,7 @@ use sha2::{Digest, Sha256};
 
 use super::Hash32;
 use crate::codec::{CodecError, Reader, Writer};
+use crate::label::Label;
 use crate::model::Interval;
 
 const MAGIC: &[u8; 8] = b"avouchE2";
@@ -13,6 +14,7 @@ const MAGIC: &[u8; 8] = b"avouchE2";
 const MAGIC_MORE: &[u8; 8] = b"avouchE3";
 const INTERVAL: u8 = 1;
 const INCIDENT: u8 = 2;
+const LABEL: u8 = 4;
 
 /// The readable side of a verdict: where its rows came from, the features the model saw, and what each contributed.
 #[derive(Debug, Clone, PartialEq)]
@@ -42,6 +44,9 @@ pub struct Evidence {
     pub interval: Option<Interval>,
     /// Of an alarm whose step groups them: the incident, which is the index of the verdict that it began with.
     pub incident: Option<u64>,
+    /// Of a label, what is said; then there are no rows, no score and no features, and both offsets are those of the last record
+    /// that the lane had taken.
+    pub label: Option<Box<Label>>,
     /// The score's parts that add up to it, and the features they belong to, in the model's order:
     /// (feature, value seen, value expected, contribution).
     pub features: Vec<FeatureEvidence>,
@@ -85,7 +90,9 @@ impl Evidence {
     }
 
     pub(crate) fn write(&self, w: &mut Writer) {
-        let more = (u8::from(self.interval.is_some()) * INTERVAL) | (u8::from(self.incident.is_some()) * INCIDENT);
+        let parts =
+            [(self.interval.is_some(), INTERVAL), (self.incident.is_some(), INCIDENT), (self.label.is_some(), LABEL)];
+        let more = parts.iter().fold(0, |more, (there, part)| more | (u8::from(*there) * part));
         w.raw(if more == 0 { MAGIC } else { MAGIC_MORE });
         w.str(&self.device);
         w.str(&self.step);
@@ -110,6 +117,9 @@ impl Evidence {
         }
         if let Some(i) = self.incident {
             w.u64(i);
+        }
+        if let Some(label) = &self.label {
+            w.nested(|w| label.write(w));
         }
         w.u32(self.features.len() as u32);
         for f in &self.features {
@@ -142,7 +152,7 @@ impl Evidence {
         let score = r.f64()?;
         let p_value = r.f64()?;
         let more = if &magic == MAGIC_MORE { r.u8()? } else { 0 };
-        if &magic == MAGIC_MORE && !(1..=INTERVAL | INCIDENT).contains(&more) {
+        if &magic == MAGIC_MORE && !(1..=INTERVAL | INCIDENT | LABEL).contains(&more) {
             return Err(r.invalid(format!("evidence with the unknown parts {more}")));
         }
         let interval = match more & INTERVAL {
@@ -150,6 +160,7 @@ impl Evidence {
             _ => Some(Interval { lower: r.f64()?, upper: r.f64()? }),
         };
         let incident = if more & INCIDENT == 0 { None } else { Some(r.u64()?) };
+        let label = if more & LABEL == 0 { None } else { Some(Box::new(Label::from_bytes(r.bytes()?)?)) };
         let n = r.count(28)?;
         let mut features = Vec::with_capacity(n);
         for _ in 0..n {
@@ -174,6 +185,7 @@ impl Evidence {
             p_value,
             interval,
             incident,
+            label,
             features,
         })
     }

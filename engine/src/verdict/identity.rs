@@ -77,6 +77,14 @@ impl Secret {
         mac.finalize().into_bytes().into()
     }
 
+    /// The pseudonym of a person who labels: HMAC-SHA-256(secret, "avouch/person/1" ‖ 0x00 ‖ name).
+    pub fn person_id(&self, name: &str) -> Hash32 {
+        let mut mac = self.keyed.clone();
+        mac.update(b"avouch/person/1\0");
+        mac.update(name.as_bytes());
+        mac.finalize().into_bytes().into()
+    }
+
     /// Seed of the Ed25519 key that signs a log's published checkpoints where several machines must sign as one:
     /// HMAC-SHA-256(secret, "avouch/note-key/1" ‖ 0x00 ‖ log id).
     pub fn note_seed(&self, log_id: &Hash32) -> Hash32 {

@@ -23,6 +23,9 @@ pub const VERDICT_TYPE: &str = "Verdict(bytes32 deviceId,uint64 seq,uint64 windo
 /// `scoreE6` of a verdict whose score is not a number (its class is [`class::NOT_A_NUMBER`]).
 pub const SCORE_NOT_A_NUMBER: i64 = i64::MIN;
 
+/// `modelHash` of a label: no model has judged.
+pub const NO_MODEL: Hash32 = [0; 32];
+
 /// Verdict classes (`class_`): what kind of statement the verdict makes.
 pub mod class {
     /// The window looks like the training data.
@@ -43,10 +46,36 @@ pub mod class {
     pub const IRREGULAR: u16 = 7;
     /// The data are not any more what the model was made for.
     pub const DRIFT: u16 = 8;
+    /// A person says: there was an alarm, and something was wrong ([`crate::label`]).
+    pub const LABEL_TRUE_ALARM: u16 = 9;
+    /// A person says: there was an alarm, and nothing was wrong.
+    pub const LABEL_FALSE_ALARM: u16 = 10;
+    /// A person says: something was wrong that was not called.
+    pub const LABEL_MISSED: u16 = 11;
+    /// A person says: nothing was wrong.
+    pub const LABEL_HEALTHY: u16 = 12;
 
     /// All, in the order of their numbers.
-    pub const ALL: [u16; 9] =
-        [NORMAL, ANOMALY, NOT_A_NUMBER, FAILURE_EXPECTED, GAP, STUCK, SATURATED, IRREGULAR, DRIFT];
+    pub const ALL: [u16; 13] = [
+        NORMAL,
+        ANOMALY,
+        NOT_A_NUMBER,
+        FAILURE_EXPECTED,
+        GAP,
+        STUCK,
+        SATURATED,
+        IRREGULAR,
+        DRIFT,
+        LABEL_TRUE_ALARM,
+        LABEL_FALSE_ALARM,
+        LABEL_MISSED,
+        LABEL_HEALTHY,
+    ];
+
+    /// Whether a record of this class is a label: what a person says, and no decision of a model.
+    pub fn is_label(class: u16) -> bool {
+        (LABEL_TRUE_ALARM..=LABEL_HEALTHY).contains(&class)
+    }
 
     /// The class of a finding.
     pub fn of(finding: crate::model::Finding) -> u16 {
@@ -72,6 +101,10 @@ pub mod class {
             SATURATED => "saturated",
             IRREGULAR => "irregular",
             DRIFT => "drift",
+            LABEL_TRUE_ALARM => "label_true_alarm",
+            LABEL_FALSE_ALARM => "label_false_alarm",
+            LABEL_MISSED => "label_missed",
+            LABEL_HEALTHY => "label_healthy",
             _ => return None,
         })
     }
@@ -124,11 +157,11 @@ pub struct Verdict {
     pub window_start: u64,
     /// First instant after the window.
     pub window_end: u64,
-    /// SHA-256 of the model file.
+    /// SHA-256 of the model file; [`NO_MODEL`] of a label.
     pub model_hash: Hash32,
     /// SHA-256 of the canonical pipeline.
     pub config_hash: Hash32,
-    /// SHA-256 over the canonical form of the rows used.
+    /// SHA-256 over the canonical form of the rows used; of a label, of the label itself ([`crate::label::Label::id`]).
     pub input_digest: Hash32,
     /// Score times one million, rounded half to even, saturating; [`SCORE_NOT_A_NUMBER`] when there is none.
     pub score_e6: i64,

@@ -114,24 +114,25 @@ fn read_mean(r: &mut Reader<'_>, p: usize) -> Result<Vec<f64>, CodecError> {
 }
 
 fn write_yardstick(w: &mut Writer, y: &Yardstick) {
-    w.f64(y.limits.page_hinkley);
-    w.f64(y.limits.adwin);
-    w.f64(y.limits.psi);
-    for (scale, bins) in y.scale.iter().zip(&y.bins) {
+    for ((scale, bins), limits) in y.scale.iter().zip(&y.bins).zip(&y.limits) {
+        w.f64(limits.page_hinkley);
+        w.f64(limits.adwin);
+        w.f64(limits.psi);
         w.f64(*scale);
         bins.write(w);
     }
 }
 
 fn read_yardstick(r: &mut Reader<'_>, p: usize, window: usize) -> Result<Yardstick, CodecError> {
-    let limits = Limits { page_hinkley: r.f64()?, adwin: r.f64()?, psi: r.f64()? };
     let positive = |v: f64| v > 0.0 && v.is_finite();
-    let adwin = limits.adwin >= 1.0 && limits.adwin.is_finite();
-    if !(positive(limits.page_hinkley) && positive(limits.psi) && adwin) {
-        return Err(r.invalid("a limit is out of range"));
-    }
-    let (mut scale, mut bins) = (Vec::new(), Vec::new());
+    let (mut scale, mut bins, mut limits) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..p {
+        let l = Limits { page_hinkley: r.f64()?, adwin: r.f64()?, psi: r.f64()? };
+        let adwin = l.adwin >= 1.0 && l.adwin.is_finite();
+        if !(positive(l.page_hinkley) && positive(l.psi) && adwin) {
+            return Err(r.invalid("a limit is out of range"));
+        }
+        limits.push(l);
         let s = r.f64()?;
         if !positive(s) {
             return Err(r.invalid("a spread is not above 0"));

@@ -18,7 +18,7 @@ const CONSTANT: f64 = 1e-12;
 /// How far above what the training rows reach a limit lies, with `limits = "held-back"`.
 pub(super) const MARGIN: f64 = 1.25;
 
-/// At which a statistic is a drift.
+/// At which a statistic of one feature is a drift.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Limits {
     /// Of either Page-Hinkley sum, in standard deviations.
@@ -48,11 +48,12 @@ pub(super) struct Yardstick {
     pub bins: Vec<Bins>,
     /// Of a full window: rows and prior, and the logarithm, for each feature's number of bins.
     pub all: Vec<(f64, f64)>,
-    pub limits: Limits,
+    /// Of each feature.
+    pub limits: Vec<Limits>,
 }
 
 impl Yardstick {
-    pub fn new(scale: Vec<f64>, bins: Vec<Bins>, limits: Limits, window: usize) -> Self {
+    pub fn new(scale: Vec<f64>, bins: Vec<Bins>, limits: Vec<Limits>, window: usize) -> Self {
         let all = bins.iter().map(|b| all(window, b.len())).map(|n| (n, libm::log(n))).collect();
         Self { scale, bins, all, limits }
     }
@@ -87,9 +88,9 @@ impl DriftModel {
         self.fleet_mean.len()
     }
 
-    /// The limits of the fleet's baseline, and of devices with one of their own if there are any.
-    pub fn limits(&self) -> (Limits, Option<Limits>) {
-        (self.fleet.limits, self.devices.as_ref().map(|(_, y)| y.limits))
+    /// The limits of each feature on the fleet's baseline, and on devices' own if there are any.
+    pub fn limits(&self) -> (&[Limits], Option<&[Limits]>) {
+        (&self.fleet.limits, self.devices.as_ref().map(|(_, y)| y.limits.as_slice()))
     }
 
     /// What the device of this number is held against.
@@ -110,7 +111,7 @@ impl DriftModel {
     }
 
     /// Sets the limits of one yardstick.
-    pub(super) fn set_limits(&mut self, of_devices: bool, limits: Limits) {
+    pub(super) fn set_limits(&mut self, of_devices: bool, limits: Vec<Limits>) {
         match &mut self.devices {
             Some((_, yardstick)) if of_devices => yardstick.limits = limits,
             _ => self.fleet.limits = limits,
@@ -235,6 +236,7 @@ impl Levels {
             z.sort_by(f64::total_cmp);
             bins.push(Bins::of(&z, config.bins));
         }
+        let limits = vec![limits; scale.len()];
         Ok(Yardstick::new(scale, bins, limits, config.window))
     }
 }

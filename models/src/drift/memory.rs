@@ -35,8 +35,8 @@ struct Learning {
     features: Vec<(f64, f64)>,
 }
 
-/// The largest of each statistic over all features, in its own unit; limits are made of it.
-#[derive(Debug, Clone, Copy, PartialEq)]
+/// Each statistic of a feature in its own unit; limits are made of it.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub(super) struct Reached {
     pub page_hinkley: f64,
     pub adwin: f64,
@@ -55,8 +55,10 @@ pub(super) struct State {
     /// Learnt anew; the model's if there is none.
     reference: Option<Vec<Reference>>,
     learning: Option<Learning>,
-    /// Scratch: the ratio of each feature to its limit.
+    /// Of the last vector: the ratio of each feature to its limit.
     ratios: Vec<f64>,
+    /// Of the last vector: what each feature's statistics are.
+    pub reached: Vec<Reached>,
 }
 
 impl State {
@@ -71,11 +73,12 @@ impl State {
             reference: None,
             learning: None,
             ratios: vec![0.0; p],
+            reached: vec![Reached::default(); p],
         }
     }
 
-    /// Judges a vector of the right length, all of it finite, and learns from it. Gives the value, whether a drift is on, and
-    /// what each statistic reached.
+    /// Judges a vector of the right length, all of it finite, and learns from it. Gives the value, and whether a drift is
+    /// on.
     pub fn judge(
         &mut self,
         model: &DriftModel,
@@ -83,9 +86,8 @@ impl State {
         x: &[f64],
         expected: &mut [f64],
         contributions: &mut [f64],
-    ) -> (f64, bool, Reached) {
+    ) -> (f64, bool) {
         let (mean, yardstick) = model.yardstick(against);
-        let limits = yardstick.limits;
         let p = mean.len();
         if self.recent.len() >= model.window * p {
             for counts in &mut self.counts {
@@ -96,12 +98,12 @@ impl State {
         }
         // With this row. Of fewer rows the index says more about their number than about the device.
         let full = self.recent.len() + p >= model.window * p;
-        let mut reached = Reached { page_hinkley: 0.0, adwin: 0.0, psi: 0.0 };
         for (j, (x, expected)) in x.iter().zip(expected.iter_mut()).enumerate() {
             let reference = self.reference(mean, &yardstick.scale, j);
             *expected = reference.mean;
             let z = (x - reference.mean) / reference.scale;
             let clipped = z.clamp(-CLIP, CLIP);
+            let limits = yardstick.limits[j];
             let sum = self.sums[j].add(clipped, model.tolerance, limits.page_hinkley);
             let cut = self.windows[j].add((clipped + CLIP) / (2.0 * CLIP), model.confidence, limits.adwin);
             let bin = yardstick.bins[j].bin(z);
@@ -112,9 +114,7 @@ impl State {
                 let (all, log) = yardstick.all[j];
                 psi = yardstick.bins[j].index_of(&self.counts[j], all, log, &model.logs);
             }
-            reached.page_hinkley = reached.page_hinkley.max(sum);
-            reached.adwin = reached.adwin.max(cut);
-            reached.psi = reached.psi.max(psi);
+            self.reached[j] = Reached { page_hinkley: sum, adwin: cut, psi };
             self.ratios[j] = (sum / limits.page_hinkley).max(cut / limits.adwin).max(psi / limits.psi);
         }
         let value = self.ratios.iter().fold(0.0, |a: f64, r| a.max(*r));
@@ -127,7 +127,7 @@ impl State {
         if model.adapt {
             on = self.adapt(model, against, x, on);
         }
-        (value, on, reached)
+        (value, on)
     }
 
     fn reference(&self, mean: &[f64], scale: &[f64], j: usize) -> Reference {
@@ -207,8 +207,8 @@ impl State {
         let (mean, yardstick) = model.yardstick(against);
         let p = mean.len();
         let mut out = Self::new(model, against);
-        for (sum, window) in out.sums.iter_mut().zip(&mut out.windows) {
-            *sum = PageHinkley::read(r, yardstick.limits.page_hinkley)?;
+        for ((sum, window), limits) in out.sums.iter_mut().zip(&mut out.windows).zip(&yardstick.limits) {
+            *sum = PageHinkley::read(r, limits.page_hinkley)?;
             *window = Adwin::read(r)?;
         }
         let recent = r.count(1)?;
@@ -265,11 +265,13 @@ fn read_learning(r: &mut Reader<'_>, window: usize, p: usize) -> Result<Learning
     Ok(Learning { rows, features })
 }
 
-/// Raises limits to `margin` times what was reached.
-pub(super) fn raise(limits: &mut Limits, reached: &Reached, margin: f64) {
-    limits.page_hinkley = limits.page_hinkley.max(margin * reached.page_hinkley);
-    limits.adwin = limits.adwin.max(margin * reached.adwin);
-    limits.psi = limits.psi.max(margin * reached.psi);
+/// Raises each feature's limits to `margin` times what it reached.
+pub(super) fn raise(limits: &mut [Limits], reached: &[Reached], margin: f64) {
+    for (limits, reached) in limits.iter_mut().zip(reached) {
+        limits.page_hinkley = limits.page_hinkley.max(margin * reached.page_hinkley);
+        limits.adwin = limits.adwin.max(margin * reached.adwin);
+        limits.psi = limits.psi.max(margin * reached.psi);
+    }
 }
 
 /// A device as the engine keeps it.
@@ -300,7 +302,7 @@ impl Memory for DriftMemory {
             contributions.fill(f64::NAN);
             return Score::NONE;
         }
-        let (value, on, _) = self.state.judge(&model.0, self.against, x, expected, contributions);
+        let (value, on) = self.state.judge(&model.0, self.against, x, expected, contributions);
         let score = Score::anomaly(value, self.calibration().p_value(value));
         Score { finding: on.then_some(Finding::Drift), ..score }
     }

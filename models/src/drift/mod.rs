@@ -20,8 +20,8 @@
 //! spread of the device are measured, become the reference, and all statistics begin again. The default is `false`: a
 //! model that was not retrained does not fit the data because the drift detector got used to them.
 //!
-//! **Limits** belong to the model, not to a series: with `limits = "held-back"` each is the option's value or 1.25 times the
-//! largest that the statistic reached on any training row, fitted or held back, run through in time order, whichever is
+//! **Limits** belong to the model, not to a series, and to a feature: with `limits = "held-back"` each is the option's value or
+//! 1.25 times the largest that the statistic of this feature reached on any training row, fitted or held back, run through in time order, whichever is
 //! greater: windows that overlap are alike, and a machine wanders, which no formula for independent rows knows. With
 //! `limits = "fixed"` they are the options' values.
 //!

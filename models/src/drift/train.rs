@@ -43,19 +43,19 @@ pub(crate) fn train(
     if config.limits == LimitsKind::HeldBack {
         let yardsticks: &[bool] = if model.devices.is_some() { &[false, true] } else { &[false] };
         for &of_devices in yardsticks {
-            let mut limits = Limits::of(config);
-            streams.run(&model, of_devices, |_, _, judged| raise(&mut limits, &judged.reached, MARGIN));
+            let mut limits = vec![Limits::of(config); model.n_features()];
+            streams.run(&model, of_devices, |_, _, judged| raise(&mut limits, judged.reached, MARGIN));
             model.set_limits(of_devices, limits);
         }
     }
 
-    let mut fitted = facts("fleet", &model.limits().0);
+    let mut fitted = facts("fleet", model.limits().0);
     let everyone = Scored::of(&streams, &model, false);
     let fleet = Calibration::of(&everyone.scores)?;
     let mut calibration = Vec::new();
     let devices = match (&model.devices, model.limits().1) {
         (Some((means, _)), Some(limits)) => {
-            fitted.extend(facts("per device", &limits));
+            fitted.extend(facts("per device", limits));
             let known = means.iter().filter(|m| m.is_some()).count();
             fitted.push(Fitted { name: "devices with a baseline of their own".to_owned(), value: vec![known as f64] });
             let own = Scored::of(&streams, &model, true);
@@ -81,9 +81,13 @@ pub(crate) fn train(
     })
 }
 
-fn facts(which: &str, limits: &Limits) -> Vec<Fitted> {
-    let fact = |name: &str, value: f64| Fitted { name: format!("{name} limit ({which})"), value: vec![value] };
-    vec![fact("Page-Hinkley", limits.page_hinkley), fact("ADWIN", limits.adwin), fact("PSI", limits.psi)]
+/// The limits of each feature, in the order of features.
+fn facts(which: &str, limits: &[Limits]) -> Vec<Fitted> {
+    let fact = |name: &str, of: fn(&Limits) -> f64| Fitted {
+        name: format!("{name} limit of each feature ({which})"),
+        value: limits.iter().map(of).collect(),
+    };
+    vec![fact("Page-Hinkley", |l| l.page_hinkley), fact("ADWIN", |l| l.adwin), fact("PSI", |l| l.psi)]
 }
 
 /// All rows of each device in time order, and whether they are held back.
@@ -105,7 +109,7 @@ impl Streams {
 
     /// Judges all rows, each device with a memory of its own: against the fleet, or with `of_devices` those devices that have
     /// a level of their own against that.
-    fn run(&self, model: &DriftModel, of_devices: bool, mut each: impl FnMut(usize, bool, &Judged)) {
+    fn run(&self, model: &DriftModel, of_devices: bool, mut each: impl FnMut(usize, bool, &Judged<'_>)) {
         let p = model.n_features();
         let (mut expected, mut contributions) = (vec![0.0; p], vec![0.0; p]);
         for (device, rows) in self.devices.iter().enumerate() {
@@ -116,17 +120,17 @@ impl Streams {
             };
             let mut state = State::new(model, against);
             for (x, held) in rows {
-                let (value, on, reached) = state.judge(model, against, x, &mut expected, &mut contributions);
-                each(device, *held, &Judged { value, on, reached });
+                let (value, on) = state.judge(model, against, x, &mut expected, &mut contributions);
+                each(device, *held, &Judged { value, on, reached: &state.reached });
             }
         }
     }
 }
 
-struct Judged {
+struct Judged<'a> {
     value: f64,
     on: bool,
-    reached: Reached,
+    reached: &'a [Reached],
 }
 
 /// Held-back values, whole and in halves by time within each device; and how many of them are drifts.

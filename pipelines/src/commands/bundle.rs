@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use avouch_connectors::ethereum::{Address, ChainReader, EthereumError, RpcOptions};
 use avouch_connectors::store::{LaneReader, StoreError};
 use avouch_engine::bundle::{BundleError, Files, Parts, SignedCheckpoint, build};
-use avouch_engine::verdict::{LogOrigin, Severity, VerdictRecord};
+use avouch_engine::verdict::{LogOrigin, NO_MODEL, Severity, VerdictRecord, class};
 use clap::Args;
 use serde_json::json;
 use thiserror::Error;
@@ -208,7 +208,11 @@ pub(super) fn find(wanted: &Wanted<'_>, reader: &LaneReader, size: u64) -> Resul
             at += records.len() as u64;
             for r in records {
                 let device = wanted.device.is_none_or(|d| *d == *r.evidence.device);
-                if device && wanted.severity.is_none_or(|s| r.verdict.severity >= s.code()) {
+                // What a person says of a verdict is none, and is found by its index.
+                if device
+                    && !class::is_label(r.verdict.class)
+                    && wanted.severity.is_none_or(|s| r.verdict.severity >= s.code())
+                {
                     found = Some(r.index);
                 }
             }
@@ -254,13 +258,18 @@ fn write(
     checkpoint: &SignedCheckpoint,
 ) -> Result<(), BundleFailure> {
     let state = artifacts.state();
+    let model = match record.verdict.model_hash {
+        // Of a label.
+        NO_MODEL => Vec::new(),
+        hash => artifacts.read(&model_path(state, &hash))?,
+    };
     let files: Files = build(&Parts {
         origin: &LogOrigin::from_text(reader.committed().origin.clone()),
         record,
         inclusion: &reader.inclusion_proof(record.index, checkpoint.new_size)?,
         checkpoint,
         coverage: &reader.coverage(checkpoint.old_size, checkpoint.new_size)?,
-        model: &artifacts.read(&model_path(state, &record.verdict.model_hash))?,
+        model: &model,
         pipeline: &artifacts.read(&pipeline_path(state, &record.verdict.config_hash))?,
     })?;
     let fail = |path: &Path| {

@@ -5,6 +5,8 @@ use std::process::ExitCode;
 
 use avouch_connectors::store::{LaneReader, StoreError};
 use avouch_engine::bundle::{BundleError, Files, parse};
+use avouch_engine::decode::format_timestamp;
+use avouch_engine::label::Label;
 use avouch_engine::verdict::{Severity, VerdictRecord};
 use clap::Args;
 use serde_json::json;
@@ -12,14 +14,16 @@ use thiserror::Error;
 
 use super::bundle::{BundleFailure, Wanted, find, lanes, severity};
 use super::fail;
-use crate::explain::verdict_in_words;
+use crate::explain::{labels_in_words, verdict_in_words};
+use crate::labels::{Recorded, reason_of, recorded};
 use crate::lang::Pipeline;
-use crate::runtime::{self, lane_dir, state_dir};
+use crate::runtime::{self, hex, lane_dir, state_dir};
 
 /// Say a verdict in words: what was seen, what was expected, and what made the difference.
 ///
 /// Of a pipeline, the verdict is read from its log: the newest that fits, anchored or not. Of a bundle, it is the one in it;
-/// whether the bundle is genuine is for `avouch verify` to say.
+/// whether the bundle is genuine is for `avouch verify` to say. Of a pipeline, what people said of the verdict (`avouch label`) is
+/// shown too.
 #[derive(Debug, Clone, Args)]
 pub struct ExplainVerdictArgs {
     /// A pipeline file, or the directory of a bundle
@@ -103,13 +107,30 @@ pub enum ExplainVerdictError {
 /// Explains. Exit code 0 if there was such a verdict.
 pub fn run(args: &ExplainVerdictArgs) -> ExitCode {
     match wanted(args) {
-        Ok((log, record)) if args.json => {
+        Ok(Found { log, record, labels, state }) => {
             let words = verdict_in_words(&log, record.index, &record.verdict, &record.evidence);
-            println!("{}", json!({ "verdict": runtime::verdict_json(&log, &record), "words": words }));
-            ExitCode::SUCCESS
-        }
-        Ok((log, record)) => {
-            print!("{}", verdict_in_words(&log, record.index, &record.verdict, &record.evidence));
+            let reason = |l: &Label| reason_of(state.as_deref()?, l.reason.as_ref()?);
+            if args.json {
+                let said: Vec<_> = labels
+                    .iter()
+                    .map(|Recorded { index, label: l }| {
+                        json!({
+                            "index": index, "says": l.opinion.name(), "verdict": l.verdict, "by": hex(&l.by),
+                            "at": format_timestamp(l.at), "reason": reason(l),
+                        })
+                    })
+                    .collect();
+                let verdict = runtime::verdict_json(&log, &record);
+                println!("{}", json!({ "verdict": verdict, "words": words, "labels": said }));
+                return ExitCode::SUCCESS;
+            }
+            print!("{words}");
+            if let Some(text) = record.evidence.label.as_deref().and_then(reason) {
+                println!("The reason: {text}");
+            }
+            let said: Vec<(u64, &Label, Option<String>)> =
+                labels.iter().map(|r| (r.index, &r.label, reason(&r.label))).collect();
+            print!("{}", labels_in_words(&said));
             ExitCode::SUCCESS
         }
         Err(ExplainVerdictError::Pipeline(text)) => {
@@ -120,7 +141,16 @@ pub fn run(args: &ExplainVerdictArgs) -> ExitCode {
     }
 }
 
-fn wanted(args: &ExplainVerdictArgs) -> Result<(String, VerdictRecord), ExplainVerdictError> {
+/// A verdict, and what people said of it.
+struct Found {
+    log: String,
+    record: VerdictRecord,
+    labels: Vec<Recorded>,
+    /// Where reasons are kept; a bundle has none.
+    state: Option<PathBuf>,
+}
+
+fn wanted(args: &ExplainVerdictArgs) -> Result<Found, ExplainVerdictError> {
     if args.of.is_dir() {
         return of_bundle(&args.of);
     }
@@ -141,7 +171,7 @@ fn wanted(args: &ExplainVerdictArgs) -> Result<(String, VerdictRecord), ExplainV
         None => present,
     };
     let wanted = Wanted { index: args.index, device: args.device.as_deref(), severity: args.severity };
-    let mut newest: Option<(String, VerdictRecord)> = None;
+    let mut newest: Option<(LaneReader, VerdictRecord)> = None;
     let (mut held, mut logs) = (0, Vec::new());
     for lane in lanes {
         let reader = LaneReader::open_read_only(&lane_dir(&state, lane))?;
@@ -149,16 +179,25 @@ fn wanted(args: &ExplainVerdictArgs) -> Result<(String, VerdictRecord), ExplainV
         held += committed.log_size;
         logs.push(committed.origin.clone());
         if let Some(record) = find(&wanted, &reader, committed.log_size)? {
-            let later = |(_, r): &(String, VerdictRecord)| r.verdict.window_end < record.verdict.window_end;
+            let later = |(_, r): &(LaneReader, VerdictRecord)| r.verdict.window_end < record.verdict.window_end;
             if newest.as_ref().is_none_or(later) {
-                newest = Some((committed.origin.clone(), record));
+                newest = Some((reader, record));
             }
         }
     }
-    newest.ok_or_else(|| ExplainVerdictError::None { file: args.of.clone(), held, logs: logs.join(", ") })
+    let (reader, record) =
+        newest.ok_or_else(|| ExplainVerdictError::None { file: args.of.clone(), held, logs: logs.join(", ") })?;
+    let window = (record.verdict.window_start as i64, record.verdict.window_end as i64);
+    let mut labels = recorded(&reader)?;
+    labels.retain(|r| match r.label.verdict {
+        _ if record.evidence.label.is_some() => false,
+        Some(index) => index == record.index,
+        None => r.label.covers(&record.evidence.device, &record.evidence.step, window),
+    });
+    Ok(Found { log: reader.committed().origin.clone(), record, labels, state: Some(state) })
 }
 
-fn of_bundle(dir: &Path) -> Result<(String, VerdictRecord), ExplainVerdictError> {
+fn of_bundle(dir: &Path) -> Result<Found, ExplainVerdictError> {
     let mut files = Files::new();
     let fail = |path: &Path| {
         let path = path.to_path_buf();
@@ -172,5 +211,5 @@ fn of_bundle(dir: &Path) -> Result<(String, VerdictRecord), ExplainVerdictError>
     }
     let bundle = parse(&files)?;
     let record = VerdictRecord { index: bundle.index, verdict: bundle.verdict, evidence: bundle.evidence };
-    Ok((bundle.origin.as_str().to_owned(), record))
+    Ok(Found { log: bundle.origin.as_str().to_owned(), record, labels: Vec::new(), state: None })
 }

@@ -12,6 +12,7 @@ pub mod evaluate;
 pub mod explain;
 pub mod explain_verdict;
 pub mod graph;
+pub mod label;
 pub mod model;
 pub mod new;
 pub mod produce;

@@ -1,22 +1,29 @@
 //! `avouch retrain`: a candidate for a model, from other data, beside the model that runs; and what would change.
 //!
 //! ```text
+//!              labels ─┐
 //!   --data ─ engine ─► rows ─┬─ fitted ───► candidate ──────────────► NAME.model.candidate
 //!                            └─ held back ─► windows ─┐
 //!   --data ─ history ─┬─ model that runs ─► verdicts ─┼─► report: .report.json, .report.md, .differences.ndjson
 //!                     └─ candidate ───────► verdicts ─┘
 //! ```
 //!
+//! What people said of verdicts and devices (`avouch label`) is read from the logs: windows that were said to be faults are not
+//! trained on and are the known faults that both models are held against, windows that were said to be healthy are trained on.
+//!
 //! It proposes and never activates: the file that runs is not touched, and neither is the pipeline file. Only windows that
 //! the candidate was not fitted on are compared, and it is the engine's own lane that judges them ([`crate::history`]).
 
+mod known;
 mod report;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use avouch_connectors::files::Order;
+use avouch_connectors::store::StoreError;
 use avouch_engine::decode::parse_timestamp;
+use avouch_engine::label::Opinion;
 use avouch_models::drift::population_stability;
 use avouch_models::{ModelError, TrainedModel, TrainingFrame, file};
 use clap::Args;
@@ -27,9 +34,14 @@ use super::backtest::BacktestError;
 use super::backtest::alarms::episodes;
 use super::backtest::differences::compare;
 use super::backtest::judged::Side;
-use super::train::{Rows, TrainError, device_from, entries, frame_of, model_of, save, step_of};
+use super::train::{
+    ByLabels, Rows, TrainError, device_from, entries, frame_by_labels, frame_of, model_of, save, step_of,
+};
 use crate::history::{Ending, HistoryOptions};
+use crate::labels::LastWord;
 use crate::lang::{self, Diagnostics, Models, Pipeline, Train, hex};
+use crate::runtime::state_dir;
+use known::{Known, Labels};
 use report::{FeatureShift, ModelFacts, Report, Verdicts};
 
 /// Propose a model trained on other data: writes a candidate beside the model that runs, and a report of what would change.
@@ -95,6 +107,9 @@ pub enum RetrainError {
         /// What is wrong with it.
         source: ModelError,
     },
+    /// The logs cannot be read for what people said.
+    #[error("the labels in the logs: {0}")]
+    Labels(#[from] StoreError),
     /// A file cannot be read.
     #[error("{}: {source}", path.display())]
     Read {
@@ -125,8 +140,9 @@ fn retrain_all(args: &RetrainArgs) -> Result<(), RetrainError> {
         Some(text) => Some(parse_timestamp(text.as_bytes()).ok_or_else(|| RetrainError::Since(text.clone()))?),
     };
     let pipeline = Pipeline::load(&args.file).map_err(in_pipeline)?;
+    let word = LastWord::read(&state_dir(&pipeline))?;
     for entry in entries(&pipeline, &args.only)? {
-        let report = retrain(&pipeline, entry, args, after)?;
+        let report = retrain(&pipeline, entry, args, after, &word)?;
         print!("{}", if args.json { report.json() } else { report.markdown() });
     }
     Ok(())
@@ -137,7 +153,13 @@ fn in_pipeline(d: Diagnostics) -> TrainError {
 }
 
 /// One entry: candidate, comparison, report.
-fn retrain(pipeline: &Pipeline, entry: &Train, args: &RetrainArgs, after: Option<i64>) -> Result<Report, RetrainError> {
+fn retrain(
+    pipeline: &Pipeline,
+    entry: &Train,
+    args: &RetrainArgs,
+    after: Option<i64>,
+    word: &LastWord,
+) -> Result<Report, RetrainError> {
     let step = step_of(pipeline, entry)?;
     let running = &step.model_file.value;
     // Before a long run begins: what it is held against must be there and be what the pipeline pins.
@@ -149,17 +171,19 @@ fn retrain(pipeline: &Pipeline, entry: &Train, args: &RetrainArgs, after: Option
     let bytes = std::fs::read(running).map_err(|source| RetrainError::Read { path: running.clone(), source })?;
     let old = file::open(&bytes).map_err(|source| RetrainError::Model { path: running.clone(), source })?;
 
-    let rows = Rows { patterns: args.data.clone(), after };
-    let frame = frame_of(pipeline, entry, &rows, args.json)?;
+    let rows = Rows { patterns: args.data.clone(), after, word: word.clone() };
+    let (frame, by_labels) = frame_by_labels(pipeline, entry, &rows, args.json)?;
     let created = args.created.clone().unwrap_or_else(super::train::now);
-    let candidate = model_of(pipeline, entry, &frame, &args.data.join(" "), &created)?;
+    let candidate = model_of(pipeline, entry, &frame, &described(args, by_labels), &created)?;
     let path = beside(running, args.out.as_deref());
     save(&path, &candidate.bytes)?;
 
     let held = HeldBack::of(&frame, entry).map_err(|source| in_model(entry, source))?;
     let here_models = Models::from([(step.name.value.clone(), candidate.scorer.clone())]);
-    let here = judge(pipeline, entry, args, &here_models, &held)?;
-    let there = judge(pipeline, entry, args, &models, &held)?;
+    let name = &step.name.value;
+    let ((here, here_known), (there, there_known)) =
+        (judge(pipeline, entry, args, &here_models, &held, word)?, judge(pipeline, entry, args, &models, &held, word)?);
+    let labels = Labels::new(word, name, entry.label.is_none(), by_labels, (there_known, here_known));
     let comparison = compare(&here, &there, &with(&path, "differences.ndjson"))?;
     let span = here.span();
 
@@ -175,6 +199,7 @@ fn retrain(pipeline: &Pipeline, entry: &Train, args: &RetrainArgs, after: Option
         older_rows,
         features,
         held_back: span,
+        labels,
         verdicts: (Verdicts::of(&there, &episodes(&there)), Verdicts::of(&here, &episodes(&here))),
         comparison,
     });
@@ -223,27 +248,61 @@ impl HeldBack {
     }
 }
 
-/// What a model says of the held-back windows, through the engine.
+/// What the card says of where the rows came from.
+fn described(args: &RetrainArgs, by: ByLabels) -> String {
+    let data = args.data.join(" ");
+    match by {
+        ByLabels { left_out: 0, taken_in: 0 } => data,
+        ByLabels { left_out, taken_in } => {
+            format!("{data}; by labels in the logs {left_out} windows left out and {taken_in} taken in")
+        }
+    }
+}
+
+/// What a model says of the held-back windows that were not said to be faults, and of those that people have said something of;
+/// through the engine.
 fn judge(
     pipeline: &Pipeline,
     entry: &Train,
     args: &RetrainArgs,
     models: &Models,
     held: &HeldBack,
+    word: &LastWord,
+) -> Result<(Side, Known), RetrainError> {
+    let step = &entry.step.value;
+    let held_back = |device: &str, end| held.holds(device, end);
+    let mut side = side_of(pipeline, entry, args, models, entry.data.first)?;
+    let known = match entry.data.first {
+        // People also know of windows behind those that the entry takes of each device.
+        Some(_) if !word.is_empty() => Known::of(&side_of(pipeline, entry, args, models, None)?, step, word, held_back),
+        _ => Known::of(&side, step, word, held_back),
+    };
+    let devices = std::mem::take(&mut side.devices);
+    side.verdicts.retain(|v| {
+        let device = &devices[v.device as usize];
+        let window = (v.window_start, v.window_end);
+        held.holds(device, v.window_end) && !word.of(device, step, window).is_some_and(Opinion::is_fault)
+    });
+    side.devices = devices;
+    Ok((side, known))
+}
+
+fn side_of(
+    pipeline: &Pipeline,
+    entry: &Train,
+    args: &RetrainArgs,
+    models: &Models,
+    first: Option<u64>,
 ) -> Result<Side, RetrainError> {
     let mut options = HistoryOptions::of(pipeline, args.data.iter().cloned());
     options.delimiter = entry.data.delimiter;
     options.device = device_from(pipeline, entry);
     options.order = Order::Sorted;
-    options.first = entry.data.first;
+    options.first = first;
     // As in training: every window counts, also the last.
     options.ending = Ending::CloseAll;
     let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden());
-    let mut side = Side::run(pipeline, models, options, true, super::check::colour(), &bar)?;
-    let devices = std::mem::take(&mut side.devices);
-    side.verdicts.retain(|v| held.holds(&devices[v.device as usize], v.window_end));
-    side.devices = devices;
-    Ok(side)
+    Ok(Side::run(pipeline, models, options, true, super::check::colour(), &bar)?)
 }
 
 /// Each feature in the rows of the model that runs and in the new ones, and what is to be said of the former.

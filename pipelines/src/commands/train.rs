@@ -1,5 +1,6 @@
 //! `avouch train`: features by the engine, a frame by Polars, a model by linfa, a file with its card.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -10,6 +11,7 @@ use arrow::compute::filter_record_batch;
 use arrow::datatypes::{DataType, Field, Schema};
 use avouch_connectors::files::{DeviceFrom, FilesError, Order, ReplayOptions, Row};
 use avouch_engine::decode::{RawRecord, format_timestamp};
+use avouch_engine::label::Label;
 use avouch_engine::lane::{FeatureRows, Lane, Output};
 use avouch_engine::model::Says;
 use avouch_engine::verdict::Secret;
@@ -22,6 +24,7 @@ use serde_json::json;
 use thiserror::Error;
 
 use super::train_rows;
+use crate::labels::LastWord;
 use crate::lang::{self, Diagnostics, ModelStep, Models, Pipeline, Train, TrainDevice, TrainFailures, hex};
 
 /// Rows given to the engine at once. Any number gives the same features.
@@ -212,12 +215,24 @@ pub(super) struct Rows {
     pub patterns: Vec<String>,
     /// Only windows that end after this, milliseconds since the epoch.
     pub after: Option<i64>,
+    /// What people have said of windows. A model that learns what is healthy is not fitted on what was said to be a fault, and is
+    /// on what was said to be none, whatever `after` and the entry's `first` say.
+    pub word: LastWord,
+}
+
+/// How often what people said decided about a window.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct ByLabels {
+    /// Windows left out, as faults.
+    pub left_out: u64,
+    /// Windows taken in as healthy that would have been left out.
+    pub taken_in: u64,
 }
 
 impl Rows {
     /// As the entry says.
     pub fn of(entry: &Train) -> Self {
-        Self { patterns: vec![entry.data.pattern.clone()], after: None }
+        Self { patterns: vec![entry.data.pattern.clone()], after: None, word: LastWord::default() }
     }
 }
 
@@ -252,15 +267,64 @@ pub(super) fn frame_of(
     rows: &Rows,
     quiet: bool,
 ) -> Result<TrainingFrame, TrainError> {
+    Ok(frame_by_labels(pipeline, entry, rows, quiet)?.0)
+}
+
+/// The same, and what people's labels decided. They decide nothing of rows that have labels of their own.
+pub(super) fn frame_by_labels(
+    pipeline: &Pipeline,
+    entry: &Train,
+    rows: &Rows,
+    quiet: bool,
+) -> Result<(TrainingFrame, ByLabels), TrainError> {
     let name = &entry.name.value;
     let step = step_of(pipeline, entry)?;
     let features: Vec<String> = step.features.iter().map(|f| f.value.clone()).collect();
-    let given = features_of(pipeline, entry, &rows.patterns, &step.from.value, quiet)?;
-    let batches = given.iter().map(|r| frame_batch(r, &features, rows.after)).collect::<Result<Vec<_>, _>>();
-    let batches = batches.map_err(|why| TrainError::Engine { name: name.clone(), why })?;
+    let given = features_of(pipeline, entry, &rows.patterns, entry.data.first, &step.from.value, quiet)?;
+    let in_engine = |why| TrainError::Engine { name: name.clone(), why };
     let in_model = |source| TrainError::Model { name: name.clone(), source };
+    let after = |end: i64| rows.after.is_none_or(|after| end > after);
+    let Some(label) = &entry.label else {
+        let mut by_labels = ByLabels::default();
+        let of = |device: &str, window| rows.word.of(device, &step.name.value, window);
+        let mut batches = Vec::new();
+        for r in &given {
+            let batch = frame_batch(r, &features, |device, window| match of(device, window) {
+                Some(opinion) if opinion.is_fault() => {
+                    by_labels.left_out += u64::from(after(window.1));
+                    false
+                }
+                Some(_) => {
+                    by_labels.taken_in += u64::from(!after(window.1));
+                    true
+                }
+                None => after(window.1),
+            });
+            batches.push(batch.map_err(in_engine)?);
+        }
+        let healthy = |l: &Label| !l.opinion.is_fault();
+        if entry.data.first.is_some() && rows.word.of_step(&step.name.value).any(healthy) {
+            // Windows behind those that the entry takes of each device.
+            let mut there: HashSet<(&str, i64)> = HashSet::new();
+            for r in &given {
+                there.extend(r.devices.iter().map(String::as_str).zip(r.window_ends.iter().copied()));
+            }
+            for r in &features_of(pipeline, entry, &rows.patterns, None, &step.from.value, quiet)? {
+                let batch = frame_batch(r, &features, |device, window| {
+                    let said = of(device, window).is_some_and(|o| !o.is_fault());
+                    let taken = said && !there.contains(&(device, window.1));
+                    by_labels.taken_in += u64::from(taken);
+                    taken
+                });
+                batches.push(batch.map_err(in_engine)?);
+            }
+        }
+        let frame = TrainingFrame::from_batches(&features, &batches).map_err(in_model)?;
+        return Ok((frame, by_labels));
+    };
+    let batches = given.iter().map(|r| frame_batch(r, &features, |_, (_, end)| after(end)));
+    let batches = batches.collect::<Result<Vec<_>, _>>().map_err(in_engine)?;
     let frame = TrainingFrame::from_batches(&features, &batches).map_err(in_model)?;
-    let Some(label) = &entry.label else { return Ok(frame) };
     let failures = match &label.failures {
         Some(f) => failures_of(pipeline, f, name)?,
         None => Failures::new(),
@@ -269,12 +333,13 @@ pub(super) fn frame_of(
     let labelled = match &wanted {
         LabelConfig::Failure { column } => {
             let with: Vec<String> = features.iter().chain([column]).cloned().collect();
-            let batches = given.iter().map(|r| frame_batch(r, &with, rows.after)).collect::<Result<Vec<_>, _>>();
-            batches.map_err(|why| TrainError::Engine { name: name.clone(), why })?
+            let batches = given.iter().map(|r| frame_batch(r, &with, |_, (_, end)| after(end)));
+            batches.collect::<Result<Vec<_>, _>>().map_err(in_engine)?
         }
         LabelConfig::RemainingLife { .. } => Vec::new(),
     };
-    frame.with_labels(&wanted, &failures, &labelled).map_err(in_model)
+    let frame = frame.with_labels(&wanted, &failures, &labelled).map_err(in_model)?;
+    Ok((frame, ByLabels::default()))
 }
 
 /// The model that the entry makes of these rows; `data` is what its card says of where they came from.
@@ -326,6 +391,7 @@ fn features_of(
     pipeline: &Pipeline,
     entry: &Train,
     patterns: &[String],
+    first: Option<u64>,
     step: &str,
     quiet: bool,
 ) -> Result<Vec<FeatureRows>, TrainError> {
@@ -342,7 +408,7 @@ fn features_of(
     // A training set is read whole anyway; in time order no row is late, whatever the order of files and lines.
     options.order = Order::Sorted;
     options.delimiter = entry.data.delimiter;
-    options.first = entry.data.first;
+    options.first = first;
     options.time = Some(pipeline.source.time.column.value.clone());
     options.device_field = Some(pipeline.source.key.value.clone());
     options.device = Some(device_from(pipeline, entry));
@@ -435,7 +501,12 @@ pub(super) fn device_from(pipeline: &Pipeline, entry: &Train) -> DeviceFrom {
     }
 }
 
-fn frame_batch(rows: &FeatureRows, features: &[String], after: Option<i64>) -> Result<RecordBatch, String> {
+/// The rows of windows that `keep` says of: a device and a window's start and end.
+fn frame_batch(
+    rows: &FeatureRows,
+    features: &[String],
+    mut keep: impl FnMut(&str, (i64, i64)) -> bool,
+) -> Result<RecordBatch, String> {
     let mut fields = vec![
         Field::new(avouch_models::frame::DEVICE, DataType::Utf8, false),
         Field::new(avouch_models::frame::WINDOW_END, DataType::Int64, false),
@@ -453,7 +524,7 @@ fn frame_batch(rows: &FeatureRows, features: &[String], after: Option<i64>) -> R
         columns.push(rows.batch.column(i).clone());
     }
     let batch = RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).map_err(|e| e.to_string())?;
-    let Some(after) = after else { return Ok(batch) };
-    let keep: BooleanArray = rows.window_ends.iter().map(|end| Some(*end > after)).collect();
+    let windows = rows.window_starts.iter().copied().zip(rows.window_ends.iter().copied());
+    let keep: BooleanArray = rows.devices.iter().zip(windows).map(|(d, window)| Some(keep(d, window))).collect();
     filter_record_batch(&batch, &keep).map_err(|e| e.to_string())
 }

@@ -5,7 +5,7 @@ mod text;
 mod verdict;
 
 pub use text::text;
-pub use verdict::verdict_in_words;
+pub use verdict::{labels_in_words, verdict_in_words};
 
 use std::path::Path;
 

@@ -3,13 +3,19 @@
 use std::fmt::Write as _;
 
 use avouch_engine::decode::format_timestamp;
+use avouch_engine::label::{Label, Opinion};
 use avouch_engine::verdict::{Evidence, FeatureEvidence, Severity, Verdict, class};
+
+use crate::lang::hex;
 
 /// Features told of at most; the rest is summed up.
 const MOST: usize = 8;
 
 /// The verdict in words. `log` and `index` name it.
 pub fn verdict_in_words(log: &str, index: u64, v: &Verdict, e: &Evidence) -> String {
+    if let Some(label) = &e.label {
+        return label_in_words(log, index, v, label);
+    }
     let mut out = String::new();
     // Writing to a String cannot fail, so the results are dropped.
     let _ = writeln!(out, "{}", headline(v, e));
@@ -38,6 +44,52 @@ pub fn verdict_in_words(log: &str, index: u64, v: &Verdict, e: &Evidence) -> Str
         let hash: String = r.version.iter().take(4).map(|b| format!("{b:02x}")).collect();
         let _ = writeln!(out, "The readings were joined with `{}` in the version {hash}….", r.name);
     }
+    out
+}
+
+/// What people said of a verdict, in words: the index of each label's record, the label, and its reason if that is still there.
+pub fn labels_in_words(labels: &[(u64, &Label, Option<String>)]) -> String {
+    let mut out = String::new();
+    for (i, (index, l, reason)) in labels.iter().enumerate() {
+        let _ = write!(out, "{}Person ", if i == 0 { "\n" } else { "" });
+        let by: String = l.by.iter().take(4).map(|b| format!("{b:02x}")).collect();
+        let about = if l.verdict.is_some() { "it" } else { "a stretch of time that it touches" };
+        let _ = write!(out, "{by}… says of {about}: {} ({}, record {index})", l.opinion.name(), format_timestamp(l.at));
+        let _ = match (reason, l.reason) {
+            (Some(text), _) => writeln!(out, ": {text}"),
+            (None, Some(_)) => writeln!(out, "; the reason that was given is not kept here any more."),
+            (None, None) => writeln!(out, "."),
+        };
+    }
+    out
+}
+
+/// A label in words.
+fn label_in_words(log: &str, index: u64, v: &Verdict, l: &Label) -> String {
+    let mut out = String::new();
+    let what = match l.opinion {
+        Opinion::TrueAlarm => "the alarm was right, and something was wrong",
+        Opinion::FalseAlarm => "the alarm was wrong, and nothing was the matter",
+        Opinion::Missed => "something was wrong that was not called",
+        Opinion::Healthy => "nothing was wrong",
+    };
+    let _ = writeln!(out, "{}: a person says that {what} ({}).", l.device, l.opinion.name());
+    let time = |ms: u64| format_timestamp(ms as i64);
+    let _ = match (l.verdict, l.step.is_empty()) {
+        (Some(index), _) => writeln!(
+            out,
+            "It is about verdict {index} by step `{}`, of the window from {} to {}.",
+            l.step,
+            time(l.from),
+            time(l.to)
+        ),
+        (None, true) => writeln!(out, "It is about the time from {} to {}.", time(l.from), time(l.to)),
+        (None, false) => {
+            writeln!(out, "It is about step `{}` and the time from {} to {}.", l.step, time(l.from), time(l.to))
+        }
+    };
+    let _ = writeln!(out, "It is record {index} of {log}, number {} about this device.", v.seq);
+    let _ = writeln!(out, "Said by person {} at {} by their clock.", hex(&l.by), format_timestamp(l.at));
     out
 }
 
@@ -185,6 +237,7 @@ mod tests {
             p_value: 0.0002,
             interval: None,
             incident: None,
+            label: None,
             features: vec![
                 feature("temp_mean", 61.0, 60.0, 1.25),
                 feature("vib_rms", 4.2, 1.3, 28.0),
@@ -221,6 +274,33 @@ mod tests {
         e.features[0].contribution = -12.5;
         e.features[0].expected = f64::NAN;
         insta::assert_snapshot!(verdict_in_words("avouch/pumps/0", 7, &v, &e));
+    }
+
+    #[test]
+    fn a_label_says_who_says_what_of_which() {
+        let (v, mut e) = sample(class::LABEL_FALSE_ALARM, Severity::Normal);
+        let label = |verdict: Option<u64>, step: &str| Label {
+            device: "pump-007".into(),
+            verdict,
+            step: step.into(),
+            from: v.window_start,
+            to: v.window_end,
+            opinion: Opinion::FalseAlarm,
+            reason: None,
+            by: [0xab; 32],
+            at: 1_700_000_500_000,
+        };
+        let said = [label(Some(7), "anomaly"), label(None, "anomaly"), label(None, "")].map(|label| {
+            e.label = Some(Box::new(label));
+            verdict_in_words("avouch/pumps/0", 12, &v, &e)
+        });
+        insta::assert_snapshot!(said.join("\n"));
+
+        let label = |verdict, reason| Label { reason, ..label(verdict, "anomaly") };
+        let (a, b, c) = (label(Some(7), Some([1; 32])), label(Some(7), Some([2; 32])), label(None, None));
+        let labels = [(12, &a, Some("the sensor was being cleaned".to_owned())), (13, &b, None), (15, &c, None)];
+        insta::assert_snapshot!(labels_in_words(&labels));
+        assert_eq!(labels_in_words(&[]), "");
     }
 
     #[test]

@@ -29,6 +29,7 @@ use super::reference_watch::Tables;
 use super::schemas::Schemas;
 use super::sinks::EarlyOutputs;
 use super::tap::LaneTaps;
+use crate::labels::{Inbox, Outcome};
 
 /// How long a poll gathers messages: the latency added at low rates.
 const GATHER: Duration = Duration::from_millis(20);
@@ -68,6 +69,8 @@ pub struct LaneWorker {
     /// Inputs recorded beyond the checkpoint that the lane was restored from; it makes none before it has taken these.
     pub replay: Replay,
     pub artifacts: Artifacts,
+    /// Where what people say of this lane's verdicts comes from.
+    pub labels: Inbox,
     /// Says when to make a checkpoint, what it covers, and what may be shown.
     pub checkpoints: Checkpointer,
     /// The reference tables to join with, as they change.
@@ -172,6 +175,9 @@ impl LaneWorker {
             if taken && self.tick(&mut output)? {
                 self.checkpoints.progressed();
                 self.show();
+            }
+            if taken {
+                self.take_labels(&mut output)?;
             }
             self.show_lag();
             self.stand_still()?;
@@ -409,6 +415,26 @@ impl LaneWorker {
         Ok(true)
     }
 
+    /// Takes what people have said meanwhile. A lane that stops by itself looks each time, so that it does not miss what was
+    /// said before it began.
+    fn take_labels(&mut self, output: &mut Output) -> Result<(), RuntimeError> {
+        if !self.replay.is_empty() || (self.until == Until::Stopped && !self.labels.is_due()) {
+            return Ok(());
+        }
+        let found = self.labels.take(&self.store.reader())?;
+        found.others.iter().for_each(|o| self.metrics.label(*o));
+        for label in found.labels {
+            let after_offset = self.lane.last_offset();
+            self.lane.label(after_offset, label.clone(), output).map_err(|source| self.failed(source))?;
+            let size = self.lane.next_index();
+            self.labels.taken(&label, size);
+            self.metrics.label(Outcome::Taken);
+            tracing::info!(lane = self.input.lane(), index = size - 1, says = label.opinion.name(), "label taken");
+            self.checkpoints.progressed();
+        }
+        self.keep(output)
+    }
+
     fn keep(&mut self, output: &mut Output) -> Result<(), RuntimeError> {
         self.store.append_all(&output.verdicts)?;
         self.taps.rows(&mut self.lane);
@@ -418,6 +444,7 @@ impl LaneWorker {
         for d in output.dead.drain(..) {
             self.store.append_dead(&d)?;
         }
+        self.labels.seen(&output.events);
         for e in output.events.drain(..) {
             self.store.append_event(&e)?;
         }
@@ -510,9 +537,11 @@ impl LaneWorker {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |d| d.as_secs_f64());
         self.metrics.checkpoint_time.set(now);
         tracing::debug!(lane, offset = shown.next_offset, log = shown.log.size, ?took, "checkpoint");
-        self.input.checkpointed(shown.next_offset, self.kept_checkpoints)?;
+        let (next_offset, size) = (shown.next_offset, shown.log.size);
+        self.labels.settled(size);
+        self.input.checkpointed(next_offset, self.kept_checkpoints)?;
         // Nobody listens any more only when the process is ending.
-        let _ = self.checkpointed.send((lane, shown.next_offset));
+        let _ = self.checkpointed.send((lane, next_offset));
         Ok(())
     }
 

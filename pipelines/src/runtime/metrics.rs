@@ -12,6 +12,8 @@ use prometheus::{
     Registry,
 };
 
+use crate::labels::Outcome;
+
 /// Kinds of metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -50,6 +52,7 @@ declarations! {
     DEAD: Counter "avouch_lane_dead_letters_total" ["lane", "reason"] "Rows that died, by reason.";
     VERDICTS: Counter "avouch_lane_verdicts_total" ["lane", "severity"] "Verdicts appended to the verdict log, by severity.";
     CLASSES: Counter "avouch_lane_verdict_classes_total" ["lane", "class"] "Verdicts appended to the verdict log since the process started, by class.";
+    LABELS: Counter "avouch_lane_label_requests_total" ["lane", "outcome"] "Labels of people that the lane found since the process started: taken into the log, repeated (the log has them already), or refused.";
     WATERMARK: Gauge "avouch_lane_watermark_timestamp_seconds" ["lane"] "Event time up to which windows are closed, Unix seconds.";
     NEXT_OFFSET: Gauge "avouch_lane_next_offset" ["lane"] "Offset of the next record to read.";
     LAG: Gauge "avouch_lane_lag_records" ["lane"] "Offsets between the next record to read and the end of the partition or journal; absent for files, whose end is known when it is reached.";
@@ -119,6 +122,7 @@ pub struct Metrics {
     dead: IntCounterVec,
     verdicts: IntCounterVec,
     classes: IntCounterVec,
+    labels: IntCounterVec,
     watermark: GaugeVec,
     next_offset: IntGaugeVec,
     lag: IntGaugeVec,
@@ -221,6 +225,7 @@ impl Metrics {
             dead: counter(DEAD)?,
             verdicts: counter(VERDICTS)?,
             classes: counter(CLASSES)?,
+            labels: counter(LABELS)?,
             watermark: float(WATERMARK)?,
             next_offset: int(NEXT_OFFSET)?,
             lag: int(LAG)?,
@@ -299,6 +304,7 @@ impl Metrics {
             verdicts: Severity::ALL.map(|s| self.verdicts.with_label_values(&[lane.as_str(), s.name()])),
             classes: class::ALL
                 .map(|c| self.classes.with_label_values(&[lane.as_str(), class::name(c).unwrap_or("unknown")])),
+            labels: Outcome::ALL.map(|o| self.labels.with_label_values(&[lane.as_str(), o.name()])),
             watermark: self.watermark.with_label_values(&l),
             next_offset: self.next_offset.with_label_values(&l),
             lag: self.lag.clone(),
@@ -333,6 +339,7 @@ impl Metrics {
             &self.dead,
             &self.verdicts,
             &self.classes,
+            &self.labels,
             &self.sink_records,
             &self.sink_errors,
             &self.sink_refused,
@@ -461,6 +468,7 @@ pub struct LaneMetrics {
     dead: [IntCounter; DeadReason::ALL.len()],
     verdicts: [IntCounter; Severity::ALL.len()],
     classes: [IntCounter; class::ALL.len()],
+    labels: [IntCounter; Outcome::ALL.len()],
     /// [`WATERMARK`], seconds.
     pub watermark: Gauge,
     /// [`NEXT_OFFSET`].
@@ -506,6 +514,11 @@ impl LaneMetrics {
                 c.inc();
             }
         }
+    }
+
+    /// Counts a label by what became of it.
+    pub fn label(&self, outcome: Outcome) {
+        self.labels[outcome as usize].inc();
     }
 
     /// Brings the counters up to those of the lane, which go on over restarts.

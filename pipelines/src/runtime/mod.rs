@@ -45,6 +45,7 @@ pub use error::RuntimeError;
 pub use inputs::{chain_options, files_place, mqtt_options};
 pub use reload::{Load, Reloads, ask_on_change};
 pub use schemas::registry as schema_registry;
+pub use secret::secret;
 pub use sinks::connection as kafka_connection;
 pub use verdict_json::{class_name, verdict_json};
 

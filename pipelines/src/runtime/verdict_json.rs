@@ -1,6 +1,7 @@
 //! A verdict as the JSON that sinks and commands show.
 
 use avouch_engine::decode::format_timestamp;
+use avouch_engine::label::Label;
 use avouch_engine::lane::EarlyVerdict;
 use avouch_engine::log::entries;
 use avouch_engine::model::Interval;
@@ -89,6 +90,8 @@ struct VerdictJson<'a> {
     input_digest: Hex<'a>,
     #[serde(skip_serializing_if = "Option::is_none")]
     interval: Option<Interval>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    label: Option<LabelJson>,
     log: &'a str,
     model_hash: Hex<'a>,
     p_value: f64,
@@ -119,6 +122,7 @@ impl<'a> VerdictJson<'a> {
             index: r.index,
             input_digest: Hex(&v.input_digest),
             interval: e.interval,
+            label: e.label.as_deref().map(LabelJson::new),
             log,
             model_hash: Hex(&v.model_hash),
             p_value: e.p_value,
@@ -137,6 +141,28 @@ impl<'a> VerdictJson<'a> {
             step: &e.step,
             window_end: format_timestamp(v.window_end as i64),
             window_start: format_timestamp(v.window_start as i64),
+        }
+    }
+}
+
+/// What a person says, in the record of a label.
+#[derive(Serialize)]
+struct LabelJson {
+    at: String,
+    by: String,
+    reason_hash: Option<String>,
+    says: &'static str,
+    verdict: Option<u64>,
+}
+
+impl LabelJson {
+    fn new(l: &Label) -> Self {
+        Self {
+            at: format_timestamp(l.at),
+            by: hex(&l.by),
+            reason_hash: l.reason.as_ref().map(|h| hex(h)),
+            says: l.opinion.name(),
+            verdict: l.verdict,
         }
     }
 }
@@ -224,6 +250,7 @@ mod tests {
                 p_value: 1e-300,
                 interval: None,
                 incident: None,
+                label: None,
                 features: (0..index % 3)
                     .map(|i| FeatureEvidence {
                         name: format!("f{i}").into(),

@@ -1,7 +1,15 @@
 //! `avouch retrain`: a candidate and what would change, beside a model that stays as it is.
 
 use std::path::Path;
+use std::sync::Arc;
 
+use avouch::lang::{Pipeline, load_models, plan};
+use avouch_connectors::store::{Commit, LaneStore, StoreOptions};
+use avouch_engine::decode::parse_timestamp;
+use avouch_engine::event::BEFORE_ALL;
+use avouch_engine::label::{Label, Opinion};
+use avouch_engine::lane::{Lane, Output};
+use avouch_engine::verdict::{LogOrigin, Secret};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -150,4 +158,132 @@ fn only_windows_since_a_time_are_trained_on() {
     let training = &report["candidate"]["card"]["training"];
     assert!(training["first_window_end"].as_i64().unwrap() > 1_767_862_800_000, "{training}");
     assert!(report["held_back"]["first"].as_str().unwrap() > "2026-01-08 09:00:00", "{}", report["held_back"]);
+}
+
+/// Puts what people said into the log of the pipeline's lane 0, as a lane that ran would.
+fn say(dir: &Path, labels: &[(&str, &str, &str, Opinion)]) {
+    let pipeline = Pipeline::load(&dir.join("pumps.toml")).unwrap();
+    let (models, _) = load_models(&pipeline).unwrap();
+    let plan = Arc::new(plan(&pipeline, &models).unwrap());
+    let mut lane = Lane::new(plan.clone(), 0, Secret::new(b"test"));
+    let mut out = Output::default();
+    for (device, from, to, opinion) in labels {
+        let time = |text: &str| parse_timestamp(text.as_bytes()).unwrap() as u64;
+        let label = Label {
+            device: (*device).to_owned(),
+            verdict: None,
+            step: String::new(),
+            from: time(from),
+            to: time(to),
+            opinion: *opinion,
+            reason: None,
+            by: [1; 32],
+            at: 0,
+        };
+        lane.label(BEFORE_ALL, label, &mut out).unwrap();
+    }
+    let state = dir.join("state/pumps/0");
+    let (mut store, _) = LaneStore::open(&state, &LogOrigin::new("pumps", 0), StoreOptions::default()).unwrap();
+    store.append_all(&out.verdicts).unwrap();
+    out.events.iter().for_each(|e| store.append_event(e).unwrap());
+    store
+        .commit(Commit {
+            next_offset: 0,
+            lane_state: lane.snapshot(),
+            config_hash: plan.config_hash,
+            topic: "pumps",
+            partition: 0,
+            watermark: None,
+            counters: &[],
+        })
+        .unwrap();
+}
+
+#[test]
+fn what_people_said_decides_what_is_trained_on_and_what_both_are_held_against() {
+    let tmp = warmer();
+    let dir = tmp.path();
+    let since = " --since 2026-01-08T08:00:00Z";
+    let without = retrain(dir, since);
+    assert!(without.get("labels").is_none(), "nobody has said anything");
+    let rows = |report: &Value| report["candidate"]["card"]["training"]["rows"].as_u64().unwrap();
+    let held = |report: &Value| report["candidate"]["card"]["training"]["rows_held_back"].as_u64().unwrap();
+
+    let at = |time: &str| format!("2026-01-08T{time}:00Z");
+    say(
+        dir,
+        &[
+            // Within the windows that are held back, and called by the model that runs: everything is warmer.
+            ("pump-002", &at("09:30"), &at("09:40"), Opinion::Missed),
+            ("pump-003", &at("09:30"), &at("09:40"), Opinion::Healthy),
+            // Before --since, so that it would not be trained on.
+            ("pump-004", &at("07:10"), &at("07:20"), Opinion::Healthy),
+            // Taken back by another one.
+            ("pump-005", &at("09:30"), &at("09:40"), Opinion::Missed),
+            ("pump-005", &at("09:00"), &at("09:50"), Opinion::FalseAlarm),
+            // Of a time that is not in the data.
+            ("pump-006", "2026-01-01T00:00:00Z", "2026-01-01T01:00:00Z", Opinion::TrueAlarm),
+        ],
+    );
+    let with = retrain(dir, since);
+    let labels = &with["labels"];
+    let count = |name: &str| labels[name].as_u64().unwrap();
+    let kinds = ["true_alarm", "false_alarm", "missed", "healthy"].map(count);
+    assert_eq!((count("of_the_step"), kinds), (6, [1, 1, 2, 2]));
+    // Windows of a minute every 20 s: those that touch ten minutes.
+    assert_eq!((count("left_out"), count("taken_in")), (32, 32));
+    // Windows at a device's end with a single reading have no score and are in neither.
+    assert_eq!(rows(&with), rows(&without) - 32 + 32);
+    assert!(held(&with) <= held(&without));
+    let data = with["candidate"]["card"]["training"]["data"].as_str().unwrap();
+    assert_eq!(data, "warmer.ndjson; by labels in the logs 32 windows left out and 32 taken in");
+
+    let known = |model: &str, name: &str| labels[model][name].as_u64().unwrap();
+    for model in ["running", "candidate"] {
+        assert_eq!(known(model, "faults"), 1, "{labels}");
+        assert!(known(model, "healthy_windows") >= 32, "{labels}");
+    }
+    assert_eq!(known("running", "faults_called"), 1, "{labels}");
+    assert!(known("running", "healthy_called") > known("candidate", "healthy_called"), "{labels}");
+    // Faults are not in the comparison of healthy windows.
+    let judged = |report: &Value| {
+        let count = |s: &str| report["verdicts"]["running"][s].as_u64().unwrap();
+        count("normal") + count("warning") + count("critical") - count("not_a_number")
+    };
+    assert_eq!(judged(&with), held(&with));
+
+    let text = read(dir, "pump.model.candidate.report.md");
+    let section = &text[text.find("## What people said").unwrap()..text.find("## Verdicts").unwrap()];
+    for needle in
+        ["6 labels of the step", "32 windows that were said to be faults were not trained on", "1 of 1", "2 missed"]
+    {
+        assert!(section.contains(needle), "{needle} is not in\n{section}");
+    }
+    let candidate = std::fs::read(dir.join("pump.model.candidate")).unwrap();
+    assert_eq!(retrain(dir, &format!("{since} --out again"))["labels"], with["labels"]);
+    assert_eq!(std::fs::read(dir.join("again/pump.model.candidate")).unwrap(), candidate);
+}
+
+#[test]
+fn what_was_said_of_windows_behind_the_first_rows_is_trained_on_too() {
+    let tmp = warmer();
+    let dir = tmp.path();
+    let text = read(dir, "pumps.toml");
+    let first = "data      = { files = \"healthy.ndjson\", first = 3600 }";
+    std::fs::write(dir.join("pumps.toml"), text.replace("data      = \"healthy.ndjson\"", first)).unwrap();
+    assert!(read(dir, "pumps.toml").contains(first));
+    let without = retrain(dir, "");
+    say(
+        dir,
+        &[
+            ("pump-001", "2026-01-08T09:30:00Z", "2026-01-08T09:40:00Z", Opinion::Healthy),
+            ("pump-002", "2026-01-08T09:30:00Z", "2026-01-08T09:40:00Z", Opinion::Missed),
+        ],
+    );
+    let with = retrain(dir, "");
+    let rows = |report: &Value| report["candidate"]["card"]["training"]["rows"].as_u64().unwrap();
+    assert_eq!(with["labels"]["taken_in"], 32);
+    assert_eq!(with["labels"]["left_out"], 0, "the fault is where nothing was trained on");
+    assert_eq!(rows(&with), rows(&without) + 32);
+    assert_eq!(with["labels"]["running"]["faults"], 1, "{}", with["labels"]);
 }

@@ -24,6 +24,7 @@ fn record(index: u64, device: &str, window_end: u64, severity: u8) -> VerdictRec
         p_value: 0.25,
         interval: None,
         incident: None,
+        label: None,
         features: vec![feature("rms", 2.5), feature("peak", 7.0)],
     };
     let verdict = Verdict {

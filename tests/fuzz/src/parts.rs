@@ -53,6 +53,7 @@ fn evidence() -> Evidence {
         p_value: 0.25,
         interval: None,
         incident: None,
+        label: None,
         features: vec![FeatureEvidence { name: "x".into(), value: 1.0, expected: 0.5, contribution: 0.5 }],
     }
 }

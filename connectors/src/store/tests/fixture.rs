@@ -45,6 +45,7 @@ pub fn record(index: u64) -> VerdictRecord {
         p_value: 0.25,
         interval: None,
         incident: None,
+        label: None,
         features: (0..4).map(feature).collect(),
     };
     let verdict = Verdict {

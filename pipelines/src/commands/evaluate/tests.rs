@@ -205,6 +205,7 @@ fn record(
         p_value: if score.is_nan() { f64::NAN } else { 1.0 / (1.0 + score) },
         interval: None,
         incident: None,
+        label: None,
         features: Vec::new(),
     };
     let verdict = Verdict {

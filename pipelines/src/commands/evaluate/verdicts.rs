@@ -108,7 +108,8 @@ pub(super) fn read(
             let record = reader.record(index)?;
             let v = &record.verdict;
             same(pipeline, reader.dir(), &v.config_hash, || format!("verdict {index}"))?;
-            if *record.evidence.step == *step {
+            // What a person says of a verdict is none.
+            if *record.evidence.step == *step && !class::is_label(v.class) {
                 out.models.insert(v.model_hash);
                 out.add(&record.evidence.device, v.window_end, Judged::of(&record, *lane))?;
             }

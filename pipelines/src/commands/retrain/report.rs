@@ -13,6 +13,8 @@ use crate::commands::backtest::differences::{Comparison, Difference};
 use crate::commands::backtest::figures::{count, number, percent, round, show, time};
 use crate::commands::backtest::judged::Side;
 
+use super::known::Labels;
+
 const WEEK_MS: f64 = 604_800_000.0;
 
 /// So many differences stand in the Markdown; the others are in differences.ndjson.
@@ -30,6 +32,7 @@ pub(super) struct Parts {
     pub older_rows: String,
     pub features: Vec<FeatureShift>,
     pub held_back: Option<(i64, i64)>,
+    pub labels: Option<Labels>,
     /// Of the model that runs, and of the candidate.
     pub verdicts: (Verdicts, Verdicts),
     pub comparison: Comparison,
@@ -49,6 +52,9 @@ pub(super) struct Report {
     older_rows: String,
     features: Vec<FeatureShift>,
     held_back: Option<HeldBack>,
+    /// What people said, if they said anything of the step.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    labels: Option<Labels>,
     verdicts: Both,
     comparison: Comparison,
     /// What to do to activate the candidate, in order.
@@ -182,6 +188,7 @@ impl Report {
             older_rows: parts.older_rows,
             features: parts.features,
             held_back: parts.held_back.map(|(first, last)| HeldBack { first: time(first), last: time(last) }),
+            labels: parts.labels,
             verdicts: Both { running: parts.verdicts.0, candidate: parts.verdicts.1 },
             comparison: parts.comparison,
             activate,
@@ -212,10 +219,14 @@ impl Report {
         })?;
         self.write_cards(s)?;
         self.write_features(s)?;
+        if let Some(labels) = &self.labels {
+            write_labels(s, labels)?;
+        }
 
         let held = self.held_back.as_ref().map_or("no window".to_owned(), |h| format!("{} to {} UTC", h.first, h.last));
         writeln!(s, "## Verdicts on windows that the candidate was not fitted on\n")?;
-        writeln!(s, "{held}; both models judged them in the engine, with the pipeline's thresholds.\n")?;
+        let without = if self.labels.is_some() { ", without windows that were said to be faults" } else { "" };
+        writeln!(s, "{held}{without}; both models judged them in the engine, with the pipeline's thresholds.\n")?;
         writeln!(s, "| | running | candidate |\n| --- | ---: | ---: |")?;
         let (a, b) = (&self.verdicts.running, &self.verdicts.candidate);
         let mut row = |name: &str, of: fn(&Verdicts) -> String| writeln!(s, "| {name} | {} | {} |", of(a), of(b));
@@ -306,6 +317,42 @@ impl Report {
         }
         writeln!(s)
     }
+}
+
+fn write_labels(s: &mut String, l: &Labels) -> std::fmt::Result {
+    writeln!(s, "## What people said\n")?;
+    let kinds = l.kinds().into_iter().filter(|(_, n)| *n > 0);
+    let kinds: Vec<String> = kinds.map(|(o, n)| format!("{} {}", count(n), o.name())).collect();
+    write!(s, "{} of the step in the logs ({}). ", plural(l.of_the_step, "label"), kinds.join(", "))?;
+    match l.decided {
+        true => writeln!(
+            s,
+            "By them, {} that were said to be faults were not trained on, and {} that would have been left out were trained on \
+             as healthy.\n",
+            plural(l.left_out, "window"),
+            plural(l.taken_in, "window")
+        )?,
+        false => writeln!(s, "The model learns from failures of its own, so they decided nothing of its rows.\n")?,
+    }
+    writeln!(s, "| | running | candidate |\n| --- | ---: | ---: |")?;
+    let (a, b) = (&l.running, &l.candidate);
+    let of = |part: u64, all: u64| format!("{} of {}", count(part), count(all));
+    writeln!(
+        s,
+        "| known faults that it calls | {} | {} |",
+        of(a.faults_called, a.faults),
+        of(b.faults_called, b.faults)
+    )?;
+    writeln!(
+        s,
+        "| windows said to be healthy that it calls, of those the candidate was not fitted on | {} | {} |\n",
+        of(a.healthy_called, a.healthy_windows),
+        of(b.healthy_called, b.healthy_windows)
+    )
+}
+
+fn plural(n: u64, what: &str) -> String {
+    format!("{} {what}{}", count(n), if n == 1 { "" } else { "s" })
 }
 
 fn write_difference(s: &mut String, d: &Difference) -> std::fmt::Result {

@@ -119,6 +119,16 @@ fn text(event: &LaneEvent) -> String {
             }
             out
         }
+        LaneEvent::Label { label, .. } => {
+            let about = match label.verdict {
+                Some(index) => format!("verdict {index} about {}", label.device),
+                None => {
+                    let time = |ms: u64| time(i64::try_from(ms).unwrap_or(i64::MAX));
+                    format!("{} from {} to {}", label.device, time(label.from), time(label.to))
+                }
+            };
+            format!("{place}: person {} says {} of {about}", hex(&label.by), label.opinion.name())
+        }
     }
 }
 
@@ -140,6 +150,11 @@ fn value(number: u64, event: &LaneEvent) -> Value {
                 }))
                 .collect::<Vec<_>>(),
         }),
+        LaneEvent::Label { label, .. } => json!({
+            "kind": "label", "id": hex(&label.id()), "device": label.device, "verdict": label.verdict, "step": label.step,
+            "from_ms": label.from, "to_ms": label.to, "says": label.opinion.name(),
+            "reason_hash": label.reason.as_ref().map(|h| hex(h)), "by": hex(&label.by), "at_ms": label.at,
+        }),
     };
     if let Some(map) = out.as_object_mut() {
         map.insert("event".into(), number.into());
@@ -153,10 +168,25 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use avouch_connectors::store::{Commit, LaneStore, StoreOptions};
     use avouch_engine::event::Tick;
+    use avouch_engine::label::{Label, Opinion};
     use avouch_engine::lane::Snapshot;
     use avouch_engine::verdict::LogOrigin;
 
     use super::*;
+
+    fn label(verdict: Option<u64>) -> Label {
+        Label {
+            device: "pump-7".into(),
+            verdict,
+            step: "anomaly".into(),
+            from: 1_700_000_000_000,
+            to: 1_700_000_060_000,
+            opinion: Opinion::FalseAlarm,
+            reason: verdict.map(|_| [0x12; 32]),
+            by: [0xef; 32],
+            at: 1_700_000_500_000,
+        }
+    }
 
     #[test]
     fn what_is_shown() {
@@ -173,6 +203,8 @@ mod tests {
                 device_id: [0xcd; 32],
                 next_seq: 7,
             },
+            LaneEvent::Label { after_offset: 41, label: label(Some(5)) },
+            LaneEvent::Label { after_offset: 41, label: label(None) },
         ] {
             store.append_event(&event).unwrap();
         }

@@ -37,6 +37,7 @@ use super::reference_watch::Tables;
 use super::schemas::Schemas;
 use super::sinks::{self, EarlyOutputs, TailStop};
 use super::tap::{LaneTaps, Taps};
+use crate::labels::Inbox;
 use crate::lang::Pipeline;
 use change::Hold;
 use slot::Slot;
@@ -375,6 +376,7 @@ impl Lanes {
             generation: open.generation,
             migrated: open.migrated,
             artifacts: setup.opener.artifacts.clone(),
+            labels: Inbox::new(&setup.opener.state, partition),
             metrics: setup.opener.metrics.lane(partition),
             lane: open.lane,
             store: open.store,

@@ -249,6 +249,7 @@ mod tests {
             p_value: 0.5,
             interval: None,
             incident: None,
+            label: None,
             features: Vec::new(),
         };
         let verdict = Verdict {

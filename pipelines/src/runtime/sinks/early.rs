@@ -264,6 +264,7 @@ mod tests {
                 p_value: 0.5,
                 interval: None,
                 incident: None,
+                label: None,
                 features: Vec::new(),
             },
         }

@@ -7,7 +7,7 @@ use avouch_connectors::store::{LaneReader, Refusal, Refusals, StoreError};
 use avouch_engine::dead_letter::DeadLetter;
 use avouch_engine::lane::EarlyVerdict;
 use avouch_engine::sql::Condition;
-use avouch_engine::verdict::VerdictRecord;
+use avouch_engine::verdict::{VerdictRecord, class};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
@@ -97,7 +97,13 @@ impl Feed {
             Feed::Verdicts { steps, condition, marks_only } => {
                 let mut records = reader.records(at, most)?;
                 let read = records.len() as u64;
-                records.retain(|r| steps.iter().any(|s| **s == *r.evidence.step));
+                records.retain(|r| {
+                    let label = class::is_label(r.verdict.class);
+                    // What a person says neither opens an alert nor ends one.
+                    let counts = !(*marks_only && label);
+                    // A label of a stretch may be about all steps, and is then of none.
+                    counts && (steps.iter().any(|s| **s == *r.evidence.step) || (label && r.evidence.step.is_empty()))
+                });
                 let matches = match condition {
                     None => vec![true; records.len()],
                     Some(c) => c.hold(&reader.committed().origin, &records)?,
@@ -227,4 +233,100 @@ impl Item {
 /// The sink whose refusals a target delivers.
 pub(super) fn refusing_sink(target: &Target) -> &str {
     target.name.split_once('.').map_or("", |(_, sink)| sink)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use avouch_connectors::store::{Commit, LaneStore, StoreOptions};
+    use avouch_engine::label::{Label, Opinion};
+    use avouch_engine::lane::Snapshot;
+    use avouch_engine::verdict::{Evidence, LogOrigin, NO_MODEL, Verdict};
+
+    use super::*;
+
+    fn record(index: u64, step: &str, label: Option<Label>) -> VerdictRecord {
+        let class = label.as_ref().map_or(class::ANOMALY, |l| l.opinion.class());
+        let evidence = Evidence {
+            device: "pump-1".into(),
+            step: step.into(),
+            topic: "t".into(),
+            partition: 0,
+            first_offset: 0,
+            last_offset: 0,
+            rows: 0,
+            references: Vec::new(),
+            score: f64::NAN,
+            p_value: f64::NAN,
+            interval: None,
+            incident: None,
+            label: label.map(Box::new),
+            features: Vec::new(),
+        };
+        let verdict = Verdict {
+            device_id: [0; 32],
+            seq: index,
+            window_start: 0,
+            window_end: 1,
+            model_hash: NO_MODEL,
+            config_hash: [0; 32],
+            input_digest: [0; 32],
+            score_e6: 0,
+            severity: 0,
+            class,
+            evidence_hash: evidence.hash(),
+            salt: [0; 32],
+        };
+        VerdictRecord { index, verdict, evidence }
+    }
+
+    #[test]
+    fn labels_go_where_verdicts_of_their_step_go_but_to_alerts() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut store, _) =
+            LaneStore::open(&dir.path().join("0"), &LogOrigin::new("p", 0), StoreOptions::default()).unwrap();
+        let label = |step: &str| {
+            let (device, verdict) = ("pump-1".to_owned(), None);
+            let opinion = Opinion::FalseAlarm;
+            Some(Label {
+                device,
+                verdict,
+                step: step.into(),
+                from: 0,
+                to: 1,
+                opinion,
+                reason: None,
+                by: [0; 32],
+                at: 0,
+            })
+        };
+        store
+            .append_all(&[
+                record(0, "a", None),
+                record(1, "a", label("a")),
+                record(2, "b", label("b")),
+                record(3, "", label("")),
+                record(4, "b", None),
+            ])
+            .unwrap();
+        store
+            .commit(Commit {
+                next_offset: 1,
+                lane_state: Snapshot::default(),
+                config_hash: [0; 32],
+                topic: "t",
+                partition: 0,
+                watermark: None,
+                counters: &[],
+            })
+            .unwrap();
+        let given = |marks_only| {
+            let feed = Feed::Verdicts { steps: vec!["a".into()], condition: None, marks_only };
+            let (items, next) = feed.read(&store.reader(), 0, 5, 10, 1 << 20).unwrap();
+            assert_eq!(next, 5);
+            items.iter().map(|i| i.number).collect::<Vec<_>>()
+        };
+        assert_eq!(given(false), [0, 1, 3]);
+        assert_eq!(given(true), [0]);
+    }
 }
