@@ -14,7 +14,7 @@ use super::bundle::{BundleFailure, Wanted, find, lanes, severity};
 use super::fail;
 use crate::explain::verdict_in_words;
 use crate::lang::Pipeline;
-use crate::runtime::{self, lane_dir, state_dir};
+use crate::runtime::{self, RuntimeError, lane_dir, lanes_here};
 
 /// Say a verdict in words: what was seen, what was expected, and what made the difference.
 ///
@@ -67,6 +67,9 @@ pub enum ExplainVerdictError {
     /// The state cannot be read.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// Lanes in an object store cannot be brought here.
+    #[error(transparent)]
+    Runtime(#[from] RuntimeError),
     /// The lanes cannot be listed.
     #[error(transparent)]
     Lanes(#[from] BundleFailure),
@@ -101,7 +104,7 @@ fn wanted(args: &ExplainVerdictArgs) -> Result<(String, VerdictRecord), ExplainV
     }
     let text = |d: crate::lang::Diagnostics| ExplainVerdictError::Pipeline(d.render_text(super::check::colour()));
     let pipeline = Pipeline::load(&args.of).map_err(text)?;
-    let state = state_dir(&pipeline);
+    let state = lanes_here(&pipeline)?;
     let lanes = match args.lane {
         Some(lane) => vec![lane],
         None => lanes(&state)?,

@@ -87,8 +87,6 @@ pub struct LaneWorker {
     pub begun: Option<Instant>,
     /// The number of the pipeline's version ([`generations`]).
     pub generation: u64,
-    /// Whether the lane was carried over to this pipeline when it was opened, which no checkpoint covers yet.
-    pub migrated: bool,
 }
 
 /// What a lane that ended has left.
@@ -126,11 +124,8 @@ impl LaneWorker {
             self.begin_replay(&mut output)?;
         }
         // Coverage of the first anchor starts at the first one. And a lane that was carried over to another pipeline begins
-        // at a checkpoint of it.
-        if self.migrated {
-            self.checkpoints.progressed();
-        }
-        self.checkpoint(self.migrated)?;
+        // at a checkpoint of it, and waits until that is durable.
+        self.checkpoint(false)?;
         self.readiness.ready(&part);
         loop {
             let batch = self.input.poll(GATHER)?;
@@ -511,6 +506,9 @@ impl LaneWorker {
         self.metrics.checkpoint_time.set(now);
         tracing::debug!(lane, offset = shown.next_offset, log = shown.log.size, ?took, "checkpoint");
         self.input.checkpointed(shown.next_offset, self.kept_checkpoints)?;
+        if !self.checkpoints.is_at_boundary() {
+            self.halt.begin();
+        }
         // Nobody listens any more only when the process is ending.
         let _ = self.checkpointed.send((lane, shown.next_offset));
         Ok(())
