@@ -103,9 +103,10 @@ impl VersionTask {
     }
 
     fn reload(&mut self, w: &mut World, lanes: &mut Lanes, running: Version, now: i64) {
-        // While the run drains, every process is given the newest file.
+        // While the run drains, every process is given the newest file and told to reload it; also where it has that file, but
+        // under an older number, and so leaves lanes of a version between alone.
         if w.draining
-            && let Some(latest) = w.versions.latest().filter(|latest| latest.config != running.config)
+            && let Some(latest) = w.versions.latest().filter(|latest| *latest != running)
         {
             w.files[self.life.0] = Some(config(&latest.config));
             self.asked = true;

@@ -21,7 +21,7 @@ fn what_takes_effect_at_a_restart_is_named_with_the_reason() {
     for (old, new, key, why) in [
         ("${env:KAFKA_BROKERS:-localhost:9092}", "other:9092", "sources.readings.brokers", connection),
         ("group    = \"pump-health\"", "group = \"others\"", "sources.readings.group", connection),
-        ("group    = \"pump-health\"", "security = { tls = true }", "sources.readings.security.tls", connection),
+        ("group    = \"pump-health\"", "security = { protocol = \"SSL\" }", "sources.readings.security", connection),
         ("127.0.0.1:9464", "127.0.0.1:9999", "http.listen", "the HTTP server is started once"),
         ("31337", "1", "anchor.chain_id", anchor),
         ("${env:ETH_RPC:-http://localhost:8545}", "http://other:8545", "anchor.rpc", anchor),
