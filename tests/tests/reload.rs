@@ -7,69 +7,22 @@
 mod pumps;
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use avouch_connectors::store::LaneReader;
 use avouch_engine::event::LaneEvent;
 use avouch_engine::verdict::VerdictRecord;
-use avouch_system_tests::{Isolation, KafkaBroker, Process, Record, eventually, place, require};
+use avouch_system_tests::{Anvil, Avouch, Isolation, KafkaBroker, Record, require};
 use pumps::left::{self, Delivered, Topics, random};
-use pumps::{Place, metric, readyz};
+use pumps::live::{Live, WARNINGS, set_warning};
+use pumps::{Place, readyz};
 
 const PARTITIONS: i32 = 2;
 const TOPICS: Topics = Topics(["reload.readings", "reload.verdicts", "reload.dead"]);
 const LIMIT: Duration = Duration::from_secs(120);
-/// The thresholds that the file goes through.
-const WARNINGS: [&str; 3] = ["warning = 0.01", "warning = 0.02", "warning = 0.05"];
 /// A killed process has its lanes back as soon as it is started again.
 const GROUP: &str = "group   = \"pumps\"\nsession_timeout = \"6s\"\ninstance = \"${env:T_INSTANCE:-}\"";
-
-struct Live {
-    process: Process,
-    address: String,
-    log: PathBuf,
-}
-
-impl Live {
-    fn start(place: &Place, file: &Path, name: &str, more: &[&str]) -> Self {
-        let address = format!("127.0.0.1:{}", place::free_port());
-        let log = place.directory.join(format!("{name}.log"));
-        let mut other = place.clone();
-        other.file = file.to_path_buf();
-        let call = other.avouch("run").args(more).env("T_HTTP", &address).env("T_INSTANCE", name);
-        Self { process: call.start(&log), address, log }
-    }
-
-    fn metric(&self, name: &str) -> f64 {
-        metric(&self.address, name).unwrap_or(-1.0)
-    }
-
-    fn reloads(&self, outcome: &str) -> f64 {
-        self.metric(&format!("avouch_reloads_total{{outcome=\"{outcome}\"}}"))
-    }
-
-    /// Waits for something that is true of it, and that it lives.
-    fn until(&mut self, what: &str, mut is: impl FnMut(&Self) -> bool) {
-        eventually(what, LIMIT, || {
-            assert!(self.process.ended().is_none(), "it ended:\n{}", self.process.log_tail());
-            is(self).then_some(())
-        });
-    }
-
-    fn ready(&mut self, lanes: i32) {
-        self.until("it runs its lanes", |s| {
-            s.metric("avouch_lanes_owned") == f64::from(lanes)
-                && readyz(&s.address).is_some_and(|said| said.starts_with("ready"))
-        });
-    }
-
-    fn stop(mut self) {
-        self.process.signal("TERM");
-        let status = self.process.wait(LIMIT);
-        assert!(status.success(), "{status}:\n{}", self.process.log_tail());
-    }
-}
 
 fn on(kafka: &KafkaBroker) -> Place {
     let place = TOPICS.on(kafka, PARTITIONS);
@@ -129,15 +82,6 @@ fn assert_as_unbroken(place: &Place, unbroken: &Place) -> usize {
         }
     }
     changes
-}
-
-fn set_warning(file: &Path, warning: &str) {
-    let text = std::fs::read_to_string(file).unwrap();
-    let old = WARNINGS.iter().find(|w| text.contains(**w)).unwrap();
-    // As an editor does it: never half a file.
-    let new = file.with_extension("new");
-    std::fs::write(&new, text.replace(old, warning)).unwrap();
-    std::fs::rename(new, file).unwrap();
 }
 
 #[test]
@@ -272,6 +216,76 @@ fn a_wrong_file_changes_nothing_and_a_changed_step_begins_anew() {
     assert!(refused.stderr.contains("needs a new `pipeline.name`"), "{}", refused.stderr);
 }
 
+/// Evidence, words, SQL and dead letters of a log that two pipelines wrote.
+#[test]
+fn the_log_of_two_pipelines_is_bundled_verified_explained_and_asked() {
+    let kafka = require!(KafkaBroker::shared());
+    let anvil = require!(Anvil::start());
+    let mut place = Place::on(kafka, 1);
+    place.anchor(&anvil.rpc(), &pumps::deploy(&anvil), anvil.key(0));
+    let readings = place.get("T_READINGS").to_owned();
+    let mut records = pumps::healthy(5, 240);
+    let rest = records.split_off(records.len() / 2);
+    let torn = |at: i64| pumps::record(0, "pump-000", pumps::START + at, "{\"device\":");
+    kafka.produce(&readings, records.into_iter().chain([torn(0)]));
+    let older = place.directory.join("older.toml");
+    std::fs::copy(&place.file, &older).unwrap();
+    let mut live = Live::start(&place, &place.file, "one", &[]);
+    live.ready(1);
+    live.until("the first half is read", |s| s.metric("avouch_lane_rows_in_total") >= 601.0);
+    // The windowed step changes too, so the second pipeline's first windows hold only rows from there on.
+    place.rewrite("count(*) AS readings", "count(temperature) AS readings");
+    set_warning(&place.file, WARNINGS[2]);
+    live.process.signal("HUP");
+    live.until("the reload is applied", |s| s.reloads("applied") == 1.0);
+    kafka.produce(&readings, rest.into_iter().chain([torn(1)]));
+    live.until("the second half is read", |s| s.metric("avouch_lane_rows_in_total") >= 1_202.0);
+    live.stop();
+    place.avouch("run").args(["--until-end"]).run(LIMIT).success();
+
+    let records = all(&place, 0);
+    let hash = |v: &VerdictRecord| v.verdict.config_hash;
+    let turn = records.iter().position(|v| hash(v) != hash(&records[0])).expect("two pipelines");
+    assert!(records[turn..].iter().all(|v| hash(v) == hash(&records[turn])) && turn > 50 && records.len() - turn > 50);
+
+    // The evidence for the last verdict of the first and the first of the second, each with the pipeline that made it.
+    let bundle = |place: &Place, index: usize, name: &str| {
+        let (dir, index) = (place.directory.join(name), index.to_string());
+        let call = place.avouch("bundle").args(["--lane", "0", "--index", &index, "--json", "--out"]).args([&dir]);
+        (call.run(LIMIT), dir)
+    };
+    let verify = |dir: &Path| Avouch::new(["verify"]).args([dir]).args(["--rpc", &anvil.rpc()]).run(LIMIT);
+    let mut pipelines = Vec::new();
+    for (index, name) in [(turn - 1, "before"), (turn, "after")] {
+        let (made, dir) = bundle(&place, index, name);
+        let made = made.success().json();
+        assert_eq!((made["index"].as_u64(), &made["log"]), (Some(index as u64), &"avouch/pumps/0".into()));
+        verify(&dir).success();
+        pipelines.push(std::fs::read_to_string(dir.join("pipeline.canonical.json")).unwrap());
+        let said = place.avouch("explain-verdict").args(["--lane", "0", "--index", &index.to_string()]).run(LIMIT);
+        let of_bundle = Avouch::new(["explain-verdict"]).args([&dir]).run(LIMIT).success().stdout;
+        assert_eq!(said.success().stdout, of_bundle);
+        println!("{of_bundle}");
+    }
+    assert!(pipelines[0].contains("0.01") && pipelines[0].contains("count(*)"));
+    assert!(pipelines[1].contains("0.05") && pipelines[1].contains("count(temperature)"));
+    // A verdict is of its own pipeline: with the other one's file in its bundle it is refused.
+    std::fs::write(place.directory.join("after/pipeline.canonical.json"), &pipelines[0]).unwrap();
+    let refused = verify(&place.directory.join("after"));
+    assert!(refused.code == Some(1) && refused.stdout.contains("pipeline"), "{}{}", refused.stdout, refused.stderr);
+    // The file before it was changed names the same log.
+    let mut former = place.clone();
+    former.file = older;
+    bundle(&former, turn, "by-the-older-file").0.success();
+
+    let sql = "SELECT config_hash, count(*) AS n FROM verdicts GROUP BY config_hash ORDER BY min(\"index\")";
+    let answer = place.avouch("query").args([sql, "--format", "csv"]).run(LIMIT).success().stdout;
+    let counts: Vec<&str> = answer.lines().skip(1).map(|l| l.rsplit(',').next().unwrap()).collect();
+    assert_eq!(counts, [turn.to_string(), (records.len() - turn).to_string()], "{answer}");
+    let dead = place.avouch("dead").args(["list", "--json"]).run(LIMIT).success().json();
+    assert_eq!((&dead["count"], &dead["reasons"]["undecodable"]), (&2.into(), &2.into()), "{dead}");
+}
+
 #[test]
 fn a_process_with_an_older_file_leaves_lanes_alone_that_have_gone_on() {
     let kafka = require!(KafkaBroker::start());
@@ -296,9 +310,16 @@ fn a_process_with_an_older_file_leaves_lanes_alone_that_have_gone_on() {
     });
     assert!(two.metric("avouch_lanes_owned") <= 1.0);
     assert!(std::fs::read_to_string(&two.log).unwrap().contains("give this process the same file and reload it"));
+    // Asked to reload before its file was changed, it takes nothing back.
+    two.process.signal("HUP");
+    two.until("it has read its file", |s| s.process.log().contains("the changed pipeline is in order"));
+    two.until("it leaves the lane alone", |s| {
+        readyz(&s.address).is_some_and(|said| said.contains("gone on under a newer version"))
+    });
+    // The lane that it waits for does not hold up the next reload.
     std::fs::copy(&place.file, &older).unwrap();
     two.process.signal("HUP");
-    two.until("the reload is applied", |s| s.reloads("applied") == 1.0);
+    two.until("the reload is applied", |s| s.reloads("applied") == 2.0);
     two.ready(PARTITIONS);
     kafka.produce(TOPICS.readings(), rest.iter().cloned());
     two.stop();

@@ -40,6 +40,7 @@
 //!    tables of offsets from their frames; on opening they are compared against the checkpoint's root and rebuilt where they differ, which is reported.
 //! 7. After any failed write the store refuses to go on: what the disk holds is then known only by opening it again.
 
+mod bring;
 mod checkpoint;
 mod chunks;
 mod commit;
@@ -64,6 +65,7 @@ mod stream;
 #[cfg(test)]
 mod tests;
 
+pub use bring::bring;
 pub use checkpoint::{Checkpoint, Commit, Committed};
 pub use cursor::Cursor;
 pub use error::StoreError;

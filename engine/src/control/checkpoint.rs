@@ -18,6 +18,7 @@
 //!   than one checkpoint ahead of what is durable, however slow the store.
 //! - [`Checkpointer::shown`] is what readers, sinks and anchors may be told. It moves only in [`Checkpointer::durable`], that
 //!   is after the store has said that no crash undoes it, and to what was covered then, not to where the lane is by now.
+//! - A lane that was carried over to another version of the pipeline makes one first of all, and reads nothing before it is durable.
 //! - After a failure the checkpoint may or may not stand. Both are right, since nothing of it was shown: the store is opened
 //!   again, says which, and the lane is restored from there.
 
@@ -60,6 +61,8 @@ pub struct Checkpointer {
     every_ms: i64,
     since: Timer,
     dirty: bool,
+    /// The lane was carried over, and no checkpoint says so yet.
+    boundary: bool,
     shown: Covered,
     state: State,
 }
@@ -69,7 +72,19 @@ impl Checkpointer {
     /// been none but the empty one: then a checkpoint is due before the first row, since coverage begins there.
     pub fn restored(durable: Covered, first: bool, every_ms: i64, now_ms: i64) -> Self {
         let after_ms = if first { 0 } else { every_ms };
-        Self { every_ms, since: Timer::new(now_ms, after_ms), dirty: first, shown: durable, state: State::Idle }
+        let since = Timer::new(now_ms, after_ms);
+        Self { every_ms, since, dirty: first, boundary: false, shown: durable, state: State::Idle }
+    }
+
+    /// For a lane that was carried over from another version of the pipeline ([`super::reload`]), whose last durable checkpoint
+    /// is this: its first act is a checkpoint of the new one, and nothing is read before that is durable.
+    pub fn carried_over(durable: Covered, every_ms: i64, now_ms: i64) -> Self {
+        Self { boundary: true, ..Self::restored(durable, true, every_ms, now_ms) }
+    }
+
+    /// Whether it is still to become durable.
+    pub fn is_at_boundary(&self) -> bool {
+        self.boundary
     }
 
     /// Something was read that no checkpoint covers yet.
@@ -82,7 +97,7 @@ impl Checkpointer {
         let due = self.dirty && (last || self.since.rung(now_ms));
         match self.state {
             State::Idle if due => Action::Begin,
-            State::UnderWay(_) if due || last => Action::Settle,
+            State::UnderWay(_) if due || last || self.boundary => Action::Settle,
             _ => Action::ReadOn,
         }
     }
@@ -121,6 +136,7 @@ impl Checkpointer {
         }
         self.shown = covers;
         self.state = State::Idle;
+        self.boundary = false;
         Ok(&self.shown)
     }
 

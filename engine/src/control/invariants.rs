@@ -10,6 +10,7 @@
 //! | anchors only extend | [`anchor_extends`] before signing | on the simulated contract, across reorganisations |
 //! | only durable checkpoints are shown | [`only_durable`] at every cursor and before signing | against what the disks and stores really hold |
 //! | one writer a lane | [`one_writer`] | no commit of an older generation after one of a newer |
+//! | a lane never goes back to an older pipeline | [`super::reload::opening`] whenever a lane is opened | no checkpoint of an older version after one of a newer; what is said to be reloaded is durable |
 //!
 //! Each is a function of a few numbers and roots: cheap enough to stay on for ever. A violation is never repaired by
 //! going on; the runtime stops the lane with it, and nothing is written.

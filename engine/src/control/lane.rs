@@ -195,6 +195,12 @@ impl LaneControl {
         !matches!(self.state, LaneState::Closing | LaneState::Closed)
     }
 
+    /// Whether it is opened again when it is closed for a change of the pipeline ([`super::reload`]). One that is on its way out
+    /// already goes where it goes.
+    pub fn opens_again(&self) -> bool {
+        self.may_open() && self.state != LaneState::Draining
+    }
+
     /// What to do now. In [`LaneState::Opening`] and [`LaneState::Draining`] it is the same until its outcome is told; a driver
     /// does it once.
     pub fn action(&self, now_ms: i64) -> LaneAction {

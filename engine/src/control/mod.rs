@@ -11,6 +11,7 @@
 //! | --- | --- |
 //! | [`lane::LaneControl`] | who may read and commit a lane: lock, restore, run, drain, let go |
 //! | [`checkpoint::Checkpointer`] | when a checkpoint is due, what it covers, what may be shown |
+//! | [`reload::ReloadControl`] | when the lanes of a process go over to another version of the pipeline, and which is newer |
 //! | [`sink::Delivery`] | what a sink writes next, and what an answer, or a lost one, means |
 //! | [`anchor::Anchoring`] | what is anchored when, with one checkpoint on its way at a time |
 //!
@@ -20,7 +21,7 @@
 //!
 //! Two drive these machines: `engine/tests/simulation`, among simulated parts that crash, lose answers and lie about time,
 //! which holds them to [`invariants`]; and the runtime (`pipelines/src/runtime`: `lanes/`, `lane_worker.rs`, `sinks/tail.rs`,
-//! `anchor_tail.rs`), where a violation stops the lane, or the process. The anchor writer in `connectors` judges the chain by
+//! `anchor_tail.rs`, and for reloads `session.rs`, `generations.rs`, `open.rs`), where a violation stops the lane, or the process. The anchor writer in `connectors` judges the chain by
 //! [`anchor::place`] and [`anchor::taken_back`]. What the runtime decides by itself: that a lane goes back to the group, is
 //! opened again or ends the process once its machine is at its end; who holds the anchors' lease. A sink or an anchor that
 //! must stop at once it drops in the middle of its action, which is for the machine what a crash is.
@@ -32,6 +33,7 @@ pub mod anchor;
 pub mod checkpoint;
 pub mod invariants;
 pub mod lane;
+pub mod reload;
 pub mod sink;
 
 #[cfg(test)]

@@ -5,9 +5,10 @@ use super::checkpoint::{self, Covered};
 use super::invariants::{self, Fork, Shown, Violation};
 use super::lane::{Ended, LOCK_RETRY_MS, LaneAction, LaneControl, LaneEvent, LaneState, TAILS_FINISH_MS};
 use super::sink::{self, Delivery, Guarantee};
-use super::{Backoff, Failure, Head, Stop, Timer, anchor};
+use super::{Backoff, Failure, Head, Stop, Timer, anchor, reload};
 use crate::lane::Counters;
 
+mod reloads;
 mod sinks;
 
 fn head(size: u64, root: u8) -> Head {
@@ -198,6 +199,16 @@ mod checkpoints {
     fn a_first_one_is_due_at_once() {
         let c = Checkpointer::restored(Covered::default(), true, 60_000, 7);
         assert_eq!(c.action(7, false), Action::Begin);
+    }
+
+    #[test]
+    fn a_lane_that_was_carried_over_reads_nothing_before_it_is_durable() {
+        let mut c = Checkpointer::carried_over(covered(5, 2, 1), 60_000, 7);
+        assert_eq!((c.action(7, false), c.is_at_boundary()), (Action::Begin, true));
+        c.begin(covered(5, 2, 1), 2, &counters(5), 7).unwrap();
+        assert_eq!((c.action(8, false), c.is_at_boundary()), (Action::Settle, true));
+        c.durable(&covered(5, 2, 1)).unwrap();
+        assert_eq!((c.action(8, false), c.is_at_boundary()), (Action::ReadOn, false));
     }
 
     #[test]

@@ -9,8 +9,9 @@ use super::bugs::Bug;
 use super::chain::Transaction;
 use super::kafka::Life;
 use super::lanes::{grow_root, head};
+use super::messages::{Answer, Ask, Call, Heard, Task};
 use super::random::Random;
-use super::world::{Answer, Ask, Call, Heard, Task, World};
+use super::world::World;
 
 /// How often a transaction is looked for before the call gives up; it stays in the journal.
 const LOOKS: u8 = 12;

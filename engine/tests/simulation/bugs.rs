@@ -63,11 +63,31 @@ pub enum Bug {
     ReorgIgnored,
     /// The lock is let go before the last checkpoint.
     ReleasedBeforeLastCheckpoint,
+    /// A lane that was carried over to another pipeline makes no checkpoint of it before it goes on.
+    BoundarySkipped,
+    /// Lanes go over to another pipeline wherever they are.
+    LanesNotHeld,
+    /// The change of the pipeline is not recorded.
+    ChangeNotRecorded,
+    /// A lane of another pipeline is restored as if it were of this one.
+    RestoredUnderAnother,
+    /// The state of a step whose definition has changed is kept.
+    StateOfChangedStepKept,
+    /// A process with an older file takes lanes back that have gone on.
+    OlderFileTakesBack,
+    /// A reload that was given up is run all the same.
+    FailedReloadRun,
+    /// A reload with the file that a process runs already takes a new number.
+    UnchangedFileIsNew,
+    /// A number is given to a second version.
+    VersionPutOver,
+    /// A number is believed that the disk may forget.
+    VersionSeenBeforeDurable,
 }
 
 impl Bug {
     /// All mistakes.
-    pub const ALL: [Bug; 29] = [
+    pub const ALL: [Bug; 39] = [
         Bug::ShownBeforeDurable,
         Bug::CheckpointNotSynced,
         Bug::DirectoryNotSynced,
@@ -97,5 +117,15 @@ impl Bug {
         Bug::AnchorOfRenamed,
         Bug::ReorgIgnored,
         Bug::ReleasedBeforeLastCheckpoint,
+        Bug::BoundarySkipped,
+        Bug::LanesNotHeld,
+        Bug::ChangeNotRecorded,
+        Bug::RestoredUnderAnother,
+        Bug::StateOfChangedStepKept,
+        Bug::OlderFileTakesBack,
+        Bug::FailedReloadRun,
+        Bug::UnchangedFileIsNew,
+        Bug::VersionPutOver,
+        Bug::VersionSeenBeforeDurable,
     ];
 }

@@ -4,8 +4,11 @@
 //! a power cut leaves the second, mixed with any part of what was written since, whole or garbled, and names that
 //! were created or renamed without an fsync of their directory may or may not be there.
 
-use super::lanes::{Snapshot, Tick, grow_root};
+use avouch_engine::control::reload::Version;
+
+use super::lanes::{Input, Snapshot, grow_root};
 use super::random::Random;
+use super::versions::Config;
 
 /// An append-only run of words.
 #[derive(Debug, Clone, Default)]
@@ -70,7 +73,11 @@ pub struct Checkpoint {
     pub log_size: usize,
     pub root: u64,
     pub dead: usize,
-    pub ticks: Vec<Tick>,
+    /// The version of the pipeline it was made under; none where nothing was.
+    pub version: Option<Version>,
+    /// The pipeline that the lane began with.
+    pub first: Config,
+    pub inputs: Vec<Input>,
     pub state: Snapshot,
 }
 
@@ -135,10 +142,13 @@ impl LaneDir {
         }
     }
 
-    pub fn rename(&mut self) {
-        if let Some(file) = self.temporary.take() {
-            self.checkpoints.push(file);
-        }
+    /// Gives a checkpoint its name. `Err` when it is of an older version of the pipeline than the one before.
+    pub fn rename(&mut self) -> Result<(), String> {
+        let Some(file) = self.temporary.take() else { return Ok(()) };
+        let before = self.recover().ok().flatten().and_then(|c| c.version);
+        let checked = not_older(before, file.content.version);
+        self.checkpoints.push(file);
+        checked
     }
 
     pub fn sync_dir(&mut self) {
@@ -188,6 +198,10 @@ impl LaneDir {
         }
     }
 
+    pub fn has_checkpoints(&self) -> bool {
+        !self.checkpoints.is_empty()
+    }
+
     /// Whether there is a file that belongs to no checkpoint.
     pub fn has_data(&self) -> bool {
         !self.log.cached.is_empty() || !self.dead.cached.is_empty()
@@ -204,6 +218,20 @@ impl LaneDir {
                 && self.log.cached.len() >= f.content.log_size
         };
         self.checkpoints.iter().rev().find(safe).map(|f| f.content.log_size)
+    }
+}
+
+/// A lane never goes back to an older version, and one number never names two pipelines.
+pub fn not_older(before: Option<Version>, now: Option<Version>) -> Result<(), String> {
+    match (before, now) {
+        (Some(before), Some(now)) if now.number < before.number => {
+            Err(format!("a lane went back from version {} to {}", before.number, now.number))
+        }
+        (Some(before), Some(now)) if now.number == before.number && now.config != before.config => {
+            Err(format!("version {} names two pipelines", now.number))
+        }
+        (Some(before), None) => Err(format!("a lane of version {} begins anew", before.number)),
+        _ => Ok(()),
     }
 }
 

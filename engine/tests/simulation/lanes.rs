@@ -10,7 +10,8 @@ use avouch_engine::control::invariants::{Fork, same_root};
 use avouch_engine::lane::Counters;
 
 use super::bugs::Bug;
-use super::real::{RealLane, RealPlan};
+use super::real::{RealLane, RealPlans};
+use super::versions::Config;
 
 pub fn mix(a: u64, b: u64) -> u64 {
     let mut x = (a ^ b.rotate_left(29)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
@@ -51,10 +52,41 @@ pub struct StandIn {
     rows_used: u64,
     dead: u64,
     seq: [u32; 4],
+    /// The state of one step …
     sum: [u64; 4],
+    /// … and that of one beside it is `h`.
+    config: Config,
+}
+
+/// What decides the state of each of the two steps, and thresholds, which have none.
+fn definitions(config: Config) -> [u64; 3] {
+    [config % 2, config / 2 % 2, config / 4 % 3]
 }
 
 impl StandIn {
+    /// How many pipeline files there are.
+    const CONFIGS: usize = 12;
+
+    fn new(config: Config, lane: usize) -> Self {
+        Self { h: lane as u64, config, ..Self::default() }
+    }
+
+    /// Goes on under another pipeline; says which steps begin anew.
+    fn migrate(&mut self, to: Config, lane: usize) -> u64 {
+        let (before, after) = (definitions(self.config), definitions(to));
+        self.config = to;
+        let mut dropped = 0;
+        if before[0] != after[0] {
+            self.sum = [0; 4];
+            dropped |= 1;
+        }
+        if before[1] != after[1] {
+            self.h = lane as u64;
+            dropped |= 2;
+        }
+        dropped
+    }
+
     fn step(&mut self, offset: i64, value: u64, out: &mut Made) {
         self.rows_in += 1;
         if value.is_multiple_of(9) {
@@ -67,9 +99,10 @@ impl StandIn {
         self.sum[device] = mix(self.sum[device], value);
         self.h = mix(self.h, self.sum[device] ^ offset as u64);
         // Between none and two verdicts a row, 0.7 on average.
-        for (divisor, device) in [(2, device), (5, (device + 1) % 4)] {
+        let [_, _, threshold] = definitions(self.config);
+        for (divisor, device) in [(2 + threshold, device), (5 - threshold, (device + 1) % 4)] {
             if self.sum[device].is_multiple_of(divisor) {
-                let said = mix(self.h, mix(self.sum[device], self.next_index));
+                let said = mix(self.h ^ self.config, mix(self.sum[device], self.next_index));
                 out.verdicts.push(mix(said, mix(self.seq[device].into(), mix(self.rows_in, self.dead))));
                 self.seq[device] += 1;
                 self.next_index += 1;
@@ -84,15 +117,29 @@ impl StandIn {
         self.h = mix(self.h, at);
         if at.is_multiple_of(3) {
             let device = at as usize % 4;
-            out.verdicts.push(mix(self.h, mix(self.seq[device].into(), self.next_index)));
+            out.verdicts.push(mix(self.h ^ self.config, mix(self.seq[device].into(), self.next_index)));
             self.seq[device] += 1;
             self.next_index += 1;
         }
     }
 }
 
-/// A tick, recorded: before which offset, and when.
-pub type Tick = (usize, u64);
+/// What was recorded as an input of the lane beside its rows, and before which offset.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Input {
+    /// The clock has acted.
+    Tick { before: usize, at: u64 },
+    /// The lane was carried over to another pipeline, and dropped this state.
+    Pipeline { before: usize, from: Config, to: Config, dropped: u64 },
+}
+
+impl Input {
+    fn before(&self) -> usize {
+        match self {
+            Input::Tick { before, .. } | Input::Pipeline { before, .. } => *before,
+        }
+    }
+}
 
 /// A lane of either kind.
 #[allow(clippy::large_enum_variant, reason = "nearly all are stand-ins")]
@@ -112,27 +159,56 @@ pub enum Snapshot {
 #[derive(Clone)]
 pub enum Kind {
     StandIn,
-    Real(RealPlan),
+    Real(RealPlans),
+}
+
+impl Kind {
+    /// How many pipeline files there are: 0 and up.
+    pub fn configs(&self) -> usize {
+        match self {
+            Kind::StandIn => StandIn::CONFIGS,
+            Kind::Real(plans) => plans.len(),
+        }
+    }
 }
 
 impl SimLane {
-    pub fn new(kind: &Kind, lane: usize) -> Self {
+    pub fn new(kind: &Kind, config: Config, lane: usize) -> Self {
         match kind {
-            Kind::StandIn => SimLane::StandIn(StandIn { h: lane as u64, ..StandIn::default() }),
-            Kind::Real(plan) => SimLane::Real(RealLane::new(plan, lane)),
+            Kind::StandIn => SimLane::StandIn(StandIn::new(config, lane)),
+            Kind::Real(plans) => SimLane::Real(RealLane::new(plans, config, lane)),
         }
     }
 
-    pub fn restore(kind: &Kind, lane: usize, snapshot: &Snapshot, bug: Bug) -> Self {
+    pub fn restore(kind: &Kind, config: Config, lane: usize, snapshot: &Snapshot, bug: Bug) -> Self {
         match (kind, snapshot) {
             (_, Snapshot::StandIn(s)) => {
-                let mut s = *s;
+                let mut s = StandIn { config, ..*s };
                 if bug == Bug::CounterNotInSnapshot {
                     s.dead = 0;
                 }
                 SimLane::StandIn(s)
             }
-            (Kind::Real(plan), Snapshot::Real(bytes)) => SimLane::Real(RealLane::restore(plan, lane, bytes)),
+            (Kind::Real(plans), Snapshot::Real(bytes)) => SimLane::Real(RealLane::restore(plans, config, lane, bytes)),
+            (Kind::StandIn, Snapshot::Real(_)) => unreachable!("one run has one kind of lane"),
+        }
+    }
+
+    /// Carries a lane over to another pipeline; says what it drops.
+    pub fn migrate(kind: &Kind, to: Config, lane: usize, snapshot: &Snapshot, bug: Bug) -> (Self, u64) {
+        match (kind, snapshot) {
+            (_, Snapshot::StandIn(s)) => {
+                let mut lanes = *s;
+                let dropped = lanes.migrate(to, lane);
+                if bug == Bug::StateOfChangedStepKept {
+                    lanes = StandIn { config: to, ..*s };
+                }
+                (SimLane::StandIn(lanes), dropped)
+            }
+            (Kind::Real(plans), Snapshot::Real(bytes)) => {
+                let (lane, dropped) = RealLane::migrate(plans, to, lane, bytes);
+                (SimLane::Real(lane), dropped)
+            }
             (Kind::StandIn, Snapshot::Real(_)) => unreachable!("one run has one kind of lane"),
         }
     }
@@ -177,7 +253,7 @@ impl SimLane {
     }
 }
 
-/// What an unbroken run makes of a partition and the ticks recorded for it.
+/// What an unbroken run makes of a partition and the other inputs recorded for it.
 pub struct Unbroken {
     pub verdicts: Vec<u64>,
     pub dead: Vec<u64>,
@@ -185,19 +261,42 @@ pub struct Unbroken {
 }
 
 impl Unbroken {
-    pub fn run(kind: &Kind, lane: usize, partition: &Partition, ticks: &[Tick]) -> Self {
-        let mut sim = SimLane::new(kind, lane);
+    /// `Err` when a change of the pipeline was not recorded as it was.
+    pub fn run(
+        kind: &Kind,
+        lane: usize,
+        partition: &Partition,
+        first: Config,
+        inputs: &[Input],
+    ) -> Result<Self, String> {
+        let mut sim = SimLane::new(kind, first, lane);
         let mut made = Made::default();
-        let mut ticks = ticks.iter().peekable();
+        let mut config = first;
+        let mut inputs = inputs.iter().peekable();
         for offset in 0..=partition.values.len() {
-            while let Some((_, at)) = ticks.next_if(|(before, _)| *before == offset) {
-                sim.tick(*at, &mut made);
+            while let Some(input) = inputs.next_if(|input| input.before() == offset) {
+                match *input {
+                    Input::Tick { at, .. } => sim.tick(at, &mut made),
+                    Input::Pipeline { from, to, dropped, .. } => {
+                        let now;
+                        (sim, now) = SimLane::migrate(kind, to, lane, &sim.snapshot(), Bug::None);
+                        if (from, dropped) != (config, now) {
+                            return Err(format!(
+                                "at {offset} a change {from} to {to} is recorded that dropped {dropped:b}; it was from {config} and drops {now:b}"
+                            ));
+                        }
+                        config = to;
+                    }
+                }
             }
             if let Some(Some(value)) = partition.values.get(offset) {
                 sim.step(offset as i64, *value, &mut made);
             }
         }
-        Self { verdicts: made.verdicts, dead: made.dead, state: sim.snapshot() }
+        if let Some(input) = inputs.next() {
+            return Err(format!("{input:?} is recorded out of order"));
+        }
+        Ok(Self { verdicts: made.verdicts, dead: made.dead, state: sim.snapshot() })
     }
 }
 

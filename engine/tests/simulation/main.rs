@@ -4,9 +4,10 @@
 //!
 //! | file | what |
 //! | --- | --- |
-//! | `world` | the scheduler, the faults, the services' answers, the end |
-//! | `process`, `lane_task`, `sink_task`, `anchor_task` | the drivers: what the runtime does, act by act |
-//! | `disk`, `objects`, `kafka`, `archive`, `refusals`, `chain` | the simulated parts |
+//! | `world`, `messages` | what all processes share, and what they ask of it |
+//! | `run`, `faults` | the scheduler and the end; what goes wrong, and what people do |
+//! | `process`, `version_task`, `lane_task`, `sink_task`, `anchor_task` | the drivers: what the runtime does, act by act |
+//! | `disk`, `objects`, `kafka`, `archive`, `refusals`, `chain`, `versions` | the simulated parts |
 //! | `lanes`, `real` | the lanes: a stand-in for most seeds, the engine's own for some |
 //! | `bugs` | protocols with a mistake built in, which must be found |
 //!
@@ -18,24 +19,30 @@ mod archive;
 mod bugs;
 mod chain;
 mod disk;
+mod faults;
 mod kafka;
 mod lane_task;
 mod lanes;
+mod messages;
 mod objects;
 mod process;
 mod random;
 mod real;
 mod refusals;
+mod run;
 mod sink_task;
 #[path = "../sum_model/mod.rs"]
 mod sum_model;
+mod version_task;
+mod versions;
 mod world;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bugs::Bug;
 use lanes::Kind;
-use world::{Setup, run};
+use run::{Totals, run};
+use world::Setup;
 
 /// Seeds of one run of the tests.
 const SEEDS: u64 = 20_000;
@@ -54,13 +61,12 @@ struct Searched {
     /// The first violation, by seed.
     found: Option<(u64, String)>,
     steps: u64,
-    verdicts: u64,
-    dead: u64,
+    made: Totals,
 }
 
 /// Runs seeds on all processors.
 fn search(seeds: u64, setup: impl Fn(u64) -> Setup + Sync) -> Searched {
-    let [next, steps, verdicts, dead] = [const { AtomicU64::new(0) }; 4];
+    let [next, steps, verdicts, dead, changes] = [const { AtomicU64::new(0) }; 5];
     let worst = AtomicU64::new(u64::MAX);
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let found = std::thread::scope(|scope| {
@@ -73,8 +79,9 @@ fn search(seeds: u64, setup: impl Fn(u64) -> Setup + Sync) -> Searched {
                 }
                 let outcome = run(&setup(seed));
                 steps.fetch_add(outcome.steps, Ordering::Relaxed);
-                verdicts.fetch_add(outcome.made.0, Ordering::Relaxed);
-                dead.fetch_add(outcome.made.1, Ordering::Relaxed);
+                verdicts.fetch_add(outcome.made.verdicts, Ordering::Relaxed);
+                dead.fetch_add(outcome.made.dead, Ordering::Relaxed);
+                changes.fetch_add(outcome.made.changes, Ordering::Relaxed);
                 if let Some(violation) = outcome.violation {
                     worst.fetch_min(seed, Ordering::Relaxed);
                     first = first.or(Some((seed, violation)));
@@ -84,7 +91,8 @@ fn search(seeds: u64, setup: impl Fn(u64) -> Setup + Sync) -> Searched {
         let workers: Vec<_> = (0..threads).map(|_| scope.spawn(search)).collect();
         workers.into_iter().filter_map(|w| w.join().expect("a worker panicked")).min()
     });
-    Searched { found, steps: steps.into_inner(), verdicts: verdicts.into_inner(), dead: dead.into_inner() }
+    let (verdicts, dead, changes) = (verdicts.into_inner(), dead.into_inner(), changes.into_inner());
+    Searched { found, steps: steps.into_inner(), made: Totals { verdicts, dead, changes } }
 }
 
 fn fail(test: &str, seed: u64, violation: &str) -> ! {
@@ -106,30 +114,37 @@ fn any_seed() {
     }
     let seeds = number("AVOUCH_SIM_SEEDS").unwrap_or(SEEDS);
     let began = std::time::Instant::now();
-    let Searched { found, steps, .. } = search(seeds, setup);
+    let Searched { found, steps, made } = search(seeds, setup);
     if let Some((seed, violation)) = found {
         fail("any_seed", seed, &violation);
     }
     let took = began.elapsed().as_secs_f64();
-    println!("{seeds} seeds, {steps} events in {took:.1} s: {:.2} M events a second", steps as f64 / took / 1e6);
+    println!(
+        "{seeds} seeds, {steps} events in {took:.1} s: {:.2} M events a second; lanes went over to another pipeline {} times",
+        steps as f64 / took / 1e6,
+        made.changes
+    );
+    assert!(seeds < 100 || made.changes > seeds, "{} changes of a pipeline", made.changes);
 }
 
 /// The same world around the engine's own lane: its snapshots and restores under the same faults.
 #[test]
 fn any_seed_of_real_lanes() {
-    let plan = real::RealPlan::new();
-    let setup = |seed| Setup { seed, bug: Bug::None, kind: Kind::Real(plan.clone()) };
+    let plans = real::RealPlans::new();
+    let setup = |seed| Setup { seed, bug: Bug::None, kind: Kind::Real(plans.clone()) };
     let (first, seeds) = match number("AVOUCH_SIM_SEED") {
         Some(seed) => (seed, 1),
         None => (0, SEEDS_OF_REAL_LANES),
     };
-    let Searched { found, steps, verdicts, dead } = search(seeds, |seed| setup(first + seed));
+    let Searched { found, steps, made: Totals { verdicts, dead, changes } } = search(seeds, |seed| setup(first + seed));
     if let Some((seed, violation)) = found {
         fail("any_seed_of_real_lanes", first + seed, &violation);
     }
-    println!("{seeds} seeds from {first} on with real lanes, {steps} events, {verdicts} verdicts, {dead} dead letters");
+    println!(
+        "{seeds} seeds from {first} on with real lanes, {steps} events, {verdicts} verdicts, {dead} dead letters, {changes} changes"
+    );
     // Else there would be nothing to lose.
-    assert!(seeds == 1 || (verdicts > 10 * seeds && dead > seeds));
+    assert!(seeds == 1 || (verdicts > 10 * seeds && dead > seeds && changes > seeds));
 }
 
 #[test]

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::disk::Checkpoint;
+use avouch_engine::control::reload::Version;
+
+use super::disk::{Checkpoint, not_older};
 
 /// What was appended since the part before, and the state by then.
 #[derive(Debug, Clone)]
@@ -28,6 +30,8 @@ pub struct Bucket {
     pub parts: BTreeMap<u64, Part>,
     /// The largest log and generation that a manifest at the end of the chain ever had.
     pub best: (usize, u64),
+    /// The version of the pipeline that it was made under.
+    pub version: Option<Version>,
     /// Writers whose manifest got a number below the newest one, free only because it had been deleted: such a commit must
     /// not count.
     pub void: Vec<u64>,
@@ -55,6 +59,9 @@ impl Bucket {
                 let (old, new) = (generation, self.best.1);
                 return Err(format!("generation {old} has committed after generation {new} had begun"));
             }
+            let version = newest.1.checkpoint.version;
+            not_older(self.version, version)?;
+            self.version = version;
             self.best = (size, generation);
         }
         Ok(self.manifests.get(&number).map_or(0, |m| m.writer))

@@ -6,8 +6,11 @@ use super::anchor_task::{AnchorTask, Journal};
 use super::bugs::Bug;
 use super::kafka::{Life, Told};
 use super::lane_task::{LaneTask, Remembered};
+use super::messages::{Call, Task};
 use super::sink_task::Role;
-use super::world::{Call, Task, World};
+use super::version_task::VersionTask;
+use super::versions::config;
+use super::world::World;
 
 /// A lane and its sinks.
 const PARTS: usize = 1 + Role::ALL.len();
@@ -24,6 +27,7 @@ pub struct Process {
     stopping: bool,
     lanes: Vec<Option<Box<LaneTask>>>,
     anchor: Option<Box<AnchorTask>>,
+    version: Option<Box<VersionTask>>,
     journal: Journal,
     /// What lanes that were here left behind, for a protocol that trusts it.
     remembered: Vec<Option<Remembered>>,
@@ -41,14 +45,15 @@ impl Process {
             stopping: false,
             lanes: Vec::new(),
             anchor: None,
+            version: None,
             journal: Journal::default(),
             remembered: Vec::new(),
         }
     }
 
-    /// Tasks of a process: membership, anchors, and for each lane itself and its sinks.
+    /// Tasks of a process: membership, anchors, the pipeline's version, and for each lane itself and its sinks.
     pub fn slots(lanes: usize) -> usize {
-        2 + PARTS * lanes
+        3 + PARTS * lanes
     }
 
     fn life(&self) -> Life {
@@ -59,7 +64,12 @@ impl Process {
         !self.alive
     }
 
-    pub fn start(&mut self, w: &World) {
+    /// Starts it. Who does that has mended a file that was wrong, and may have given it the newest one.
+    pub fn start(&mut self, w: &mut World) {
+        if w.draining || w.files[self.id].is_none() || w.random.one_in(4) {
+            let newest = w.versions.latest().map_or(0, |v| config(&v.config));
+            w.files[self.id] = Some(newest);
+        }
         self.life += 1;
         self.alive = true;
         self.paused = false;
@@ -68,6 +78,7 @@ impl Process {
         self.lanes = w.partitions.iter().map(|_| None).collect();
         self.remembered = w.partitions.iter().map(|_| None).collect();
         self.anchor = Some(Box::new(AnchorTask::new(w.anchor_policy)));
+        self.version = Some(Box::new(VersionTask::new(w, (self.id, self.life))));
     }
 
     /// What it held in memory is gone; the operating system lets go of its locks. What it sent is still on its way.
@@ -81,6 +92,7 @@ impl Process {
             lane.killed(w);
         }
         self.anchor = None;
+        self.version = None;
         for dir in &mut w.dirs {
             if dir.lock == Some(life) {
                 dir.lock = None;
@@ -93,9 +105,18 @@ impl Process {
         if self.alive && !self.stopping {
             self.stopping = true;
             let now = w.now_ms + self.skew_ms;
+            if let Some(version) = &mut self.version {
+                version.stop(w, now);
+            }
             for lane in self.lanes.iter_mut().flatten() {
                 lane.tell(w, LaneEvent::Stop, now);
             }
+        }
+    }
+
+    pub fn ask_to_reload(&mut self) {
+        if let Some(version) = &mut self.version {
+            version.asked = true;
         }
     }
 
@@ -122,7 +143,13 @@ impl Process {
                     anchor.act(w, (self.id, self.life), &mut self.journal, now);
                 }
             }
-            _ => self.act_lane(w, (slot - 2) / PARTS, (slot - 2) % PARTS, now),
+            2 => {
+                let Some(version) = &mut self.version else { return };
+                if !version.act(w, &mut self.lanes, now) {
+                    self.kill(w);
+                }
+            }
+            _ => self.act_lane(w, (slot - 3) / PARTS, (slot - 3) % PARTS, now),
         }
     }
 
@@ -135,6 +162,7 @@ impl Process {
             }
             return;
         }
+        let Some(ours) = self.version.as_ref().and_then(|v| v.opens(w)) else { return };
         if !self.joined {
             // Who comes back after its session has expired first learns what it has lost.
             if self.lanes.iter().all(Option::is_none) || w.group.members[self.id] == Some(self.life) {
@@ -145,9 +173,11 @@ impl Process {
         for lane in 0..self.lanes.len() {
             let task = &mut self.lanes[lane];
             match (w.group.poll(life, lane, task.is_some()), task) {
-                (Some(Told::Assigned), None) => self.lanes[lane] = Some(Box::new(LaneTask::new(lane, life))),
-                (Some(Told::Revoked), Some(task)) => task.tell(w, LaneEvent::Revoked, now),
-                (Some(Told::Lost), Some(task)) => task.tell(w, LaneEvent::Lost, now),
+                (Some(Told::Assigned), None) => {
+                    self.lanes[lane] = Some(Box::new(LaneTask::new(lane, life, ours, None)))
+                }
+                (Some(Told::Revoked), Some(task)) => task.taken(w, LaneEvent::Revoked, now),
+                (Some(Told::Lost), Some(task)) => task.taken(w, LaneEvent::Lost, now),
                 _ => {}
             }
         }
@@ -163,10 +193,16 @@ impl Process {
         }
         if let LaneAction::End(ended) = task.action(now) {
             let gone = self.lanes[lane].take();
+            let reopen = gone.as_ref().filter(|_| ended == Ended::Revoked).and_then(|g| g.reopen);
             if w.bug == Bug::TakeoverFromMemory {
                 self.remembered[lane] = gone.and_then(|g| g.remember());
             }
-            w.group.release(self.life(), lane);
+            match (reopen, self.version.as_ref().and_then(|v| v.opens(w))) {
+                (Some(after), Some(ours)) if !self.stopping => {
+                    self.lanes[lane] = Some(Box::new(LaneTask::new(lane, self.life(), ours, Some((now, after)))));
+                }
+                _ => w.group.release(self.life(), lane),
+            }
             if ended == Ended::Failed {
                 // The runtime ends with an error; somebody starts it again.
                 self.kill(w);
@@ -183,11 +219,13 @@ impl Process {
             Task::Lane(lane) => self.lanes[lane].as_mut()?.call.as_mut(),
             Task::Sink(lane, sink) => self.lanes[lane].as_mut()?.sink_call(sink),
             Task::Anchor => self.anchor.as_mut()?.call.as_mut(),
+            Task::Version => self.version.as_mut()?.call.as_mut(),
         }
     }
 
     pub fn describe(&self) -> String {
         let lanes: Vec<_> = self.lanes.iter().map(|l| l.as_ref().map(|l| l.describe())).collect();
-        format!("process {} (alive {}, joined {}): {lanes:?}; ", self.id, self.alive, self.joined)
+        let version = self.version.as_ref().map(|v| v.describe());
+        format!("process {} (alive {}, joined {}, {version:?}): {lanes:?}; ", self.id, self.alive, self.joined)
     }
 }

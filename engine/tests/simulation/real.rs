@@ -1,4 +1,4 @@
-//! The engine's own lane, on a small pipeline, in the place of the stand-in.
+//! The engine's own lane, on versions of a small pipeline, in the place of the stand-in.
 
 use std::sync::Arc;
 
@@ -10,20 +10,49 @@ use avouch_engine::spec::{
 };
 use avouch_engine::verdict::Secret;
 
-use super::lanes::Made;
+use super::lanes::{Made, mix};
 use super::sum_model::SumModel;
+use super::versions::{Config, hash};
 
-/// A planned pipeline; making one takes as long as a thousand seeds of the stand-in.
+/// Planned pipelines; making one takes as long as a thousand seeds of the stand-in.
 #[derive(Clone)]
-pub struct RealPlan(Arc<LanePlan>);
+pub struct RealPlans(Arc<[Arc<LanePlan>]>);
 
-impl RealPlan {
+impl RealPlans {
+    /// One, the same with other thresholds, with another window, with another query on a source of later rows.
     pub fn new() -> Self {
+        let changes: [fn(&mut LaneSpec); 4] = [
+            |_| {},
+            |spec| spec.scores[0].decide = DecideSpec::p_values(Some(0.9), Some(0.5)),
+            |spec| spec.sql[0].window = Some(WindowSpec::Sliding { size_ms: 3_000, every_ms: 1_000 }),
+            |spec| {
+                spec.source.max_disorder_ms = 2_000;
+                spec.sql[0].sql = "SELECT device, max(x) AS m, count(*) AS c FROM readings GROUP BY device".into();
+            },
+        ];
+        let plan = |(n, change): (u64, &fn(&mut LaneSpec))| {
+            let mut spec = Self::spec();
+            spec.config_hash = hash(n);
+            change(&mut spec);
+            Arc::new(LanePlan::new(&spec).expect("the pipeline is right"))
+        };
+        Self((0..).zip(&changes).map(plan).collect())
+    }
+
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    fn get(&self, config: Config) -> Arc<LanePlan> {
+        self.0[config as usize].clone()
+    }
+
+    fn spec() -> LaneSpec {
         let field = |name: &str, ty, required| FieldSpec { name: name.into(), ty, required };
         let features = vec!["m".to_owned(), "c".to_owned()];
-        let spec = LaneSpec {
+        LaneSpec {
             pipeline: "p".into(),
-            config_hash: [1; 32],
+            config_hash: hash(0),
             source: SourceSpec {
                 name: "readings".into(),
                 topic: "t".into(),
@@ -55,8 +84,7 @@ impl RealPlan {
                 model: Arc::new(SumModel(features)),
                 decide: DecideSpec::p_values(Some(0.05), Some(0.01)),
             }],
-        };
-        Self(Arc::new(LanePlan::new(&spec).expect("the pipeline is right")))
+        }
     }
 }
 
@@ -67,12 +95,21 @@ impl RealLane {
         Secret::new(b"simulated")
     }
 
-    pub fn new(plan: &RealPlan, lane: usize) -> Self {
-        Self(Lane::new(plan.0.clone(), lane as i32, Self::secret()))
+    pub fn new(plans: &RealPlans, config: Config, lane: usize) -> Self {
+        Self(Lane::new(plans.get(config), lane as i32, Self::secret()))
     }
 
-    pub fn restore(plan: &RealPlan, lane: usize, bytes: &[u8]) -> Self {
-        Self(Lane::restore(plan.0.clone(), lane as i32, Self::secret(), bytes).expect("a snapshot of this pipeline"))
+    pub fn restore(plans: &RealPlans, config: Config, lane: usize, bytes: &[u8]) -> Self {
+        let lane = Lane::restore(plans.get(config), lane as i32, Self::secret(), bytes);
+        Self(lane.expect("a snapshot of this pipeline"))
+    }
+
+    /// Carries it over to another pipeline; what it drops, as one number.
+    pub fn migrate(plans: &RealPlans, to: Config, lane: usize, bytes: &[u8]) -> (Self, u64) {
+        let mut out = Output::default();
+        let lane = Lane::migrate(plans.get(to), lane as i32, Self::secret(), bytes, &mut out);
+        let event = out.events.iter().flat_map(|event| event.to_bytes()).fold(0, |h, byte| mix(h, byte.into()));
+        (Self(lane.expect("a snapshot of another pipeline")), event)
     }
 
     /// The number decides the row: mostly a reading of one of three devices about half a second after the one before, some

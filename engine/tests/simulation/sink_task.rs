@@ -8,8 +8,9 @@ use avouch_engine::control::{Failure, Ticket};
 use super::archive::Place;
 use super::bugs::Bug;
 use super::kafka::{Cursor, Denied, Life};
+use super::messages::{Answer, Ask, Call, Heard, Task};
 use super::refusals::is_taken;
-use super::world::{Answer, Ask, Call, Heard, Task, World};
+use super::world::World;
 
 /// The most records of one batch: few, so that batches end everywhere.
 const MOST: usize = 5;

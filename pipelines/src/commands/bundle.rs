@@ -14,7 +14,7 @@ use thiserror::Error;
 use super::fail;
 use crate::lang::{Anchor, Pipeline};
 use crate::runtime::{
-    self, Artifacts, CheckpointStore, RuntimeError, lane_dir, model_path, pipeline_path, signed, state_dir,
+    self, Artifacts, CheckpointStore, RuntimeError, lane_dir, lanes_here, model_path, pipeline_path, signed,
 };
 
 /// Bundle the evidence for one verdict: the verdict, its proof, the signed checkpoint, the model and the pipeline.
@@ -140,7 +140,7 @@ pub(crate) async fn bundle(args: &BundleArgs, pipeline: &Pipeline) -> Result<Mad
     if args.out.exists() {
         return Err(BundleFailure::Exists(args.out.clone()));
     }
-    let state = state_dir(pipeline);
+    let state = lanes_here(pipeline)?;
     let artifacts = Artifacts::new(&pipeline.name.value, &state, &CheckpointStore::open(pipeline)?);
     let lanes = match args.lane {
         Some(lane) => vec![lane],

@@ -14,7 +14,7 @@ use serde_json::json;
 use super::fail;
 use crate::dead::{DeadError, Filter, Letter, Requeue, each, printable};
 use crate::lang::{Pipeline, parse_duration, plural};
-use crate::runtime::state_dir;
+use crate::runtime::lanes_here;
 
 /// Look at dead letters, and give them back to the source once what killed them is mended
 #[derive(Debug, Clone, Args)]
@@ -156,7 +156,7 @@ pub fn run(args: &DeadArgs) -> ExitCode {
 fn list(pipeline: &Pipeline, args: &ListArgs) -> Result<String, DeadError> {
     let mut counts = [0u64; DeadReason::ALL.len()];
     let mut last: VecDeque<Letter> = VecDeque::new();
-    each(&state_dir(pipeline), &args.which.filter(pipeline), |letter| {
+    each(&lanes_here(pipeline)?, &args.which.filter(pipeline), |letter| {
         counts[letter.letter.reason.index()] += 1;
         last.push_back(letter);
         if last.len() > args.limit {
@@ -201,7 +201,7 @@ fn list(pipeline: &Pipeline, args: &ListArgs) -> Result<String, DeadError> {
 
 fn show(pipeline: &Pipeline, args: &ShowArgs) -> Result<String, DeadError> {
     let mut found = None;
-    each(&state_dir(pipeline), &Filter::default(), |letter| {
+    each(&lanes_here(pipeline)?, &Filter::default(), |letter| {
         if found.is_none() && letter.place() == args.place {
             found = Some(letter);
         }

@@ -35,6 +35,7 @@ use super::train::TrainError;
 use crate::history::HistoryError;
 use crate::history::HistoryOptions;
 use crate::lang::{Diagnostics, Pipeline};
+use crate::runtime::RuntimeError;
 pub use ai4i::Ai4iArgs;
 pub use cmapss::CmapssArgs;
 use in_memory::Shipped;
@@ -182,7 +183,7 @@ pub enum EvaluateError {
     },
     /// The log was written under another definition of the pipeline.
     #[error(
-        "{dir}: its {what} was made by another version of this pipeline (configHash {found}, the file's is {expected}); evaluate with the file that made it, or run this one with a checkpoint store of its own"
+        "{dir}: its {what} was made by another version of this pipeline (configHash {found}, the file's is {expected}); evaluate with the file that made it; where the log has gone over from one version to another, its figures would be of neither: judge this file with --memory, or run it with a checkpoint store of its own"
     )]
     OtherPipeline {
         /// The lane's directory.
@@ -208,6 +209,9 @@ pub enum EvaluateError {
         /// The other.
         second: i32,
     },
+    /// Lanes in an object store cannot be brought here.
+    #[error(transparent)]
+    Runtime(#[from] RuntimeError),
     /// A lane's store.
     #[error(transparent)]
     Store(#[from] StoreError),

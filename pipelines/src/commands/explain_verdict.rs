@@ -17,7 +17,7 @@ use super::fail;
 use crate::explain::{labels_in_words, verdict_in_words};
 use crate::labels::{Recorded, reason_of, recorded};
 use crate::lang::Pipeline;
-use crate::runtime::{self, hex, lane_dir, state_dir};
+use crate::runtime::{self, RuntimeError, hex, lane_dir, lanes_here};
 
 /// Say a verdict in words: what was seen, what was expected, and what made the difference.
 ///
@@ -71,6 +71,9 @@ pub enum ExplainVerdictError {
     /// The state cannot be read.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// Lanes in an object store cannot be brought here.
+    #[error(transparent)]
+    Runtime(#[from] RuntimeError),
     /// The lanes cannot be listed.
     #[error(transparent)]
     Lanes(#[from] BundleFailure),
@@ -156,7 +159,7 @@ fn wanted(args: &ExplainVerdictArgs) -> Result<Found, ExplainVerdictError> {
     }
     let text = |d: crate::lang::Diagnostics| ExplainVerdictError::Pipeline(d.render_text(super::check::colour()));
     let pipeline = Pipeline::load(&args.of).map_err(text)?;
-    let state = state_dir(&pipeline);
+    let state = lanes_here(&pipeline)?;
     let present = if state.is_dir() { lanes(&state)? } else { Vec::new() };
     if present.is_empty() {
         // By its parts, so that `./.` is not said.

@@ -14,6 +14,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use thiserror::Error;
 
 use super::fail;
+use crate::runtime::RuntimeError;
 use place::Place;
 
 /// Look at checkpoints: which there are, which are damaged, what is inside. Changes nothing.
@@ -83,6 +84,8 @@ enum Format {
 enum StateError {
     #[error(transparent)]
     Store(#[from] StoreError),
+    #[error(transparent)]
+    Runtime(#[from] RuntimeError),
     #[error("{place}: {why}")]
     Place { place: String, why: String },
     #[error("{place}: there is no lane {lane}; there are {there}")]

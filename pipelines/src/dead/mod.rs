@@ -1,7 +1,8 @@
 //! Dead letters after they died: found, shown, and given back to the source once what killed them is mended.
 //!
 //! They are read where none is cut short and none can be missing: in the lanes' own dead-letter files, which every pipeline keeps
-//! in its state, whatever `[dead_letter]` says. A running pipeline is not disturbed; what its last checkpoint covers is seen.
+//! in its state, whatever `[dead_letter]` says; from an object store they are brought here first. A running pipeline is not
+//! disturbed; what its last checkpoint covers is seen.
 
 mod record;
 mod requeue;
@@ -17,7 +18,7 @@ use avouch_engine::decode::format_timestamp;
 use serde_json::{Value, json};
 use thiserror::Error;
 
-use crate::runtime::lane_dirs;
+use crate::runtime::{RuntimeError, lane_dirs};
 
 /// Letters read at once.
 const AT_ONCE: usize = 2_000;
@@ -39,6 +40,9 @@ pub enum DeadError {
         /// Why.
         source: std::io::Error,
     },
+    /// Lanes in an object store cannot be brought here.
+    #[error(transparent)]
+    Runtime(#[from] RuntimeError),
     /// A lane's files are damaged.
     #[error(transparent)]
     Store(#[from] StoreError),

@@ -9,7 +9,7 @@ use thiserror::Error;
 use super::record::{Given, Record, RecordError, replace};
 use super::{DeadError, Filter, Letter, each};
 use crate::lang::{Format, KafkaSource, Pipeline, SourceKind};
-use crate::runtime::state_dir;
+use crate::runtime::lanes_here;
 
 /// The header that says which record a requeued one is a copy of.
 pub const HEADER: &str = "avouch.requeued-from";
@@ -66,7 +66,7 @@ impl<'p> Requeue<'p> {
     /// # Errors
     /// [`RequeueError`]; nothing was written then.
     pub async fn plan(pipeline: &'p Pipeline, filter: &Filter) -> Result<Self, RequeueError> {
-        let state = state_dir(pipeline);
+        let state = lanes_here(pipeline).map_err(DeadError::from)?;
         let state = std::path::absolute(&state).map_err(|source| RequeueError::File { path: state, source })?;
         if !state.is_dir() {
             return Err(DeadError::NoState { dir: state }.into());

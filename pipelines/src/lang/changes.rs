@@ -61,6 +61,33 @@ pub fn changes(old: &Pipeline, new: &Pipeline) -> Vec<Change> {
     out
 }
 
+/// Why a running process cannot go over to a file with these changes, and what to do; `None` if it can.
+pub fn refusal(changes: &[Change]) -> Option<String> {
+    let (mut out, mut restart, mut new_name) = ("it changes what cannot be reloaded:".to_owned(), false, false);
+    for change in changes {
+        let (what, why) = match change.takes {
+            Takes::Reload => continue,
+            Takes::Restart(why) => {
+                restart = true;
+                ("takes effect at a restart", why)
+            }
+            Takes::NewName(why) => {
+                new_name = true;
+                ("needs a new `pipeline.name`", why)
+            }
+        };
+        out += &format!("\n  `{}` {what}: {why}", change.key);
+    }
+    let help = match (new_name, restart) {
+        (false, false) => return None,
+        (true, _) => {
+            "start a pipeline of another name with this file, which begins a log of its own, or put the value back"
+        }
+        (false, true) => "restart the process, with --accept-change, or put the value back",
+    };
+    Some(format!("{out}\n  help: {help}"))
+}
+
 /// The keys that differ between two canonical forms.
 pub fn canonical_changes(old: &str, new: &str) -> Vec<Change> {
     let read = |json: &str| serde_json::from_str::<Value>(json).unwrap_or(Value::Null);

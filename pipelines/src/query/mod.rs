@@ -1,5 +1,5 @@
 //! SQL over a pipeline's verdicts: the Parquet archive, in a directory or an object store, read file by file and only the days
-//! that are asked for; or, where there is no archive, the verdict logs of the local state.
+//! that are asked for; or, where there is no archive, the verdict logs.
 
 mod objects;
 mod rows;
@@ -28,7 +28,7 @@ use thiserror::Error;
 use objects::ReadOnly;
 
 use crate::lang::{Pipeline, SinkKind, advice, closest, list};
-use crate::runtime::{lane_dirs, state_dir};
+use crate::runtime::{RuntimeError, lane_dirs, lanes_here};
 use crate::verdict_table::{TABLE, archive_rows, archive_schema};
 
 /// The partition column of the archive.
@@ -61,6 +61,9 @@ pub enum QueryError {
         /// Why.
         why: String,
     },
+    /// Lanes in an object store cannot be brought here.
+    #[error(transparent)]
+    Runtime(#[from] RuntimeError),
     /// A verdict log cannot be read.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -99,7 +102,8 @@ impl Verdicts {
     /// Those of a pipeline: the archive of its Parquet sink, of the one named if there are several, or else its logs.
     ///
     /// # Errors
-    /// [`QueryError::Nothing`] when `sink` names none of its archives, or when it must be named.
+    /// [`QueryError::Nothing`] when `sink` names none of its archives, or when it must be named; [`QueryError::Runtime`] when
+    /// logs in an object store cannot be brought here.
     pub fn of(pipeline: &Pipeline, sink: Option<&str>) -> Result<Self, QueryError> {
         let archives: Vec<(&str, &str)> = pipeline
             .sinks
@@ -122,7 +126,7 @@ impl Verdicts {
                     return Err(QueryError::Nothing(format!("there is no parquet sink `{wanted}`; {help}")));
                 }
             },
-            (None, []) => return Ok(Self::Logs(state_dir(pipeline))),
+            (None, []) => return Ok(Self::Logs(lanes_here(pipeline)?)),
             (None, [one]) => *one,
             (None, _) => {
                 let why = format!("there are several archives, {}; choose one with --sink", list(&names));

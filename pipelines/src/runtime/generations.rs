@@ -1,17 +1,16 @@
 //! Which version of the pipeline is newer than which: a numbered list beside the lanes, the same for all processes.
 //!
 //! Every version that lanes were run under has a number, taken by put-if-absent when somebody says that it is to be: by the
-//! first start, by a reload, or by `--accept-change`. A lane's checkpoint names the number it was made under. A process that
-//! has a higher one carries the lane over; one that has a lower one has an older file, and leaves the lane alone. So while
-//! the processes of a group are reloaded one after the other, a lane never goes back by itself.
+//! first start, by a reload, or by `--accept-change`. A lane's checkpoint names the number it was made under. What follows from
+//! the numbers is decided in [`avouch_engine::control::reload`]; here is where they are kept.
 
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use avouch_connectors::store::{Committed, ObjectError, Objects};
+use avouch_engine::control::reload::{Numbering, Version, Versions, begins, claims};
 use avouch_engine::verdict::Hash32;
 
 use super::artifacts::{Artifacts, hex, pipeline_path};
@@ -55,47 +54,36 @@ impl Generations {
     pub fn begin(&self, pipeline: &Pipeline, accept: bool) -> Result<u64, RuntimeError> {
         let hash = pipeline.config_hash();
         loop {
-            let Some((latest, known)) = self.all()?.pop_last() else {
-                if self.put(0, &hash)? {
-                    return Ok(0);
+            match begins(&self.all()?, &hash, self.has_lanes()?, accept) {
+                Numbering::Has(number) => return Ok(number),
+                Numbering::Refused(latest) => {
+                    return Err(RuntimeError::Changed { found: hex(&latest.config), expected: hex(&hash) });
                 }
-                continue;
-            };
-            if known == hash {
-                return Ok(latest);
-            }
-            if self.has_lanes()? {
-                let (found, expected) = (hex(&known), hex(&hash));
-                if !accept {
-                    return Err(RuntimeError::Changed { found, expected });
+                Numbering::Put { number, over } => {
+                    if let Some(over) = over {
+                        self.same_log(&over.config, pipeline)?;
+                        let (from, to) = (hex(&over.config), hex(&hash));
+                        tracing::warn!(from, to, "the lanes are carried over to the changed pipeline");
+                    }
+                    if self.put(number, &hash)? {
+                        return Ok(number);
+                    }
                 }
-                self.same_log(&known, pipeline)?;
-                tracing::warn!(from = found, to = expected, "the lanes are carried over to the changed pipeline");
-            }
-            if self.put(latest + 1, &hash)? {
-                return Ok(latest + 1);
             }
         }
     }
 
-    /// The number of a version that a process with the number `own` is told to go over to. Another process that was told
-    /// before has taken it already. Blocks.
+    /// The number of a version that a process which runs `own` is told to go over to. Blocks.
     ///
     /// # Errors
     /// When the list cannot be read or written.
-    pub fn claim(&self, own: u64, hash: &Hash32) -> Result<u64, RuntimeError> {
+    pub fn claim(&self, own: &Version, hash: &Hash32) -> Result<u64, RuntimeError> {
         loop {
-            let all = self.all()?;
-            let latest = all.last_key_value();
-            if let Some((n, _)) = latest.filter(|(_, known)| *known == hash) {
-                return Ok(*n);
-            }
-            if let Some((n, _)) = all.range(own + 1..).find(|(_, known)| *known == hash) {
-                return Ok(*n);
-            }
-            let next = latest.map_or(0, |(n, _)| n + 1);
-            if self.put(next, hash)? {
-                return Ok(next);
+            match claims(&self.all()?, own, hash) {
+                Numbering::Has(number) => return Ok(number),
+                Numbering::Put { number, .. } if self.put(number, hash)? => return Ok(number),
+                // Somebody has just taken it.
+                Numbering::Put { .. } | Numbering::Refused(_) => {}
             }
         }
     }
@@ -141,8 +129,8 @@ impl Generations {
         self.state.join("generations")
     }
 
-    fn all(&self) -> Result<BTreeMap<u64, Hash32>, RuntimeError> {
-        let mut out = BTreeMap::new();
+    fn all(&self) -> Result<Versions, RuntimeError> {
+        let mut out = Versions::new();
         for (name, text) in self.entries()? {
             let (Ok(number), Some(hash)) = (name.parse(), unhex(&text)) else {
                 let why = format!("{}/{name} is not the configHash of a pipeline; bring it back", self.place());
@@ -182,6 +170,9 @@ impl Generations {
                 out.push((name, std::fs::read_to_string(&path).map_err(|e| fail(&path, e))?));
             }
         }
+        // An entry that another process has just linked may be gone after a power cut, and its number would then be given to
+        // another version, while our lanes name it.
+        File::open(&dir).and_then(|d| d.sync_all()).map_err(|e| fail(&dir, e))?;
         Ok(out)
     }
 
@@ -232,22 +223,18 @@ mod tests {
     }
 
     #[test]
-    fn processes_that_are_reloaded_at_different_moments_agree() {
+    fn a_number_is_given_once_and_found_again() {
         let dir = tempfile::tempdir().unwrap();
         let (a, b, c) = ([1; 32], [2; 32], [3; 32]);
         let list = list(dir.path());
         assert!(list.put(0, &a).unwrap());
         assert!(!list.put(0, &b).unwrap(), "a number is given once");
-        // One process goes over to b; another one, told later, finds that it did.
-        assert_eq!(list.claim(0, &b).unwrap(), 1);
-        assert_eq!(list.claim(0, &b).unwrap(), 1);
-        // The first one goes on to c. A third one that is told of b only now stays behind it.
-        assert_eq!(list.claim(1, &c).unwrap(), 2);
-        assert_eq!(list.claim(0, &b).unwrap(), 1);
-        // Back to a is a new version, not the old one.
-        assert_eq!(list.claim(2, &a).unwrap(), 3);
-        assert_eq!(list.claim(1, &a).unwrap(), 3);
-        // A process that stayed with b while others went on to a takes b to be old, until it is told of it again.
-        assert_eq!(list.claim(1, &b).unwrap(), 4);
+        let first = Version { number: 0, config: a };
+        assert_eq!(list.claim(&first, &b).unwrap(), 1);
+        assert_eq!(list.claim(&first, &b).unwrap(), 1, "another process, told later, finds that it was taken");
+        assert_eq!(list.claim(&Version { number: 1, config: b }, &c).unwrap(), 2);
+        assert_eq!(list.all().unwrap(), [(0, a), (1, b), (2, c)].into());
+        std::fs::write(dir.path().join("generations/00000003"), "half").unwrap();
+        assert!(list.claim(&first, &b).unwrap_err().to_string().contains("is not the configHash of a pipeline"));
     }
 }

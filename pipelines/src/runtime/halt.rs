@@ -1,6 +1,6 @@
 //! How a lane is told to end, or to stand still for a while.
 
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
 /// How a lane ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,6 +19,8 @@ pub struct Halt {
     hold: AtomicU64,
     /// The number of the last hold at which the lane stood still.
     still: AtomicU64,
+    /// Whether no checkpoint is to become durable before the lane goes on.
+    begun: AtomicBool,
 }
 
 impl Halt {
@@ -55,6 +57,16 @@ impl Halt {
     /// Whether it does.
     pub fn is_still(&self, number: u64) -> bool {
         self.still.load(Ordering::Acquire) == number
+    }
+
+    /// The lane goes on: what it was opened under no crash undoes.
+    pub fn begin(&self) {
+        self.begun.store(true, Ordering::Release);
+    }
+
+    /// Whether it does.
+    pub fn has_begun(&self) -> bool {
+        self.begun.load(Ordering::Acquire)
     }
 
     /// What it was told.

@@ -90,8 +90,6 @@ pub struct LaneWorker {
     pub begun: Option<Instant>,
     /// The number of the pipeline's version ([`generations`]).
     pub generation: u64,
-    /// Whether the lane was carried over to this pipeline when it was opened, which no checkpoint covers yet.
-    pub migrated: bool,
 }
 
 /// What a lane that ended has left.
@@ -129,11 +127,8 @@ impl LaneWorker {
             self.begin_replay(&mut output)?;
         }
         // Coverage of the first anchor starts at the first one. And a lane that was carried over to another pipeline begins
-        // at a checkpoint of it.
-        if self.migrated {
-            self.checkpoints.progressed();
-        }
-        self.checkpoint(self.migrated)?;
+        // at a checkpoint of it, and waits until that is durable.
+        self.checkpoint(false)?;
         self.readiness.ready(&part);
         loop {
             let batch = self.input.poll(GATHER)?;
@@ -540,6 +535,9 @@ impl LaneWorker {
         let (next_offset, size) = (shown.next_offset, shown.log.size);
         self.labels.settled(size);
         self.input.checkpointed(next_offset, self.kept_checkpoints)?;
+        if !self.checkpoints.is_at_boundary() {
+            self.halt.begin();
+        }
         // Nobody listens any more only when the process is ending.
         let _ = self.checkpointed.send((lane, next_offset));
         Ok(())

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use avouch_connectors::http::Readiness;
 use avouch_connectors::store::{Checkpoint, LaneStore, RemoteLane, StoreError};
+use avouch_engine::control::reload::{Carrying, Opening, Version, carrying, opening};
 use avouch_engine::event::LaneEvent;
 use avouch_engine::lane::{Lane, LaneError, Output};
 use avouch_engine::plan::LanePlan;
@@ -162,22 +163,27 @@ impl Opener {
                 plan.source.topic
             )));
         }
-        let found = c.committed.config_hash;
-        let known = generations::of(&c.committed);
+        let found = Version { number: generations::of(&c.committed), config: c.committed.config_hash };
+        let ours = Version { number: self.generation, config: plan.config_hash };
         let next_offset = Some(c.committed.next_offset);
-        let open = if found == plan.config_hash {
-            let lane = Lane::restore(plan.clone(), partition, secret.clone(), &c.lane_state);
-            let lane = lane.map_err(|source| RuntimeError::Lane { lane: partition, source })?;
-            // The highest: so a lane never looks older than it is.
-            let generation = known.max(self.generation);
-            OpenLane { lane, store, remote, next_offset, replay, generation, migrated: false }
-        } else if known > self.generation {
-            return Ok(Opened::Newer(hex(&found)));
-        } else if known == self.generation {
-            let source = LaneError::OtherPipeline { found: hex(&found), expected: hex(&plan.config_hash) };
-            return Err(RuntimeError::Lane { lane: partition, source });
-        } else {
-            self.carry_over(partition, &c, store, remote, replay)?
+        let open = match opening(Some(&found), &ours) {
+            // One that is new has no checkpoint, and is opened above.
+            Opening::New | Opening::CarryOver => self.carry_over(partition, &c, store, remote, replay)?,
+            Opening::Restore { number: generation } => {
+                let lane = Lane::restore(plan.clone(), partition, secret.clone(), &c.lane_state);
+                let lane = lane.map_err(|source| RuntimeError::Lane { lane: partition, source })?;
+                OpenLane { lane, store, remote, next_offset, replay, generation, migrated: false }
+            }
+            Opening::Newer => return Ok(Opened::Newer(hex(&found.config))),
+            Opening::Conflict => {
+                return Err(inconsistent(format!(
+                    "its checkpoint names version {} of the pipeline, configHash {}, but in the list of versions (`generations`, \
+                     beside the lanes) that number is {}: entries of the list were lost or changed; bring them back",
+                    found.number,
+                    hex(&found.config),
+                    hex(&ours.config),
+                )));
+            }
         };
         tracing::info!(
             lane = partition,
@@ -212,22 +218,20 @@ impl Opener {
         let lane = Lane::migrate(self.plan.clone(), partition, self.secret.clone(), &c.lane_state, &mut out);
         let lane = lane.map_err(in_lane)?;
         let at = lane.last_offset();
-        match replay.next_change(at) {
-            // It was carried over here before, and is again.
-            Some((from, recorded)) if (*from, *recorded) == (found, to) => replay.changed(),
-            Some((_, recorded)) => {
-                return Err(in_lane(LaneError::NextPipeline { after_offset: at, to: hex(recorded) }));
+        let shown = store.recovery().high_water.is_some_and(|(size, _)| size > c.committed.log_size);
+        match carrying(replay.next_change(at), &found, &to, shown || !replay.is_empty()) {
+            Carrying::First => {}
+            Carrying::Again => replay.changed(),
+            Carrying::Other(recorded) => {
+                return Err(in_lane(LaneError::NextPipeline { after_offset: at, to: hex(&recorded) }));
             }
-            None => {
-                let shown = store.recovery().high_water.is_some_and(|(size, _)| size > c.committed.log_size);
-                if shown || !replay.is_empty() {
-                    let why = format!(
-                        "an earlier checkpoint is in use, and what was shown beyond it was judged by the version of the \
-                         pipeline before; start with that file (configHash {}) until the log has regrown, then change it",
-                        hex(&found)
-                    );
-                    return Err(RuntimeError::Inconsistent { lane: partition, why });
-                }
+            Carrying::Shown => {
+                let why = format!(
+                    "an earlier checkpoint is in use, and what was shown beyond it was judged by the version of the \
+                     pipeline before; start with that file (configHash {}) until the log has regrown, then change it",
+                    hex(&found)
+                );
+                return Err(RuntimeError::Inconsistent { lane: partition, why });
             }
         }
         for event in &out.events {

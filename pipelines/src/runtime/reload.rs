@@ -1,20 +1,15 @@
 //! Another version of the pipeline file while the pipeline runs.
 //!
-//! ```text
-//!   asked ─► prepared ────────────► lanes held, each at a durable checkpoint ─► lanes closed and opened with it ─► applied
-//!            │ read, checked, models  │ not within 30 s
-//!            └────────────────────────┴─► failed: said, counted, and the pipeline before goes on
-//! ```
-//!
-//! Nothing of the running pipeline is touched before all lanes stand still. What is prepared is prepared beside them, within
-//! a limit of time. Then each lane is closed as when the group takes it away, and opened again: there it is carried over
-//! ([`avouch_engine::migrate`]), and its first act is a checkpoint of the new pipeline.
+//! What follows on what, with its diagram, is decided in [`avouch_engine::control::reload`]; here is what a reload is asked by,
+//! and how a version is prepared beside the running lanes, within a limit of time: read, checked, its models loaded, its
+//! topics made, its number taken. The session (`session.rs`) then has the lanes go over to it.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use avouch_connectors::schema_registry::SchemaRegistry;
+use avouch_engine::control::reload::Version;
 use avouch_engine::plan::LanePlan;
 use sha2::{Digest, Sha256};
 use tokio::sync::{mpsc, watch};
@@ -24,7 +19,7 @@ use super::generations::Generations;
 use super::metrics::Metrics;
 use super::reference_watch::{ReferenceWatch, Tables};
 use super::{blocking, keep_artifacts, schemas, sinks};
-use crate::lang::{self, Pipeline, Takes};
+use crate::lang::{self, Pipeline};
 
 /// How long reading, checking and preparing may take.
 const PREPARED_WITHIN: Duration = Duration::from_secs(60);
@@ -110,9 +105,9 @@ pub(super) struct Candidate {
 /// What preparing one needs.
 pub(super) struct Preparation {
     pub load: Load,
-    /// The pipeline that runs, and its number.
+    /// The pipeline that runs, and its version.
     pub running: Pipeline,
-    pub generation: u64,
+    pub version: Version,
     pub generations: Generations,
     pub artifacts: Artifacts,
     pub metrics: Metrics,
@@ -134,16 +129,8 @@ impl Preparation {
         let loaded = tokio::task::spawn_blocking(move || load());
         let (pipeline, plan) = loaded.await.map_err(|e| format!("reading the file ended: {e}"))??;
         let changes = lang::changes(&self.running, &pipeline);
-        let mut refused = String::new();
-        for change in &changes {
-            match change.takes {
-                Takes::Reload => {}
-                Takes::Restart(why) => refused += &format!("\n`{}` takes effect at a restart: {why}", change.key),
-                Takes::NewName(why) => refused += &format!("\n`{}` needs a new `pipeline.name`: {why}", change.key),
-            }
-        }
-        if !refused.is_empty() {
-            return Err(format!("it changes what cannot be reloaded:{refused}"));
+        if let Some(refused) = lang::refusal(&changes) {
+            return Err(refused);
         }
         let keys: Vec<&str> = changes.iter().map(|c| c.key.as_str()).collect();
         tracing::info!(changed = ?keys, "the changed pipeline is in order");
@@ -156,7 +143,7 @@ impl Preparation {
             keep_artifacts(&pipeline, &plan, &self.artifacts)?;
             let (watch, references) = ReferenceWatch::new(&pipeline, &plan, &self.artifacts, &self.metrics)?;
             // Last: from here on processes with an older number leave alone what we carry over.
-            let generation = self.generations.claim(self.generation, &plan.config_hash)?;
+            let generation = self.generations.claim(&self.version, &plan.config_hash)?;
             Ok(Box::new(Candidate { pipeline, plan, generation, registry, references, watch }))
         });
         prepared.await.map_err(|e| e.to_string())

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use avouch_connectors::http::Readiness;
 use avouch_connectors::kafka::GroupEvent;
 use avouch_connectors::schema_registry::SchemaRegistry;
+use avouch_engine::control::reload::{HELD_FOR_MS, ReloadAction, ReloadControl, ReloadEvent, Version};
 use avouch_engine::plan::LanePlan;
 use avouch_engine::verdict::Secret;
 use tokio::sync::{mpsc, watch};
@@ -32,8 +33,6 @@ use crate::lang::Pipeline;
 
 /// How long the source's queue is served at a time.
 const SERVE: Duration = Duration::from_millis(100);
-/// How long the lanes of a reload are waited for to run again before it is called done without them.
-const OPENED_WITHIN: Duration = Duration::from_secs(60);
 
 /// What a membership needs, and what outlives it.
 pub(super) struct Membership {
@@ -64,15 +63,32 @@ pub(super) struct Membership {
     pub taps: Taps,
 }
 
-/// Where a reload is.
-enum Reloading {
-    No,
-    /// The lanes come to rest for it.
-    Holding(Box<Candidate>),
-    /// The lanes are opened with it.
-    Opening {
-        since: Instant,
-    },
+/// A reload of this process, if there is one.
+struct Reloading {
+    control: ReloadControl,
+    began: Instant,
+    /// What is prepared, until the lanes go over to it.
+    candidate: Option<Box<Candidate>>,
+    /// Lanes that are waited for.
+    waited_for: Vec<i32>,
+    /// When the lanes were told to go over.
+    changed: Instant,
+}
+
+impl Reloading {
+    fn none() -> Self {
+        let now = Instant::now();
+        Self { control: ReloadControl::default(), began: now, candidate: None, waited_for: Vec::new(), changed: now }
+    }
+
+    fn now_ms(&self) -> i64 {
+        i64::try_from(self.began.elapsed().as_millis()).unwrap_or(i64::MAX)
+    }
+
+    fn on(&mut self, event: ReloadEvent) -> Result<(), RuntimeError> {
+        let told = self.control.on(event, self.now_ms());
+        told.map_err(|v| RuntimeError::Start(format!("the reload: {v}")))
+    }
 }
 
 impl Membership {
@@ -101,7 +117,7 @@ impl Membership {
         let (tell, mut told) = mpsc::unbounded_channel();
         let mut lanes = Lanes::new(self.setup(source.clone(), tell.clone()), self.readers.clone());
         let mut preparing: JoinSet<Result<Box<Candidate>, String>> = JoinSet::new();
-        let mut reloading = Reloading::No;
+        let mut reloading = Reloading::none();
 
         let mut tick = tokio::time::interval(Duration::from_secs(1));
         let mut failure: Option<RuntimeError> = None;
@@ -110,23 +126,22 @@ impl Membership {
         while !(stopping && lanes.idle()) {
             let happened: Result<(), RuntimeError> = tokio::select! {
                 happened = lanes.next() => happened,
-                why = self.reloads.asked(), if preparing.is_empty() && !stopping
-                    && !matches!(reloading, Reloading::Holding(_)) =>
-                {
+                why = self.reloads.asked(), if reloading.control.listens() && !stopping => {
                     tracing::info!(why, "reloading the pipeline");
                     preparing.spawn(self.preparation().run());
-                    Ok(())
+                    self.reload_asked(&mut reloading, &lanes)
                 }
                 Some(prepared) = preparing.join_next() => {
                     match prepared.unwrap_or_else(|e| Err(format!("preparing it ended: {e}"))) {
-                        Ok(_) if stopping => {}
                         Ok(candidate) => {
-                            lanes.hold();
-                            reloading = Reloading::Holding(candidate);
+                            reloading.candidate = Some(candidate);
+                            reloading.on(ReloadEvent::Prepared)
                         }
-                        Err(why) => self.reload_failed(&why),
+                        Err(why) => {
+                            self.reload_failed(&why);
+                            reloading.on(ReloadEvent::Refused)
+                        }
                     }
-                    Ok(())
                 }
                 Some(event) = events.recv() => self.follow(&source, &mut lanes, event),
                 ended = beside.ended() => ended,
@@ -160,9 +175,8 @@ impl Membership {
             }
             stopping |= failure.is_some() || (options.until_end && lanes.finished());
             if stopping {
-                if matches!(std::mem::replace(&mut reloading, Reloading::No), Reloading::Holding(_)) {
-                    lanes.go_on();
-                }
+                note(reloading.on(ReloadEvent::Stop), &mut failure);
+                lanes.go_on();
                 note(lanes.stop(), &mut failure);
             }
         }
@@ -225,7 +239,7 @@ impl Membership {
         Preparation {
             load: self.reloads.load(),
             running: self.pipeline.clone(),
-            generation: self.generation,
+            version: Version { number: self.generation, config: self.plan.config_hash },
             generations: self.generations.clone(),
             artifacts: self.artifacts.clone(),
             metrics: self.metrics.clone(),
@@ -238,10 +252,31 @@ impl Membership {
         tracing::error!("the reload failed, and the pipeline goes on as it was: {why}");
     }
 
-    fn reload_applied(&self, since: Instant) {
+    fn reload_applied(&self, since: Instant, waited_for: &[i32]) {
         self.metrics.reloaded(true);
         let config = hex(&self.plan.config_hash);
-        tracing::info!(config, generation = self.generation, took = ?since.elapsed(), "the reload is done");
+        let (generation, took) = (self.generation, since.elapsed());
+        if waited_for.is_empty() {
+            tracing::info!(config, generation, ?took, "the reload is done");
+        } else {
+            tracing::warn!(
+                config,
+                generation,
+                ?took,
+                lanes = ?waited_for,
+                "the pipeline is reloaded, but these lanes are not at a checkpoint of it yet: another process has them, or their \
+                 checkpoint store is slow; they go over as soon as they can"
+            );
+        }
+    }
+
+    /// A reload is asked for, while lanes of the one before may still be opened.
+    fn reload_asked(&self, reloading: &mut Reloading, lanes: &Lanes) -> Result<(), RuntimeError> {
+        if reloading.control.action(reloading.now_ms()) != ReloadAction::Listen {
+            self.reload_applied(reloading.changed, &lanes.moving());
+            reloading.on(ReloadEvent::Said)?;
+        }
+        reloading.on(ReloadEvent::Asked)
     }
 
     /// Goes on with a reload, if there is one.
@@ -252,35 +287,45 @@ impl Membership {
         source: &Arc<Inputs>,
         tell: &mpsc::UnboundedSender<(i32, i64)>,
     ) -> Result<(), RuntimeError> {
-        match std::mem::replace(reloading, Reloading::No) {
-            Reloading::No => Ok(()),
-            Reloading::Holding(candidate) => match lanes.held() {
-                None => {
-                    *reloading = Reloading::Holding(candidate);
-                    Ok(())
+        loop {
+            let event = match reloading.control.action(reloading.now_ms()) {
+                ReloadAction::Listen | ReloadAction::Prepare | ReloadAction::Nothing => return Ok(()),
+                ReloadAction::Hold { number } => {
+                    reloading.waited_for = lanes.hold(number);
+                    if !reloading.waited_for.is_empty() {
+                        return Ok(());
+                    }
+                    ReloadEvent::Still
                 }
-                Some(Err(why)) => {
-                    self.reload_failed(&why);
-                    Ok(())
+                ReloadAction::GiveUp => {
+                    lanes.go_on();
+                    reloading.candidate = None;
+                    self.reload_failed(&format!(
+                        "after {} s lanes {:?} had no durable checkpoint yet: their checkpoint store does not answer, or is too slow",
+                        HELD_FOR_MS / 1_000,
+                        reloading.waited_for
+                    ));
+                    ReloadEvent::GaveUp
                 }
-                Some(Ok(())) => {
-                    let since = Instant::now();
-                    self.adopt(*candidate);
-                    let changed = lanes.change(self.setup(source.clone(), tell.clone()));
-                    *reloading = Reloading::Opening { since };
-                    changed
+                ReloadAction::Change => {
+                    reloading.changed = Instant::now();
+                    if let Some(candidate) = reloading.candidate.take() {
+                        self.adopt(*candidate);
+                    }
+                    lanes.change(self.setup(source.clone(), tell.clone()))?;
+                    ReloadEvent::Changed
                 }
-            },
-            // A lane that waits for another process does not hold it up for ever: it is opened with this pipeline whenever
-            // that lets go.
-            Reloading::Opening { since } if lanes.moving() && since.elapsed() < OPENED_WITHIN => {
-                *reloading = Reloading::Opening { since };
-                Ok(())
-            }
-            Reloading::Opening { since } => {
-                self.reload_applied(since);
-                Ok(())
-            }
+                // A lane that waits for another process does not hold it up for ever: it is opened with this pipeline whenever
+                // that lets go.
+                ReloadAction::AwaitOpened if !lanes.moving().is_empty() => return Ok(()),
+                ReloadAction::AwaitOpened => ReloadEvent::Opened,
+                ReloadAction::Applied { everywhere } => {
+                    let moving = if everywhere { Vec::new() } else { lanes.moving() };
+                    self.reload_applied(reloading.changed, &moving);
+                    ReloadEvent::Said
+                }
+            };
+            reloading.on(event)?;
         }
     }
 

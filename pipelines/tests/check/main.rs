@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod canonical;
+mod changes;
 mod files;
 mod formats;
 mod language;

@@ -3,6 +3,7 @@
 #![allow(dead_code, clippy::unwrap_used)]
 
 pub mod left;
+pub mod live;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

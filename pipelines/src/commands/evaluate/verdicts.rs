@@ -9,7 +9,7 @@ use avouch_engine::verdict::{Hash32, Severity, VerdictRecord, class};
 
 use super::EvaluateError;
 use crate::lang::{Pipeline, hex, plural};
-use crate::runtime::state_dir;
+use crate::runtime::lanes_here;
 
 /// What one verdict says.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -86,7 +86,7 @@ pub(super) fn read(
     step: &str,
     mut progress: impl FnMut(u64, u64),
 ) -> Result<Verdicts, EvaluateError> {
-    let state = state_dir(pipeline);
+    let state = lanes_here(pipeline)?;
     let lanes = lanes(&state)?;
     if lanes.is_empty() {
         return Err(EvaluateError::NoState { dir: state, pipeline: pipeline.name.value.clone() });

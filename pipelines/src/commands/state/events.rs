@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::place::Place;
 use super::{Format, StateError};
 use crate::lang::Pipeline;
-use crate::runtime::{hex, state_dir};
+use crate::runtime::{hex, lanes_here};
 
 /// Events read at once.
 const AT_ONCE: usize = 10_000;
@@ -76,12 +76,13 @@ pub(super) fn events(args: &EventsArgs) -> Result<(String, bool), StateError> {
     Ok((out, true))
 }
 
-/// Of a pipeline whose checkpoints go to an object store, the directory it works in: events are read from there.
+/// Of a pipeline whose checkpoints go to an object store, the directory it works in, where its lanes are brought first: events
+/// are read from there.
 fn working_copy(text: &str) -> Result<Place, StateError> {
     let path = std::path::Path::new(text);
     if path.is_file() {
         let pipeline = Pipeline::load(path).map_err(|d| StateError::Pipeline(d.render_text(false)))?;
-        return Place::directories(text, &state_dir(&pipeline));
+        return Place::directories(text, &lanes_here(&pipeline)?);
     }
     Place::find(text)
 }

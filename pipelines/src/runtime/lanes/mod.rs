@@ -39,7 +39,6 @@ use super::sinks::{self, EarlyOutputs, TailStop};
 use super::tap::{LaneTaps, Taps};
 use crate::labels::Inbox;
 use crate::lang::Pipeline;
-use change::Hold;
 use slot::Slot;
 
 /// How often lanes are looked at when nothing happens to them, milliseconds: more often than whoever waits for
@@ -91,9 +90,7 @@ pub struct Lanes {
     /// Partitions the group wants back, until all of them are closed.
     revoked: Option<Vec<i32>>,
     /// Lanes are held at a checkpoint so that all of them can go over to another pipeline.
-    hold: Option<Hold>,
-    /// How many holds there were.
-    holds: u64,
+    held: bool,
     /// What the lanes that ended here left.
     ended: BTreeMap<i32, (Counters, u64)>,
     stopping: bool,
@@ -114,8 +111,7 @@ impl Lanes {
             ours: BTreeSet::new(),
             fences: BTreeMap::new(),
             revoked: None,
-            hold: None,
-            holds: 0,
+            held: false,
             ended: BTreeMap::new(),
             stopping: false,
         }
@@ -283,7 +279,7 @@ impl Lanes {
         let now = self.now_ms();
         let wakes_at = self.slots.values().filter_map(|s| s.wakes_at(now)).min();
         // With nothing under way there is nothing else to wait for.
-        let most = if self.hold.is_some() { LOOK_AT_HELD } else { LOOK_EVERY };
+        let most = if self.held { LOOK_AT_HELD } else { LOOK_EVERY };
         let left = wakes_at.map_or(most, |at| at.saturating_sub(now).clamp(0, most));
         let outcome = tokio::select! {
             Some(done) = self.threads.join_next() => {
@@ -361,6 +357,9 @@ impl Lanes {
         let open = *open;
         slot.busy = true;
         slot.running = true;
+        if !open.migrated {
+            slot.halt.begin();
+        }
         let own = open.store.reader();
         let (early, early_tails) = {
             let log = &own.committed().origin;
@@ -368,13 +367,15 @@ impl Lanes {
         };
         let committed = open.store.committed();
         let every = i64::try_from(setup.checkpoint_every.as_millis()).unwrap_or(i64::MAX);
-        let checkpoints = Checkpointer::restored(covered(&committed), committed.seq == 0, every, 0);
+        let checkpoints = match open.migrated {
+            true => Checkpointer::carried_over(covered(&committed), every, 0),
+            false => Checkpointer::restored(covered(&committed), committed.seq == 0, every, 0),
+        };
         let worker = LaneWorker {
             plan: setup.opener.plan.clone(),
             next_offset: open.next_offset.unwrap_or(0),
             replay: open.replay,
             generation: open.generation,
-            migrated: open.migrated,
             artifacts: setup.opener.artifacts.clone(),
             labels: Inbox::new(&setup.opener.state, partition),
             metrics: setup.opener.metrics.lane(partition),
@@ -419,9 +420,14 @@ impl Lanes {
         Ok(())
     }
 
-    /// Whether lanes of this process are being opened or closed.
-    pub fn moving(&self) -> bool {
-        self.slots.values().any(|s| !matches!(s.control.state(), LaneState::Running | LaneState::Resting))
+    /// The lanes of this process that are being opened or closed, or have not begun with a durable checkpoint yet.
+    pub fn moving(&self) -> Vec<i32> {
+        let begun = |s: &Slot| match s.control.state() {
+            LaneState::Running => s.halt.has_begun(),
+            LaneState::Resting => true,
+            _ => false,
+        };
+        self.slots.iter().filter(|(_, s)| !begun(s)).map(|(p, _)| *p).collect()
     }
 
     fn count(&self) {
