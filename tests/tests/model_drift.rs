@@ -46,7 +46,7 @@ fn day(directory: &Path, day: u32) -> Vec<String> {
     std::fs::read_to_string(file).unwrap().lines().map(str::to_owned).collect()
 }
 
-fn warmer(row: &String) -> String {
+fn warmer(row: &str) -> String {
     let mut row: serde_json::Value = serde_json::from_str(row).unwrap();
     row["temperature"] = (row["temperature"].as_f64().unwrap() + 20.0).into();
     row.to_string()
@@ -90,7 +90,8 @@ fn the_alert_of_drift_reads_what_a_running_pipeline_shows() {
     std::fs::write(directory.join("data/1.ndjson"), cool.join("\n")).unwrap();
     reached(cool.len() as i64);
     assert_eq!(shown(), Some(0.0), "there from the start, or the first call would be no increase");
-    std::fs::write(directory.join("data/2.ndjson"), warm.iter().map(warmer).collect::<Vec<_>>().join("\n")).unwrap();
+    std::fs::write(directory.join("data/2.ndjson"), warm.iter().map(|row| warmer(row)).collect::<Vec<_>>().join("\n"))
+        .unwrap();
     reached(readings.len() as i64);
     let called = eventually("drift is called", LIMIT, || shown().filter(|n| *n > 0.0));
     println!("{called} verdicts of class drift");

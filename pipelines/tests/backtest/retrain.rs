@@ -162,7 +162,7 @@ fn only_windows_since_a_time_are_trained_on() {
 
 /// Puts what people said into the log of the pipeline's lane 0, as a lane that ran would.
 fn say(dir: &Path, labels: &[(&str, &str, &str, Opinion)]) {
-    let pipeline = Pipeline::load(&dir.join("pumps.toml")).unwrap();
+    let pipeline = Pipeline::load(dir.join("pumps.toml")).unwrap();
     let (models, _) = load_models(&pipeline).unwrap();
     let plan = Arc::new(plan(&pipeline, &models).unwrap());
     let mut lane = Lane::new(plan.clone(), 0, Secret::new(b"test"));
