@@ -31,6 +31,9 @@ pub enum CodecError {
     },
 }
 
+/// Counting a million a second reaches this in nine years.
+pub const MOST_COUNTED: u64 = 1 << 48;
+
 /// A named stretch of the bytes, up to where the next one starts. The names say nothing to [`Reader`]: they let a store
 /// keep what has not changed since the last snapshot, and let people see what a snapshot is made of.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -201,6 +204,17 @@ impl<'a> Reader<'a> {
             at,
         })
     }
+
+    /// What was counted one by one: nothing has been counted further than [`MOST_COUNTED`], so that whoever goes on counting from
+    /// a damaged one stays within 64 bits.
+    pub fn counted(&mut self) -> Result<u64, CodecError> {
+        let n = self.u64()?;
+        if n > MOST_COUNTED {
+            return Err(self.invalid(format!("{n} were counted, which nothing can have been")));
+        }
+        Ok(n)
+    }
+
     /// A count of items that each take at least `min_bytes`, so that a damaged count cannot make us allocate.
     pub fn count(&mut self, min_bytes: usize) -> Result<usize, CodecError> {
         let n = self.u32()? as usize;

@@ -369,11 +369,11 @@ impl DeviceTable {
         table.next_sweep = r.i64()?;
         for place in table.places.iter().filter(|&&p| p > 0) {
             let e = &mut table.entries[*place as usize - 1];
-            (e.next_seq, e.last_time) = (r.u64()?, r.i64()?);
+            (e.next_seq, e.last_time) = (r.counted()?, r.i64()?);
         }
         for _ in 0..r.count(40)? {
             let id = r.array()?;
-            let seq = r.u64()?;
+            let seq = r.counted()?;
             if table.retained.insert(id, seq).is_some() {
                 return Err(r.invalid("an evicted device stands twice"));
             }

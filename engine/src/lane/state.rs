@@ -51,10 +51,15 @@ impl Counters {
     }
 
     fn restore(r: &mut Reader<'_>) -> Result<Self, CodecError> {
-        let mut c =
-            Self { rows_in: r.u64()?, rows_used: r.u64()?, ticks: r.u64()?, evicted: r.u64()?, ..Self::default() };
+        let mut c = Self {
+            rows_in: r.counted()?,
+            rows_used: r.counted()?,
+            ticks: r.counted()?,
+            evicted: r.counted()?,
+            ..Self::default()
+        };
         for n in c.dead.iter_mut().chain(&mut c.verdicts) {
-            *n = r.u64()?;
+            *n = r.counted()?;
         }
         Ok(c)
     }
@@ -170,7 +175,7 @@ impl Lane {
         let mut r = Reader::new("lane state", snapshot);
         head(&mut r)?;
         let mut lane = Self::new(plan, partition, secret.clone());
-        lane.next_index = r.u64()?;
+        lane.next_index = r.counted()?;
         lane.last_offset = r.i64()?;
         lane.counters = Counters::restore(&mut r)?;
         lane.admission.restore(&mut r)?;

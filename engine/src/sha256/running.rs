@@ -168,7 +168,8 @@ impl Running {
 
     /// Goes on from what [`Queue::kept`] gave; `None` if the parts do not fit together.
     pub fn resume(state: State, length: u64, tail: &[u8]) -> Option<Self> {
-        if length % 64 != tail.len() as u64 || length > u64::MAX / 8 {
+        // What is hashed on top of it must stay within the 2⁶⁴ bits that SHA-256 counts.
+        if length % 64 != tail.len() as u64 || length > 1 << 56 {
             return None;
         }
         let mut message = Self { state, length, ..Self::default() };

@@ -95,7 +95,7 @@ impl WindowOperator {
             last_device = Some(device);
             let mut last_pane = None;
             for _ in 0..r.count(36)? {
-                let (pane, rows, first_offset, last_offset) = (r.i64()?, r.u64()?, r.i64()?, r.i64()?);
+                let (pane, rows, first_offset, last_offset) = (r.i64()?, r.counted()?, r.i64()?, r.i64()?);
                 // Times are far from the ends of 64 bits; arithmetic on them rests on it.
                 let far = pane.unsigned_abs() > (1 << 60) / self.grid.every().unsigned_abs();
                 if far || last_pane.is_some_and(|p| p >= pane) {
