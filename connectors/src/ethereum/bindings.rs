@@ -1,6 +1,6 @@
-//! The contract as Rust sees it. Private: the room's public types are plain, see [`super::checkpoint`].
+//! The contracts as Rust sees them. Private: the room's public types are plain, see [`super::checkpoint`].
 //!
-//! A test holds this interface against the ABI of the committed artifact, selector by selector.
+//! A test holds each interface against the ABI of the committed artifact, selector by selector.
 #![allow(missing_docs)]
 
 use alloy::sol;
@@ -79,5 +79,56 @@ sol! {
                 bytes32 salt,
                 uint256[] memory extensions
             );
+    }
+
+    #[derive(Debug, PartialEq, Eq)]
+    struct Model {
+        uint64 proposedAt;
+        uint64 activeFrom;
+        uint64 activeUntil;
+        uint64 revokedAt;
+        bytes32 dataHash;
+        address proposer;
+    }
+
+    #[derive(Debug, PartialEq, Eq)]
+    interface ModelRegistry {
+        error UnknownRegistry(bytes32 registryId);
+        error AlreadyRegistered(bytes32 registryId);
+        error BadRoles(address publisher, address approver);
+        error NotAuthorized(bytes32 registryId, address caller);
+        error AlreadyProposed(bytes32 registryId, bytes32 modelHash);
+        error NotProposed(bytes32 registryId, bytes32 modelHash);
+        error AlreadyActivated(bytes32 registryId, bytes32 modelHash);
+        error Revoked(bytes32 registryId, bytes32 modelHash);
+        error SamePerson(bytes32 registryId, bytes32 modelHash, address caller);
+        error BadWindow(uint64 from, uint64 until, uint64 present);
+
+        event RolesSet(
+            bytes32 indexed registryId, address indexed owner, bytes32 indexed name, address publisher, address approver
+        );
+        event ModelProposed(
+            bytes32 indexed registryId, bytes32 indexed modelHash, address indexed publisher, bytes32 dataHash, string uri
+        );
+        event ModelActivated(
+            bytes32 indexed registryId, bytes32 indexed modelHash, address indexed approver, uint64 from, uint64 until
+        );
+        event ModelRevoked(
+            bytes32 indexed registryId, bytes32 indexed modelHash, address indexed by, bytes32 reasonHash
+        );
+
+        function register(bytes32 name, address publisher, address approver) external returns (bytes32 registryId);
+        function setRoles(bytes32 name, address publisher, address approver) external returns (bytes32 registryId);
+        function propose(bytes32 registryId, bytes32 modelHash, bytes32 dataHash, string calldata uri) external;
+        function activate(bytes32 registryId, bytes32 modelHash, uint64 from, uint64 until) external;
+        function revoke(bytes32 registryId, bytes32 modelHash, bytes32 reasonHash) external;
+        function isActive(bytes32 registryId, bytes32 modelHash, uint64 when) external view returns (bool);
+        function modelOf(bytes32 registryId, bytes32 modelHash) external view returns (Model memory);
+        function rolesOf(bytes32 registryId)
+            external
+            view
+            returns (address owner, address publisher, address approver);
+        function registryIdOf(address owner, bytes32 name) external pure returns (bytes32);
+        function supportsInterface(bytes4 interfaceId) external view returns (bool);
     }
 }

@@ -7,7 +7,7 @@ use alloy::rpc::types::TransactionReceipt;
 use alloy::sol_types::SolCall;
 use avouch_engine::verdict::Hash32;
 
-use super::artifact;
+use super::artifact::Contract;
 use super::bindings::VerdictLog as contract;
 use super::checkpoint::log_id;
 use super::error::EthereumError;
@@ -50,9 +50,10 @@ pub struct Registered {
     pub gas_used: u64,
 }
 
-/// Deploys VerdictLog with `key` paying, waits until it is in a block (three minutes at most) and checks the code there.
-/// Not to be called while a writer uses the same key.
-pub async fn deploy_verdict_log(
+/// Deploys one of our contracts with `key` paying, waits until it is in a block (three minutes at most) and checks the code
+/// there. Not to be called while a writer uses the same key.
+pub async fn deploy(
+    what: Contract,
     url: &str,
     chain_id: Option<u64>,
     key: &OperatorKey,
@@ -65,14 +66,14 @@ pub async fn deploy_verdict_log(
     {
         return Err(EthereumError::WrongChain { endpoint: endpoint.to_string(), expected, found });
     }
-    let payload = Payload { chain_id: found, to: TxKind::Create, data: artifact::creation_code() };
+    let payload = Payload { chain_id: found, to: TxKind::Create, data: what.creation_code() };
     let receipt = transact_once(&endpoint, key, &payload).await?;
     let contract = receipt.contract_address.ok_or_else(|| EthereumError::Malformed {
         endpoint: endpoint.to_string(),
         method: "eth_getTransactionReceipt".to_owned(),
         reason: "a deployment without contract address".to_owned(),
     })?;
-    endpoint.require_verdict_log(contract).await?;
+    endpoint.require_code(what, contract).await?;
     Ok(Deployed {
         contract,
         chain_id: found,
@@ -153,7 +154,7 @@ async fn call_contract(
 }
 
 /// Signs, sends and waits. The hash is known before it is sent, so an answer that is lost loses nothing.
-async fn transact_once(
+pub(super) async fn transact_once(
     endpoint: &Endpoint,
     key: &OperatorKey,
     payload: &Payload,

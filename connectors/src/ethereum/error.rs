@@ -96,11 +96,13 @@ pub enum EthereumError {
     },
     /// No contract lives at the address.
     #[error(
-        "{endpoint}: there is no contract at {contract} on chain {chain_id}; check the address, or deploy one with `avouch deploy`"
+        "{endpoint}: there is no contract at {contract} on chain {chain_id}; check the address, or deploy {what} there with `avouch deploy`"
     )]
     NoContract {
         /// The endpoint.
         endpoint: String,
+        /// The contract's name.
+        what: &'static str,
         /// The configured address.
         contract: Address,
         /// The endpoint's chain id.
@@ -108,13 +110,15 @@ pub enum EthereumError {
     },
     /// Another contract lives at the address.
     #[error(
-        "{endpoint}: the contract at {contract} is not this version's VerdictLog (its code hash is {}, not {}); check the address, or deploy one with `avouch deploy`",
+        "{endpoint}: the contract at {contract} is not this version's {what} (its code hash is {}, not {}); check the address, or deploy one with `avouch deploy`",
         show(found),
         show(expected)
     )]
     WrongCode {
         /// The endpoint.
         endpoint: String,
+        /// The contract's name.
+        what: &'static str,
         /// The configured address.
         contract: Address,
         /// keccak256 of VerdictLog's code.

@@ -5,7 +5,8 @@
 //! | [`checkpoint`] | what is hashed and signed; offline verification |
 //! | [`AnchorWriter`] | one key, one writer: brings checkpoints onto the chain through crashes and reorgs |
 //! | [`ChainReader`] | what an auditor asks the chain: heads, inclusion, the transaction of a checkpoint |
-//! | [`deploy_verdict_log`], [`register_log`] | done once, by a person |
+//! | [`deploy`], [`register_log`] | done once, by a person |
+//! | [`ModelRegistry`] | which models may decide, and since when |
 //! | [`source`] | blocks and events as the input log of a lane |
 //! | [`OperatorKey`] | an encrypted keystore file, or an environment variable for development |
 //!
@@ -18,6 +19,7 @@ pub mod checkpoint;
 mod deploy;
 mod error;
 mod journal;
+mod models;
 mod reader;
 mod rpc;
 mod signer;
@@ -29,10 +31,11 @@ mod writer;
 
 pub use alloy::primitives::Address;
 
-pub use artifact::verdict_log_code_hash;
+pub use artifact::Contract;
 pub use checkpoint::{Checkpoint, Domain, log_id};
-pub use deploy::{Deployed, Registered, deploy_verdict_log, register_log, set_signer, set_successor};
+pub use deploy::{Deployed, Registered, deploy, register_log, set_signer, set_successor};
 pub use error::{EthereumError, Roots};
+pub use models::{ModelOnChain, ModelRegistry, Roles, registry_id};
 pub use reader::{Anchor, ChainCheckpoint, ChainReader, Heads};
 pub use rpc::{At, Endpoint, RpcOptions};
 pub use signer::OperatorKey;

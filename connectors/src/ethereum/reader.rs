@@ -6,6 +6,7 @@ use alloy::sol_types::{SolCall, SolEvent, SolInterface};
 use avouch_engine::verdict::Hash32;
 use serde_json::json;
 
+use super::artifact::Contract;
 use super::bindings::VerdictLog as contract;
 use super::bindings::VerdictLog::VerdictLogErrors as ContractError;
 use super::checkpoint::Domain;
@@ -80,7 +81,7 @@ impl ChainReader {
             Some(expected) => endpoint.require_chain(expected).await.map(|()| expected)?,
             None => endpoint.chain_id().await?,
         };
-        endpoint.require_verdict_log(contract).await?;
+        endpoint.require_code(Contract::VerdictLog, contract).await?;
         Ok(Self { endpoint, domain: Domain { chain_id, contract } })
     }
 

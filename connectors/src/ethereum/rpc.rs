@@ -12,7 +12,7 @@ use alloy::transports::{RpcError, TransportError, TransportErrorKind};
 use avouch_engine::verdict::Hash32;
 use serde_json::{Value, json};
 
-use super::artifact;
+use super::artifact::Contract;
 use super::error::EthereumError;
 
 /// Limits of time for one endpoint.
@@ -147,19 +147,25 @@ impl Endpoint {
         Ok(!self.read::<Bytes>("eth_getCode", json!([address, "latest"])).await?.is_empty())
     }
 
-    /// Checks that the code at `contract` is VerdictLog's, by comparing it whole with the committed artifact. The contract
-    /// has no immutables, so the comparison leaves nothing out.
-    pub async fn require_verdict_log(&self, contract: Address) -> Result<(), EthereumError> {
+    /// Checks that the code at an address is that of one of our contracts, by comparing it whole with the committed artifact.
+    /// None has immutables, so the comparison leaves nothing out.
+    pub async fn require_code(&self, what: Contract, contract: Address) -> Result<(), EthereumError> {
         let code: Bytes = self.read("eth_getCode", json!([contract, "latest"])).await?;
         if code.is_empty() {
             let chain_id = self.chain_id().await?;
-            return Err(EthereumError::NoContract { endpoint: self.shown.clone(), contract, chain_id });
+            return Err(EthereumError::NoContract {
+                endpoint: self.shown.clone(),
+                what: what.name(),
+                contract,
+                chain_id,
+            });
         }
-        if code.as_ref() != artifact::deployed_code() {
+        if code.as_ref() != what.deployed_code() {
             return Err(EthereumError::WrongCode {
                 endpoint: self.shown.clone(),
+                what: what.name(),
                 contract,
-                expected: artifact::verdict_log_code_hash(),
+                expected: what.code_hash(),
                 found: keccak256(&code).0,
             });
         }

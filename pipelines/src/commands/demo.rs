@@ -25,7 +25,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use avouch_connectors::ethereum::{Address, Endpoint, OperatorKey, RpcOptions, deploy_verdict_log};
+use avouch_connectors::ethereum::{Address, Contract, Endpoint, OperatorKey, RpcOptions, deploy};
 use avouch_connectors::kafka::{EmbeddedBroker, KafkaConnection};
 use avouch_connectors::store::LaneReader;
 use avouch_engine::dead_letter::DeadLetter;
@@ -348,7 +348,7 @@ async fn outside(
     let (chain_id, contract, deployment_gas) = match args.contract {
         Some(contract) => (Endpoint::new(&rpc, RpcOptions::default())?.chain_id().await?, contract, None),
         None => {
-            let d = deploy_verdict_log(&rpc, None, &key, RpcOptions::default()).await?;
+            let d = deploy(Contract::VerdictLog, &rpc, None, &key, RpcOptions::default()).await?;
             (d.chain_id, d.contract, Some(d.gas_used))
         }
     };

@@ -1,41 +1,76 @@
-//! `avouch deploy`: puts VerdictLog on a chain, once.
+//! `avouch deploy`: puts one of our contracts on a chain, once.
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
-use avouch_connectors::ethereum::{EthereumError, OperatorKey, RpcOptions, deploy_verdict_log};
-use clap::Args;
+use avouch_connectors::ethereum::{Contract, RpcOptions, deploy};
+use clap::{Args, ValueEnum};
 use serde_json::json;
 
+use super::chain_args::{ChainArgs, KeyArgs};
 use super::fail;
 use crate::runtime::hex;
 
-/// Deploy the VerdictLog contract. Logs register themselves when a pipeline first anchors.
+/// Deploy a contract. One serves everybody on its chain; nobody administers it. Logs register themselves when a pipeline first
+/// anchors.
 #[derive(Debug, Clone, Args)]
 pub struct DeployArgs {
-    /// JSON-RPC endpoint
-    #[arg(long, env = "ETH_RPC", default_value = "http://localhost:8545", value_name = "URL")]
-    pub rpc: String,
+    /// Which contract
+    #[arg(value_name = "CONTRACT", value_enum, default_value_t = Which::VerdictLog)]
+    pub what: Which,
 
-    /// Refuse any other chain
-    #[arg(long, value_name = "ID")]
-    pub chain_id: Option<u64>,
+    /// The chain
+    #[command(flatten)]
+    pub chain: ChainArgs,
 
-    /// Encrypted keystore file of the account that pays
-    #[arg(long, value_name = "FILE", requires = "password_file")]
-    pub keystore: Option<PathBuf>,
-
-    /// File with the keystore's password
-    #[arg(long, value_name = "FILE")]
-    pub password_file: Option<PathBuf>,
-
-    /// Environment variable with the private key, for development
-    #[arg(long, value_name = "NAME", default_value = "AVOUCH_KEY", conflicts_with = "keystore")]
-    pub key_env: String,
+    /// The key
+    #[command(flatten)]
+    pub key: KeyArgs,
 
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+}
+
+/// A contract, as it is typed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Which {
+    /// The witness of verdict logs: what `[anchor]` needs
+    VerdictLog,
+    /// Which models may decide, and since when: `avouch model`
+    ModelRegistry,
+    /// Which keys speak for which devices
+    DeviceRegistry,
+    /// People's answers to verdicts: acknowledge, overrule, dispute
+    Cases,
+    /// A proven critical verdict opens an order for a contractor
+    MaintenanceOrder,
+    /// Proven excursions take a part of a carrier's pay
+    ColdChainShipment,
+    /// A machine rents itself out for proven usage
+    MachineRental,
+}
+
+impl Which {
+    fn contract(self) -> Contract {
+        match self {
+            Which::VerdictLog => Contract::VerdictLog,
+            Which::ModelRegistry => Contract::ModelRegistry,
+            Which::DeviceRegistry => Contract::DeviceRegistry,
+            Which::Cases => Contract::Cases,
+            Which::MaintenanceOrder => Contract::MaintenanceOrder,
+            Which::ColdChainShipment => Contract::ColdChainShipment,
+            Which::MachineRental => Contract::MachineRental,
+        }
+    }
+
+    /// What to do with its address.
+    fn next(self) -> &'static str {
+        match self {
+            Which::VerdictLog => "set it as `contract` in [anchor]",
+            Which::ModelRegistry => "name it to `avouch model` with --registry",
+            _ => "its interface is documented in connectors/ethereum/contracts/src",
+        }
+    }
 }
 
 /// Deploys. Exit code 0 once the contract is in a block and its code was read back.
@@ -44,14 +79,16 @@ pub fn run(args: &DeployArgs) -> ExitCode {
         Ok(r) => r,
         Err(e) => return fail(args.json, format!("cannot start the async runtime: {e}")),
     };
-    let key = match key(args) {
+    let key = match args.key.key() {
         Ok(key) => key,
         Err(e) => return fail(args.json, e),
     };
-    match runtime.block_on(deploy_verdict_log(&args.rpc, args.chain_id, &key, RpcOptions::default())) {
+    let what = args.what.contract();
+    match runtime.block_on(deploy(what, &args.chain.rpc, args.chain.chain_id, &key, RpcOptions::default())) {
         Ok(d) if args.json => println!(
             "{}",
             json!({
+                "name": what.name(),
                 "contract": d.contract.to_string(),
                 "chain_id": d.chain_id,
                 "transaction": format!("0x{}", hex(&d.transaction)),
@@ -60,24 +97,23 @@ pub fn run(args: &DeployArgs) -> ExitCode {
                 "owner": key.address().to_string(),
             })
         ),
-        Ok(d) => println!(
-            "VerdictLog is at {} on chain {}, since block {} ({} gas)\nset it as `contract` in [anchor]; the logs of {} can be anchored there",
-            d.contract,
-            d.chain_id,
-            d.block_number,
-            d.gas_used,
-            key.address()
-        ),
+        Ok(d) => {
+            println!(
+                "{} is at {} on chain {}, since block {} ({} gas)",
+                what.name(),
+                d.contract,
+                d.chain_id,
+                d.block_number,
+                d.gas_used
+            );
+            match args.what {
+                Which::VerdictLog => {
+                    println!("{}; the logs of {} can be anchored there", args.what.next(), key.address());
+                }
+                other => println!("{}", other.next()),
+            }
+        }
         Err(e) => return fail(args.json, e),
     }
     ExitCode::SUCCESS
-}
-
-fn key(args: &DeployArgs) -> Result<OperatorKey, EthereumError> {
-    let (Some(keystore), Some(password)) = (&args.keystore, &args.password_file) else {
-        return OperatorKey::from_env(&args.key_env);
-    };
-    let text = std::fs::read_to_string(password)
-        .map_err(|e| EthereumError::Keystore { path: password.clone(), reason: e.to_string() })?;
-    OperatorKey::from_keystore(keystore, &text)
 }

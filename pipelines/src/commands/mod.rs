@@ -3,7 +3,8 @@
 pub mod backtest;
 pub mod bench;
 pub mod bundle;
-pub mod check;
+pub mod chain_args;
+mod check;
 mod connect;
 pub mod dead;
 pub mod demo;

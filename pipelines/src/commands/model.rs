@@ -1,4 +1,6 @@
-//! `avouch model`: what is in a model file.
+//! `avouch model`: what is in a model file, and its right to decide.
+
+mod registry;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -8,8 +10,9 @@ use serde_json::json;
 
 use super::fail;
 use crate::lang::hex;
+pub use registry::{ActivateArgs, ProposeArgs, RegisterArgs, RegistryArgs, RevokeArgs, StatusArgs};
 
-/// Look at a model file.
+/// Look at a model file, or say in a registry on chain when it may decide.
 #[derive(Debug, Clone, Args)]
 pub struct ModelArgs {
     /// What to do
@@ -17,11 +20,21 @@ pub struct ModelArgs {
     pub action: Action,
 }
 
-/// What can be done with a model file.
+/// What can be done with a model.
 #[derive(Debug, Clone, Subcommand)]
 pub enum Action {
     /// Show a model's card: data, features, options, calibration. The file is checked whole before anything is shown
     Show(ShowArgs),
+    /// Make a registry of models on chain, or give its roles to others: one account proposes, another activates
+    Register(RegisterArgs),
+    /// Propose a model to a registry: its hash, and the digest of what it was trained on
+    Propose(ProposeArgs),
+    /// Let a proposed model decide, from now or later on; another account than the one that proposed it must
+    Activate(ActivateArgs),
+    /// End a model's right to decide, now and for good
+    Revoke(RevokeArgs),
+    /// Say whether a model may decide. Exit code 0 if it may, now
+    Status(StatusArgs),
 }
 
 /// What `avouch model show` needs.
@@ -36,9 +49,19 @@ pub struct ShowArgs {
     pub json: bool,
 }
 
-/// Shows. Exit code 0 if the file is a model that this program would score with.
+/// Does it. What is shown is a model that this program would score with, or the exit code is 1.
 pub fn run(args: &ModelArgs) -> ExitCode {
-    let Action::Show(args) = &args.action;
+    match &args.action {
+        Action::Show(args) => show(args),
+        Action::Register(args) => registry::register(args),
+        Action::Propose(args) => registry::propose(args),
+        Action::Activate(args) => registry::activate(args),
+        Action::Revoke(args) => registry::revoke(args),
+        Action::Status(args) => registry::status(args),
+    }
+}
+
+fn show(args: &ShowArgs) -> ExitCode {
     let place = args.file.display();
     let bytes = match std::fs::read(&args.file) {
         Ok(bytes) => bytes,

@@ -7,7 +7,7 @@ use alloy::primitives::hex;
 use avouch_engine::verdict::{VERDICT_TYPE, Verdict, class};
 
 use super::chain::{World, key, tool_or_skip};
-use crate::ethereum::{Checkpoint, verdict_log_code_hash};
+use crate::ethereum::{Checkpoint, Contract};
 
 fn verdict(seq: u64) -> Verdict {
     Verdict {
@@ -48,7 +48,7 @@ async fn a_verdict_is_verified_with_cast_alone() {
     let log_id = hex::encode_prefixed(world.log_id);
 
     // 1. The contract is the one whose source is published.
-    assert_eq!(run(&["codehash", &contract]), hex::encode_prefixed(verdict_log_code_hash()));
+    assert_eq!(run(&["codehash", &contract]), hex::encode_prefixed(Contract::VerdictLog.code_hash()));
 
     // 2. The log is its operator's.
     let owner = key().address().to_string();

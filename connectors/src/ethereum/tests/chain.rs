@@ -12,8 +12,8 @@ use serde_json::{Value, json};
 
 use super::merkle::MerkleLog;
 use crate::ethereum::{
-    AnchorWriter, Anchored, ChainReader, Checkpoint, Domain, EthereumError, OperatorKey, RpcOptions, WriterConfig,
-    WriterOptions, deploy_verdict_log, register_log,
+    AnchorWriter, Anchored, ChainReader, Checkpoint, Contract, Domain, EthereumError, OperatorKey, RpcOptions,
+    WriterConfig, WriterOptions, deploy, register_log,
 };
 
 /// The first two accounts that anvil gives ether to.
@@ -118,7 +118,8 @@ pub fn quick() -> WriterOptions {
 impl World {
     pub async fn new(arguments: &[&str]) -> Option<Self> {
         let anvil = Anvil::start(arguments)?;
-        let deployed = deploy_verdict_log(&anvil.url, Some(31337), &key(), RpcOptions::default()).await.unwrap();
+        let deployed =
+            deploy(Contract::VerdictLog, &anvil.url, Some(31337), &key(), RpcOptions::default()).await.unwrap();
         let domain = Domain { chain_id: 31337, contract: deployed.contract };
         let world =
             Self { anvil, domain, log_id: [0; 32], log: MerkleLog::default(), dir: tempfile::tempdir().unwrap() };

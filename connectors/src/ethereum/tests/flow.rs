@@ -10,8 +10,8 @@ use super::chain::{Anvil, KEY, NAME, OTHER_KEY, World, key, quick};
 use super::merkle::entry;
 use crate::ethereum::bindings::VerdictLog;
 use crate::ethereum::{
-    AnchorWriter, At, ChainReader, Domain, EthereumError, OperatorKey, RpcOptions, deploy_verdict_log, log_id,
-    register_log, set_signer, set_successor, verdict_log_code_hash,
+    AnchorWriter, At, ChainReader, Contract, Domain, EthereumError, OperatorKey, RpcOptions, deploy, log_id,
+    register_log, set_signer, set_successor,
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -225,7 +225,7 @@ async fn wrong_places_are_told_before_anything_is_sent() {
     assert_eq!(
         error.to_string(),
         format!(
-            "{url}: there is no contract at 0x4242424242424242424242424242424242424242 on chain 31337; check the address, or deploy one with `avouch deploy`"
+            "{url}: there is no contract at 0x4242424242424242424242424242424242424242 on chain 31337; check the address, or deploy VerdictLog there with `avouch deploy`"
         )
     );
     assert!(!error.retryable());
@@ -234,7 +234,7 @@ async fn wrong_places_are_told_before_anything_is_sent() {
     let factory: Address = "0x4e59b44847b379578588920cA78FbF26c0B4956C".parse().unwrap();
     let error = open(url.clone(), Domain { contract: factory, ..world.domain }).await.unwrap_err();
     assert!(
-        matches!(&error, EthereumError::WrongCode { expected, .. } if *expected == verdict_log_code_hash()),
+        matches!(&error, EthereumError::WrongCode { expected, .. } if *expected == Contract::VerdictLog.code_hash()),
         "{error}"
     );
     assert!(error.to_string().contains("is not this version's VerdictLog"), "{error}");
@@ -279,7 +279,7 @@ async fn an_account_without_ether_is_told_so() {
     assert!(matches!(error, EthereumError::Underfunded { .. }), "{error}");
     assert!(error.to_string().contains("it holds 0 wei"), "{error}");
     let poor = OperatorKey::random();
-    let error = deploy_verdict_log(&world.anvil.url, None, &poor, RpcOptions::default()).await.unwrap_err();
+    let error = deploy(Contract::VerdictLog, &world.anvil.url, None, &poor, RpcOptions::default()).await.unwrap_err();
     assert!(matches!(error, EthereumError::Underfunded { .. }), "{error}");
 }
 
@@ -287,9 +287,9 @@ async fn an_account_without_ether_is_told_so() {
 async fn deploying_to_the_wrong_chain_sends_nothing() {
     let Some(anvil) = Anvil::start(&["--chain-id", "777"]) else { return };
     let operator = OperatorKey::from_hex(KEY).unwrap();
-    let error = deploy_verdict_log(&anvil.url, Some(1), &operator, RpcOptions::default()).await.unwrap_err();
+    let error = deploy(Contract::VerdictLog, &anvil.url, Some(1), &operator, RpcOptions::default()).await.unwrap_err();
     assert!(matches!(error, EthereumError::WrongChain { expected: 1, found: 777, .. }), "{error}");
-    let deployed = deploy_verdict_log(&anvil.url, Some(777), &operator, RpcOptions::default()).await.unwrap();
+    let deployed = deploy(Contract::VerdictLog, &anvil.url, Some(777), &operator, RpcOptions::default()).await.unwrap();
     println!("gas of the deployment: {}", deployed.gas_used);
     let reader = ChainReader::connect(&anvil.url, None, deployed.contract, RpcOptions::default()).await.unwrap();
     assert_eq!(reader.domain(), Domain { chain_id: 777, contract: deployed.contract });

@@ -5,5 +5,6 @@ mod chain;
 mod faults;
 mod flow;
 mod merkle;
+mod models;
 mod proxy;
 mod restarts;

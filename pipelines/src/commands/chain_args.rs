@@ -1,0 +1,49 @@
+//! How a command that a person gives reaches a chain, and with whose key.
+
+use std::path::PathBuf;
+
+use avouch_connectors::ethereum::{EthereumError, OperatorKey};
+use clap::Args;
+
+/// Which chain.
+#[derive(Debug, Clone, Args)]
+pub struct ChainArgs {
+    /// JSON-RPC endpoint
+    #[arg(long, env = "ETH_RPC", default_value = "http://localhost:8545", value_name = "URL")]
+    pub rpc: String,
+
+    /// Refuse any other chain
+    #[arg(long, value_name = "ID")]
+    pub chain_id: Option<u64>,
+}
+
+/// Whose key signs and pays.
+#[derive(Debug, Clone, Args)]
+pub struct KeyArgs {
+    /// Encrypted keystore file of the account that signs and pays
+    #[arg(long, value_name = "FILE", requires = "password_file")]
+    pub keystore: Option<PathBuf>,
+
+    /// File with the keystore's password
+    #[arg(long, value_name = "FILE")]
+    pub password_file: Option<PathBuf>,
+
+    /// Environment variable with the private key, for development
+    #[arg(long, value_name = "NAME", default_value = "AVOUCH_KEY", conflicts_with = "keystore")]
+    pub key_env: String,
+}
+
+impl KeyArgs {
+    /// The key.
+    ///
+    /// # Errors
+    /// [`EthereumError::Keystore`], or that the variable is not set or is no key.
+    pub fn key(&self) -> Result<OperatorKey, EthereumError> {
+        let (Some(keystore), Some(password)) = (&self.keystore, &self.password_file) else {
+            return OperatorKey::from_env(&self.key_env);
+        };
+        let text = std::fs::read_to_string(password)
+            .map_err(|e| EthereumError::Keystore { path: password.clone(), reason: e.to_string() })?;
+        OperatorKey::from_keystore(keystore, &text)
+    }
+}
