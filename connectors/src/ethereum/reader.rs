@@ -263,6 +263,7 @@ impl ChainReader {
 
     fn no_contract(&self) -> EthereumError {
         EthereumError::NoContract {
+            what: Contract::VerdictLog.name(),
             endpoint: self.endpoint.to_string(),
             contract: self.domain.contract,
             chain_id: self.domain.chain_id,

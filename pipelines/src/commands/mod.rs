@@ -4,7 +4,7 @@ pub mod backtest;
 pub mod bench;
 pub mod bundle;
 pub mod chain_args;
-mod check;
+pub mod check;
 mod connect;
 pub mod dead;
 pub mod demo;
