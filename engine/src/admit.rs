@@ -148,7 +148,7 @@ impl Admission {
     /// Reads what [`Admission::snapshot`] wrote.
     pub fn restore(&mut self, r: &mut Reader<'_>) -> Result<(), CodecError> {
         let present = r.u8()?;
-        let time = r.i64()?;
+        let time = r.milliseconds()?;
         self.max_event_time = match present {
             0 => None,
             1 | 3 => Some(time),

@@ -34,6 +34,9 @@ pub enum CodecError {
 /// Counting a million a second reaches this in nine years.
 pub const MOST_COUNTED: u64 = 1 << 48;
 
+/// No time is farther from 1970, in milliseconds: 36 million years.
+pub const FARTHEST_MS: u64 = 1 << 60;
+
 /// A named stretch of the bytes, up to where the next one starts. The names say nothing to [`Reader`]: they let a store
 /// keep what has not changed since the last snapshot, and let people see what a snapshot is made of.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -213,6 +216,16 @@ impl<'a> Reader<'a> {
             return Err(self.invalid(format!("{n} were counted, which nothing can have been")));
         }
         Ok(n)
+    }
+
+    /// A time, or a length of time, in milliseconds: far enough from the ends of 64 bits that sums and differences of two stay
+    /// within them.
+    pub fn milliseconds(&mut self) -> Result<i64, CodecError> {
+        let ms = self.i64()?;
+        if ms.unsigned_abs() > FARTHEST_MS {
+            return Err(self.invalid(format!("{ms} ms, which is no time")));
+        }
+        Ok(ms)
     }
 
     /// A count of items that each take at least `min_bytes`, so that a damaged count cannot make us allocate.

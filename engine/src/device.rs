@@ -369,7 +369,7 @@ impl DeviceTable {
         table.next_sweep = r.i64()?;
         for place in table.places.iter().filter(|&&p| p > 0) {
             let e = &mut table.entries[*place as usize - 1];
-            (e.next_seq, e.last_time) = (r.counted()?, r.i64()?);
+            (e.next_seq, e.last_time) = (r.counted()?, r.milliseconds()?);
         }
         for _ in 0..r.count(40)? {
             let id = r.array()?;

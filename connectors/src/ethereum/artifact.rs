@@ -14,16 +14,6 @@ pub enum Contract {
     VerdictLog,
     /// Which models may decide, and since when.
     ModelRegistry,
-    /// Which keys speak for which devices.
-    DeviceRegistry,
-    /// People's answers to verdicts.
-    Cases,
-    /// A critical verdict opens an order for a contractor.
-    MaintenanceOrder,
-    /// Excursions take a part of a carrier's pay.
-    ColdChainShipment,
-    /// A machine rents itself out.
-    MachineRental,
 }
 
 #[derive(Deserialize)]
@@ -41,26 +31,13 @@ struct Code {
 
 impl Contract {
     /// All of them.
-    pub const ALL: [Contract; 7] = [
-        Contract::VerdictLog,
-        Contract::ModelRegistry,
-        Contract::DeviceRegistry,
-        Contract::Cases,
-        Contract::MaintenanceOrder,
-        Contract::ColdChainShipment,
-        Contract::MachineRental,
-    ];
+    pub const ALL: [Contract; 2] = [Contract::VerdictLog, Contract::ModelRegistry];
 
     /// Its name in Solidity.
     pub fn name(self) -> &'static str {
         match self {
             Contract::VerdictLog => "VerdictLog",
             Contract::ModelRegistry => "ModelRegistry",
-            Contract::DeviceRegistry => "DeviceRegistry",
-            Contract::Cases => "Cases",
-            Contract::MaintenanceOrder => "MaintenanceOrder",
-            Contract::ColdChainShipment => "ColdChainShipment",
-            Contract::MachineRental => "MachineRental",
         }
     }
 
@@ -83,11 +60,6 @@ impl Contract {
         match self {
             Contract::VerdictLog => include_str!("../../ethereum/contracts/artifacts/VerdictLog.json"),
             Contract::ModelRegistry => include_str!("../../ethereum/contracts/artifacts/ModelRegistry.json"),
-            Contract::DeviceRegistry => include_str!("../../ethereum/contracts/artifacts/DeviceRegistry.json"),
-            Contract::Cases => include_str!("../../ethereum/contracts/artifacts/Cases.json"),
-            Contract::MaintenanceOrder => include_str!("../../ethereum/contracts/artifacts/MaintenanceOrder.json"),
-            Contract::ColdChainShipment => include_str!("../../ethereum/contracts/artifacts/ColdChainShipment.json"),
-            Contract::MachineRental => include_str!("../../ethereum/contracts/artifacts/MachineRental.json"),
         }
     }
 

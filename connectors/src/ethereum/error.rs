@@ -7,6 +7,8 @@ use alloy::primitives::{Address, hex};
 use avouch_engine::verdict::Hash32;
 use thiserror::Error;
 
+use super::artifact::Contract;
+
 /// A hash as people see it.
 pub(crate) fn show(hash: &Hash32) -> String {
     hex::encode_prefixed(hash)
@@ -96,13 +98,14 @@ pub enum EthereumError {
     },
     /// No contract lives at the address.
     #[error(
-        "{endpoint}: there is no contract at {contract} on chain {chain_id}; check the address, or deploy {what} there with `avouch deploy`"
+        "{endpoint}: there is no contract at {contract} on chain {chain_id}; check the address, or deploy {} there with `avouch deploy`",
+        what.name()
     )]
     NoContract {
         /// The endpoint.
         endpoint: String,
         /// The contract's name.
-        what: &'static str,
+        what: Contract,
         /// The configured address.
         contract: Address,
         /// The endpoint's chain id.
@@ -110,7 +113,8 @@ pub enum EthereumError {
     },
     /// Another contract lives at the address.
     #[error(
-        "{endpoint}: the contract at {contract} is not this version's {what} (its code hash is {}, not {}); check the address, or deploy one with `avouch deploy`",
+        "{endpoint}: the contract at {contract} is not this version's {} (its code hash is {}, not {}); check the address, or deploy one with `avouch deploy`",
+        what.name(),
         show(found),
         show(expected)
     )]
@@ -118,7 +122,7 @@ pub enum EthereumError {
         /// The endpoint.
         endpoint: String,
         /// The contract's name.
-        what: &'static str,
+        what: Contract,
         /// The configured address.
         contract: Address,
         /// keccak256 of VerdictLog's code.

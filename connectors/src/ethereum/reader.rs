@@ -263,7 +263,7 @@ impl ChainReader {
 
     fn no_contract(&self) -> EthereumError {
         EthereumError::NoContract {
-            what: Contract::VerdictLog.name(),
+            what: Contract::VerdictLog,
             endpoint: self.endpoint.to_string(),
             contract: self.domain.contract,
             chain_id: self.domain.chain_id,

@@ -153,17 +153,12 @@ impl Endpoint {
         let code: Bytes = self.read("eth_getCode", json!([contract, "latest"])).await?;
         if code.is_empty() {
             let chain_id = self.chain_id().await?;
-            return Err(EthereumError::NoContract {
-                endpoint: self.shown.clone(),
-                what: what.name(),
-                contract,
-                chain_id,
-            });
+            return Err(EthereumError::NoContract { endpoint: self.shown.clone(), what, contract, chain_id });
         }
         if code.as_ref() != what.deployed_code() {
             return Err(EthereumError::WrongCode {
                 endpoint: self.shown.clone(),
-                what: what.name(),
+                what,
                 contract,
                 expected: what.code_hash(),
                 found: keccak256(&code).0,

@@ -105,12 +105,12 @@ impl Origins {
 
     /// Reads what [`Origins::snapshot`] wrote.
     pub fn restore(r: &mut Reader<'_>) -> Result<Self, CodecError> {
-        let mut origins = Self { copied_ms: r.i64()?, now: r.i64()?, ..Self::default() };
+        let mut origins = Self { copied_ms: r.milliseconds()?, now: r.i64()?, ..Self::default() };
         if !(0..1 << 60).contains(&origins.now) {
             return Err(r.invalid(format!("a copying time of {}", origins.now)));
         }
         for _ in 0..r.count(20)? {
-            let (partition, time, seen) = (r.u32()? as i32, r.i64()?, r.i64()?);
+            let (partition, time, seen) = (r.u32()? as i32, r.milliseconds()?, r.i64()?);
             if !(0..=origins.now).contains(&seen) {
                 return Err(r.invalid(format!("a source partition that was copied from at {seen}")));
             }

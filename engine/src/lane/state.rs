@@ -179,7 +179,7 @@ impl Lane {
         lane.last_offset = r.i64()?;
         lane.counters = Counters::restore(&mut r)?;
         lane.admission.restore(&mut r)?;
-        let (disorder, ttl) = (r.i64()?, r.i64()?);
+        let (disorder, ttl) = (r.milliseconds()?, r.i64()?);
         if disorder != lane.plan.source.max_disorder_ms {
             lane.admission.keep_watermark(disorder);
         }

@@ -38,16 +38,6 @@ pub enum Which {
     VerdictLog,
     /// Which models may decide, and since when: `avouch model`
     ModelRegistry,
-    /// Which keys speak for which devices
-    DeviceRegistry,
-    /// People's answers to verdicts: acknowledge, overrule, dispute
-    Cases,
-    /// A proven critical verdict opens an order for a contractor
-    MaintenanceOrder,
-    /// Proven excursions take a part of a carrier's pay
-    ColdChainShipment,
-    /// A machine rents itself out for proven usage
-    MachineRental,
 }
 
 impl Which {
@@ -55,11 +45,6 @@ impl Which {
         match self {
             Which::VerdictLog => Contract::VerdictLog,
             Which::ModelRegistry => Contract::ModelRegistry,
-            Which::DeviceRegistry => Contract::DeviceRegistry,
-            Which::Cases => Contract::Cases,
-            Which::MaintenanceOrder => Contract::MaintenanceOrder,
-            Which::ColdChainShipment => Contract::ColdChainShipment,
-            Which::MachineRental => Contract::MachineRental,
         }
     }
 
@@ -68,7 +53,6 @@ impl Which {
         match self {
             Which::VerdictLog => "set it as `contract` in [anchor]",
             Which::ModelRegistry => "name it to `avouch model` with --registry",
-            _ => "its interface is documented in connectors/ethereum/contracts/src",
         }
     }
 }

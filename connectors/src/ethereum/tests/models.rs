@@ -73,7 +73,7 @@ async fn a_model_is_proposed_by_one_and_activated_by_another() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_roles_are_two_people_and_the_owner_gives_them() {
-    let Some(Two { registry, publisher, approver, .. }) = two().await else { return };
+    let Some(Two { anvil: _anvil, registry, publisher, approver }) = two().await else { return };
     let one = registry.register(&publisher, approver.address(), approver.address()).await.unwrap_err();
     assert!(reverted(&one).contains("two different accounts"), "{one}");
     registry.register(&publisher, publisher.address(), approver.address()).await.unwrap();
