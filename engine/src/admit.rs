@@ -15,7 +15,7 @@
 
 mod origins;
 
-use crate::codec::{CodecError, Reader, Writer};
+use crate::codec::{CodecError, FARTHEST_MS, Reader, Writer};
 use crate::dead_letter::DeadReason;
 use crate::decode::{RecordOrigin, RowError, format_timestamp};
 use crate::spec::WindowSpec;
@@ -129,10 +129,13 @@ impl Admission {
     }
 
     /// After [`Admission::restore`] of what was kept with another `max_disorder`: the watermark stays where it was, so that no
-    /// window that is closed opens again, and goes on when rows reach further by the new rule.
-    pub fn keep_watermark(&mut self, max_disorder_ms: i64) {
+    /// window that is closed opens again, and goes on when rows reach further by the new rule. `false` if that is no time any more,
+    /// which only a damaged state leads to.
+    #[must_use]
+    pub fn keep_watermark(&mut self, max_disorder_ms: i64) -> bool {
         let moved = self.max_disorder.saturating_sub(max_disorder_ms);
         self.max_event_time = self.max_event_time.map(|t| t.saturating_add(moved));
+        self.max_event_time.is_none_or(|t| t.unsigned_abs() <= FARTHEST_MS)
     }
 
     /// Writes the state into a snapshot.

@@ -180,8 +180,8 @@ impl Lane {
         lane.counters = Counters::restore(&mut r)?;
         lane.admission.restore(&mut r)?;
         let (disorder, ttl) = (r.milliseconds()?, r.i64()?);
-        if disorder != lane.plan.source.max_disorder_ms {
-            lane.admission.keep_watermark(disorder);
+        if disorder != lane.plan.source.max_disorder_ms && !lane.admission.keep_watermark(disorder) {
+            return Err(r.invalid("a watermark of no time").into());
         }
         lane.devices = DeviceTable::restore(secret, lane.plan.source.device_ttl_ms, &mut r)?;
         if ttl != lane.plan.source.device_ttl_ms.unwrap_or(NO_TTL) {
