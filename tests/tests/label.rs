@@ -12,20 +12,10 @@ use avouch_engine::event::LaneEvent;
 use avouch_engine::label::Opinion;
 use avouch_engine::verdict::{NO_MODEL, VerdictRecord, class};
 use avouch_system_tests::{Avouch, Process, eventually, place};
-use pumps::metric;
+use pumps::{FOLLOWED_FILES, metric};
 use serde_json::Value;
 
 const LIMIT: Duration = Duration::from_secs(60);
-
-const SOURCE: &str = r#"
-[sources.readings]
-kind   = "files"
-path   = "data/*"
-follow = true
-schema = { device = "utf8!", ts = "timestamp_ms!", temperature = "f64", vibration = "f64", pressure = "f64", rpm = "i64" }
-key    = "device"
-time   = { column = "ts", max_disorder = "5s", max_future = "5m" }
-"#;
 
 /// A pipeline over files, which goes on when it has read them.
 struct Pumps {
@@ -53,7 +43,7 @@ impl Pumps {
     }
 
     fn with(&self, command: &str, every: &str) -> Avouch {
-        let call = pumps::avouch_without_kafka(command, &self.directory, SOURCE, "state");
+        let call = pumps::avouch_without_kafka(command, &self.directory, FOLLOWED_FILES, "state");
         let file = self.directory.join("pumps.toml");
         let text = std::fs::read_to_string(&file).unwrap();
         std::fs::write(&file, text.replace("every = \"150ms\"", &format!("every = \"{every}\""))).unwrap();

@@ -7,19 +7,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use avouch_system_tests::{Avouch, eventually, place};
-use pumps::metric;
+use pumps::{FOLLOWED_FILES, metric};
 
 const LIMIT: Duration = Duration::from_secs(60);
-
-const SOURCE: &str = r#"
-[sources.readings]
-kind   = "files"
-path   = "data/*"
-follow = true
-schema = { device = "utf8!", ts = "timestamp_ms!", temperature = "f64", vibration = "f64", pressure = "f64", rpm = "i64" }
-key    = "device"
-time   = { column = "ts", max_disorder = "5s", max_future = "5m" }
-"#;
 
 const DRIFT: &str = r#"
 [steps.drift]
@@ -67,7 +57,7 @@ fn the_alert_of_drift_reads_what_a_running_pipeline_shows() {
     std::fs::write(directory.join("healthy.ndjson"), day(&directory, 5).join("\n")).unwrap();
     let http = format!("127.0.0.1:{}", place::free_port());
     let call = |command: &str| {
-        let call = pumps::avouch_without_kafka(command, &directory, SOURCE, "state");
+        let call = pumps::avouch_without_kafka(command, &directory, FOLLOWED_FILES, "state");
         let file = directory.join("pumps.toml");
         let text = std::fs::read_to_string(&file).unwrap();
         std::fs::write(&file, format!("{text}\n{DRIFT}")).unwrap();

@@ -60,12 +60,7 @@ pub async fn deploy(
     options: RpcOptions,
 ) -> Result<Deployed, EthereumError> {
     let endpoint = Endpoint::new(url, options)?;
-    let found = endpoint.chain_id().await?;
-    if let Some(expected) = chain_id
-        && expected != found
-    {
-        return Err(EthereumError::WrongChain { endpoint: endpoint.to_string(), expected, found });
-    }
+    let found = endpoint.chain(chain_id).await?;
     let payload = Payload { chain_id: found, to: TxKind::Create, data: what.creation_code() };
     let receipt = transact_once(&endpoint, key, &payload).await?;
     let contract = receipt.contract_address.ok_or_else(|| EthereumError::Malformed {

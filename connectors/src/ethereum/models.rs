@@ -81,12 +81,7 @@ impl ModelRegistry {
         options: RpcOptions,
     ) -> Result<Self, EthereumError> {
         let endpoint = Endpoint::new(url, options)?;
-        let found = endpoint.chain_id().await?;
-        if let Some(expected) = chain_id
-            && expected != found
-        {
-            return Err(EthereumError::WrongChain { endpoint: endpoint.to_string(), expected, found });
-        }
+        let found = endpoint.chain(chain_id).await?;
         endpoint.require_code(Contract::ModelRegistry, contract).await?;
         Ok(Self { endpoint, chain_id: found, contract, owner, name })
     }

@@ -77,10 +77,7 @@ impl ChainReader {
         options: RpcOptions,
     ) -> Result<Self, EthereumError> {
         let endpoint = Endpoint::new(url, options)?;
-        let chain_id = match chain_id {
-            Some(expected) => endpoint.require_chain(expected).await.map(|()| expected)?,
-            None => endpoint.chain_id().await?,
-        };
+        let chain_id = endpoint.chain(chain_id).await?;
         endpoint.require_code(Contract::VerdictLog, contract).await?;
         Ok(Self { endpoint, domain: Domain { chain_id, contract } })
     }

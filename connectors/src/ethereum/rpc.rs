@@ -125,11 +125,16 @@ impl Endpoint {
 
     /// Checks that the endpoint serves this chain.
     pub async fn require_chain(&self, expected: u64) -> Result<(), EthereumError> {
+        self.chain(Some(expected)).await.map(drop)
+    }
+
+    /// The chain's id, which must be this one where one is expected.
+    pub(crate) async fn chain(&self, expected: Option<u64>) -> Result<u64, EthereumError> {
         let found = self.chain_id().await?;
-        if found == expected {
-            return Ok(());
+        match expected.filter(|expected| *expected != found) {
+            None => Ok(found),
+            Some(expected) => Err(EthereumError::WrongChain { endpoint: self.shown.clone(), expected, found }),
         }
-        Err(EthereumError::WrongChain { endpoint: self.shown.clone(), expected, found })
     }
 
     /// Whether an address has anything to pay with.

@@ -68,6 +68,7 @@ pub use sink::{
     WebhookSink,
 };
 pub use span::{SourceFile, Span, Spanned};
+pub(crate) use structure::hex_bytes;
 pub use testing::{DeadClass, Expectation, Golden, PipelineTest, TestInput};
 pub use units::{MAX_DURATION_MS, UnitError, format_duration, parse_duration, parse_size};
 

@@ -48,6 +48,17 @@ fn trained(duration: &str) -> PathBuf {
     model
 }
 
+/// A source for [`without_kafka`]: files that appear in `data` are read as they come.
+pub const FOLLOWED_FILES: &str = r#"
+[sources.readings]
+kind   = "files"
+path   = "data/*"
+follow = true
+schema = { device = "utf8!", ts = "timestamp_ms!", temperature = "f64", vibration = "f64", pressure = "f64", rpm = "i64" }
+key    = "device"
+time   = { column = "ts", max_disorder = "5s", max_future = "5m" }
+"#;
+
 /// The text of the pipeline with another source, and sinks that need no Kafka: an archive and dead letters under `T_STATE`.
 pub fn without_kafka(source: &str) -> String {
     let text = std::fs::read_to_string(fixture("pumps.toml")).unwrap();

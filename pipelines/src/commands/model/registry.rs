@@ -13,6 +13,7 @@ use thiserror::Error;
 
 use crate::commands::chain_args::{ChainArgs, KeyArgs};
 use crate::commands::fail;
+use crate::lang::hex_bytes;
 use crate::runtime::hex;
 
 /// Which registry.
@@ -165,8 +166,7 @@ fn model_of(named: &str) -> Result<(Hash32, Option<Hash32>), RegistryError> {
     let wrong = |why: String| RegistryError::Model { model: named.to_owned(), why };
     let path = Path::new(named);
     if !path.exists() {
-        let digits = named.strip_prefix("0x").unwrap_or(named);
-        return match unhex(digits) {
+        return match hex_bytes(named) {
             Some(hash) => Ok((hash, None)),
             None => Err(wrong("there is no such file, and it is no hash".into())),
         };
@@ -174,20 +174,7 @@ fn model_of(named: &str) -> Result<(Hash32, Option<Hash32>), RegistryError> {
     let bytes = std::fs::read(path).map_err(|e| wrong(e.to_string()))?;
     avouch_models::load(&bytes).map_err(|e| wrong(e.to_string()))?;
     let model = avouch_models::file::open(&bytes).map_err(|e| wrong(e.to_string()))?;
-    Ok((model.hash, unhex(&model.card.training.digest)))
-}
-
-fn unhex(digits: &str) -> Option<Hash32> {
-    let digits = digits.as_bytes();
-    if digits.len() != 64 {
-        return None;
-    }
-    let mut out = [0; 32];
-    for (byte, pair) in out.iter_mut().zip(digits.chunks_exact(2)) {
-        let digit = |c: u8| char::from(c).to_digit(16);
-        *byte = u8::try_from(digit(pair[0])? * 16 + digit(pair[1])?).ok()?;
-    }
-    Some(out)
+    Ok((model.hash, hex_bytes(&model.card.training.digest)))
 }
 
 fn seconds(text: Option<&String>) -> Result<Option<u64>, RegistryError> {

@@ -17,6 +17,7 @@ mod source_ethereum;
 mod source_files;
 mod source_mqtt;
 mod steps;
+pub(crate) use steps::hex_bytes;
 mod tests;
 mod train;
 

@@ -316,7 +316,7 @@ pub(super) fn no_duplicates(cx: &mut Reading<'_>, names: &[Spanned<String>], wha
 }
 
 /// Bytes of hexadecimal digits, with or without `0x`.
-pub(super) fn hex_bytes<const N: usize>(text: &str) -> Option<[u8; N]> {
+pub(crate) fn hex_bytes<const N: usize>(text: &str) -> Option<[u8; N]> {
     let digits = text.strip_prefix("0x").unwrap_or(text).as_bytes();
     if digits.len() != 2 * N {
         return None;
