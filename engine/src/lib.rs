@@ -11,6 +11,7 @@
 //! checkpoint, deliver and anchor. ARCHITECTURE.md lists what must stay absent here.
 
 pub mod admit;
+pub mod audit;
 pub mod bundle;
 pub mod codec;
 pub mod control;

@@ -12,6 +12,7 @@ pub mod commands;
 pub mod dead;
 pub mod explain;
 pub mod graph;
+pub mod handover;
 pub mod history;
 pub mod labels;
 pub mod lang;

@@ -5,8 +5,8 @@ use std::process::ExitCode;
 
 use avouch::commands::log_filter;
 use avouch::commands::{
-    backtest, bench, bundle, check, dead, demo, deploy, evaluate, explain, explain_verdict, graph, label, model, new,
-    produce, query, retrain, run, schema, simulate, state, tap, test, top, train, verify,
+    audit, backtest, bench, bundle, check, dead, demo, deploy, evaluate, explain, explain_verdict, export, graph,
+    label, model, new, produce, query, replay, retrain, run, schema, simulate, state, tap, test, top, train, verify,
 };
 use clap::{Parser, Subcommand, ValueEnum};
 
@@ -37,6 +37,7 @@ enum LogFormat {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Audit(audit::AuditArgs),
     Demo(demo::DemoArgs),
     Check(check::CheckArgs),
     New(new::NewArgs),
@@ -53,11 +54,13 @@ enum Command {
     Evaluate(evaluate::EvaluateArgs),
     Explain(explain::ExplainArgs),
     ExplainVerdict(explain_verdict::ExplainVerdictArgs),
+    Export(export::ExportArgs),
     Graph(graph::GraphArgs),
     Label(label::LabelArgs),
     Model(model::ModelArgs),
     Produce(produce::ProduceArgs),
     Query(query::QueryArgs),
+    Replay(replay::ReplayArgs),
     Simulate(simulate::SimulateArgs),
     State(state::StateArgs),
     Tap(tap::TapArgs),
@@ -84,6 +87,7 @@ fn main() -> ExitCode {
         Command::Schema(args) => schema::run(args),
         Command::Train(args) => train::run(args),
         Command::Retrain(args) => retrain::run(args),
+        Command::Audit(args) => audit::run(args),
         Command::Backtest(args) => backtest::run(args),
         Command::Run(args) => run::run(args),
         Command::Dead(args) => dead::run(args),
@@ -94,11 +98,13 @@ fn main() -> ExitCode {
         Command::Evaluate(args) => evaluate::run(args),
         Command::Explain(args) => explain::run(args),
         Command::ExplainVerdict(args) => explain_verdict::run(args),
+        Command::Export(args) => export::run(args),
         Command::Graph(args) => graph::run(args),
         Command::Label(args) => label::run(args),
         Command::Model(args) => model::run(args),
         Command::Produce(args) => ended(args.json, produce::run(args)),
         Command::Query(args) => query::run(args),
+        Command::Replay(args) => replay::run(args),
         Command::Simulate(args) => ended(false, simulate::run(args)),
         Command::State(args) => state::run(args),
         Command::Tap(args) => tap::run(args),

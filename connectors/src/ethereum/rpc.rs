@@ -147,6 +147,25 @@ impl Endpoint {
         Ok(self.block(At::Finalized).await?.map_or(0, |b| b.header.number))
     }
 
+    /// The number of the newest block.
+    pub async fn newest_block(&self) -> Result<u64, EthereumError> {
+        Ok(self.read::<U64>("eth_blockNumber", json!([])).await?.to())
+    }
+
+    /// The time of a block, seconds since the Unix epoch.
+    ///
+    /// # Errors
+    /// [`EthereumError::Malformed`] where the endpoint does not have it.
+    pub async fn block_time(&self, number: u64) -> Result<u64, EthereumError> {
+        let method = "eth_getBlockByNumber";
+        let block: Option<Block> = self.read(method, json!([U64::from(number), false])).await?;
+        block.map(|b| b.header.timestamp).ok_or_else(|| EthereumError::Malformed {
+            endpoint: self.shown.clone(),
+            method: method.to_owned(),
+            reason: format!("it has no block {number}, of which it gave an event"),
+        })
+    }
+
     /// Whether there is a contract at an address.
     pub async fn has_code(&self, address: Address) -> Result<bool, EthereumError> {
         Ok(!self.read::<Bytes>("eth_getCode", json!([address, "latest"])).await?.is_empty())

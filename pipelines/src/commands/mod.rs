@@ -1,5 +1,6 @@
 //! What the program does, a file for each subcommand.
 
+pub mod audit;
 pub mod backtest;
 pub mod bench;
 pub mod bundle;
@@ -12,12 +13,14 @@ pub mod deploy;
 pub mod evaluate;
 pub mod explain;
 pub mod explain_verdict;
+pub mod export;
 pub mod graph;
 pub mod label;
 pub mod model;
 pub mod new;
 pub mod produce;
 pub mod query;
+pub mod replay;
 pub mod retrain;
 pub mod run;
 mod sarif;

@@ -177,6 +177,53 @@ fn write_float(value: f64, out: &mut String) {
     }
 }
 
+/// A pipeline file that has this canonical form: what an auditor reads a pipeline from who has nothing else of it. `None` if it is no
+/// JSON object.
+pub fn toml_of_canonical(json: &str) -> Option<String> {
+    let serde_json::Value::Object(tables) = serde_json::from_str(json).ok()? else { return None };
+    let mut out = String::new();
+    for (key, value) in &tables {
+        write_string(key, &mut out);
+        out.push_str(" = ");
+        write_toml(value, &mut out)?;
+        out.push('\n');
+    }
+    Some(out)
+}
+
+/// As an inline value of TOML, whose strings may be written as those of JSON are here.
+fn write_toml(value: &serde_json::Value, out: &mut String) -> Option<()> {
+    use serde_json::Value;
+    let list = |open, close, n: usize, out: &mut String, item: &mut dyn FnMut(usize, &mut String) -> Option<()>| {
+        out.push(open);
+        for i in 0..n {
+            if i > 0 {
+                out.push_str(", ");
+            }
+            item(i, out)?;
+        }
+        out.push(close);
+        Some(())
+    };
+    match value {
+        // TOML has none.
+        Value::Null => return None,
+        Value::Bool(b) => out.push_str(if *b { "true" } else { "false" }),
+        Value::Number(n) => out.push_str(&n.to_string()),
+        Value::String(s) => write_string(s, out),
+        Value::Array(items) => list('[', ']', items.len(), out, &mut |i, out| write_toml(&items[i], out))?,
+        Value::Object(entries) => {
+            let entries: Vec<_> = entries.iter().collect();
+            list('{', '}', entries.len(), out, &mut |i, out| {
+                write_string(entries[i].0, out);
+                out.push_str(" = ");
+                write_toml(entries[i].1, out)
+            })?;
+        }
+    }
+    Some(())
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -248,6 +295,20 @@ mod tests {
         assert_eq!(c.json, "{\"version\":1}");
         // printf '{"version":1}' | sha256sum
         assert_eq!(hex(&c.hash), "2430f1a2ad2982d0067885488a4c89e21ad1d7c83b115ba8f1b20acc88dfaea8");
+    }
+
+    #[test]
+    fn a_file_made_of_it_has_it() {
+        for text in [
+            "version = 1\nz = { b = [1, 2.50, 'ä\\u0001', { c = [] }], a = true }\n[pipeline]\nname = 'x\"y\\'\nn = -4\n",
+            "a = 1e30\nb = 1e-9\nc = 123456789.125\n'a key' = { 'b.c' = {} }",
+            "s = \"\"\"\n two\n lines\t\"\"\"",
+        ] {
+            let json = of(text);
+            assert_eq!(of(&toml_of_canonical(&json).unwrap()), json);
+        }
+        assert_eq!(toml_of_canonical("[1]"), None);
+        assert_eq!(toml_of_canonical("{\"a\":null}"), None);
     }
 
     #[test]

@@ -47,7 +47,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 pub use assertions::{TestTable, assertion_plan, assertion_session, test_tables, uses_verdicts};
-pub use canonical::{Canonical, hex};
+pub use canonical::{Canonical, hex, toml_of_canonical};
 pub use changes::{Change, Takes, canonical_changes, changes, refusal};
 pub use decide::{Budget, Decide, shown as shown_threshold};
 pub use diagnostics::{Diagnostic, Diagnostics, Level};

@@ -36,6 +36,7 @@ mod secret;
 mod session;
 pub mod signed;
 mod sinks;
+mod source_log;
 mod tap;
 mod verdict_json;
 
@@ -46,9 +47,10 @@ pub use error::RuntimeError;
 pub use inputs::{chain_options, files_place, mqtt_options};
 pub use lanes_here::lanes_here;
 pub use reload::{Load, Reloads, ask_on_change};
-pub use schemas::registry as schema_registry;
+pub use schemas::{Schemas, registry as schema_registry};
 pub use secret::secret;
 pub use sinks::connection as kafka_connection;
+pub use source_log::read_source;
 pub use verdict_json::{class_name, verdict_json};
 
 use std::path::{Path, PathBuf};
