@@ -6,6 +6,7 @@
 //!   mqtt ─► journal                              ├─► http       Alertmanager, webhooks
 //!                                                └─► ethereum   anchors, from a journal
 //!   http: metrics and health of the process        delivery: how a sink fails
+//!   published, witness: the log, as strangers read it and vouch for it
 //! ```
 //!
 //! Nothing here decides what a verdict is. `store` has no feature: whoever reads a log needs it.
@@ -24,5 +25,9 @@ pub mod kafka;
 #[cfg(feature = "mqtt")]
 pub mod mqtt;
 #[cfg(feature = "http")]
+pub mod published;
+#[cfg(feature = "http")]
 pub mod schema_registry;
 pub mod store;
+#[cfg(feature = "http")]
+pub mod witness;

@@ -6,7 +6,8 @@ use std::process::ExitCode;
 use avouch::commands::log_filter;
 use avouch::commands::{
     audit, backtest, bench, bundle, check, dead, demo, deploy, evaluate, explain, explain_verdict, export, graph,
-    label, model, new, produce, query, replay, retrain, run, schema, simulate, state, tap, test, top, train, verify,
+    label, model, monitor, new, produce, query, replay, retrain, run, schema, simulate, state, tap, test, top, train,
+    verify, witness,
 };
 use clap::{Parser, Subcommand, ValueEnum};
 
@@ -58,6 +59,7 @@ enum Command {
     Graph(graph::GraphArgs),
     Label(label::LabelArgs),
     Model(model::ModelArgs),
+    Monitor(monitor::MonitorArgs),
     Produce(produce::ProduceArgs),
     Query(query::QueryArgs),
     Replay(replay::ReplayArgs),
@@ -66,6 +68,7 @@ enum Command {
     Tap(tap::TapArgs),
     Test(test::TestArgs),
     Top(top::TopArgs),
+    Witness(witness::WitnessArgs),
 }
 
 fn main() -> ExitCode {
@@ -102,6 +105,7 @@ fn main() -> ExitCode {
         Command::Graph(args) => graph::run(args),
         Command::Label(args) => label::run(args),
         Command::Model(args) => model::run(args),
+        Command::Monitor(args) => monitor::run(args),
         Command::Produce(args) => ended(args.json, produce::run(args)),
         Command::Query(args) => query::run(args),
         Command::Replay(args) => replay::run(args),
@@ -110,6 +114,7 @@ fn main() -> ExitCode {
         Command::Tap(args) => tap::run(args),
         Command::Test(args) => test::run(args),
         Command::Top(args) => top::run(args),
+        Command::Witness(args) => witness::run(args),
     }
 }
 

@@ -1,9 +1,10 @@
 //! The HTTP side of a running pipeline: `/metrics` for Prometheus, `/livez` and `/readyz` for whoever restarts it, `/tap` for
-//! who looks on ([`Live`]); whoever asks these from outside ([`Process`]); and what it posts: alerts to Alertmanager
+//! who looks on ([`Live`]), `/log` for who watches the log; whoever asks these from outside ([`Process`]); and what it posts: alerts to Alertmanager
 //! ([`Alertmanager`]), batches to a webhook ([`Webhook`]).
 
 mod alert;
 mod live;
+mod logs;
 mod post;
 mod process;
 mod webhook;
@@ -100,6 +101,13 @@ impl HttpServer {
             .with_state(App { registry, readiness })
             .merge(Router::new().route("/tap", get(live::tap)).with_state(live));
         Ok(Self { listener, address, app })
+    }
+
+    /// Serves the published logs of a pipeline's lanes too, at `/log/<lane>/…` in the tlog-tiles layout: `state` is the directory
+    /// in which each lane has its own.
+    pub fn with_logs(mut self, state: &std::path::Path) -> Self {
+        self.app = self.app.merge(logs::routes(state));
+        self
     }
 
     /// Where it listens.

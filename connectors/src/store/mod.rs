@@ -15,6 +15,7 @@
 //!   high-water              only after a fall-back: what readers had been shown (see below)
 //!   replay                  only after a fall-back: ticks and reference switches to be taken again (see replay.rs)
 //!   public/checkpoint, public/tile/…    the log as tlog-tiles publishes it; this directory may be served as it is
+//!   public/key              the key of the note in public/checkpoint, for monitors and witnesses
 //! ```
 //!
 //! A numbered file is a 64 MiB segment of one long run of bytes; all but `checkpoint-`, `cursor-`, `high-water` and

@@ -155,6 +155,11 @@ impl Publisher {
     fn write_note(&mut self, signer: &NoteSigner, size: u64, root: &Hash32) -> Result<()> {
         let note = signer.sign(&checkpoint_text(&self.origin, size, root)?)?;
         io::create_dir_all(&self.dir)?;
+        let key = self.dir.join("key");
+        let text = format!("{}\n", signer.verifier_key());
+        if io::read_if_there(&key)?.as_deref() != Some(text.as_bytes()) {
+            io::replace(&key, text.as_bytes(), true)?;
+        }
         io::replace(&self.dir.join("checkpoint"), &note, true)?;
         io::sync_dir(&self.dir)
     }

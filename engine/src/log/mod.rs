@@ -20,8 +20,10 @@
 mod coverage;
 mod entries;
 mod note;
+mod published;
 mod tiles;
 mod tree;
+mod witness;
 
 #[cfg(test)]
 mod tests;
@@ -29,11 +31,13 @@ mod tests;
 pub use coverage::{Coverage, coverage_commitment};
 pub use entries::entries;
 pub use note::{NoteSigner, TreeHead, checkpoint_text, parse_checkpoint_text, read_note_unverified, verify_note};
+pub use published::{Lack, PublishedLog};
 pub use tiles::{TILE_WIDTH, TileRef, entry_bundle, tiles_between};
 pub use tree::{
     EMPTY_ROOT, HashReader, TreeAppender, consistency_proof, inclusion_proof, leaf_hash, node_hash, root,
     stored_hash_count, stored_hash_index, verify_consistency, verify_inclusion,
 };
+pub use witness::{AddCheckpoint, Cosigner, Judgement, Witnessed, cosigned, judge};
 
 use thiserror::Error;
 

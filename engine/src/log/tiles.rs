@@ -8,7 +8,7 @@ use tlog_tiles::tile::Tile;
 use super::tree::with_reader;
 use super::{HashReader, LogError};
 
-const HEIGHT: u8 = 8;
+pub(super) const HEIGHT: u8 = 8;
 
 /// Hashes in a full tile, entries in a full entry bundle.
 pub const TILE_WIDTH: u64 = 1 << HEIGHT;
@@ -17,6 +17,19 @@ pub const TILE_WIDTH: u64 = 1 << HEIGHT;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TileRef(Tile);
 
+impl Ord for TileRef {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        let key = |t: &Self| (t.0.level(), t.0.level_index(), t.0.width());
+        key(self).cmp(&key(other))
+    }
+}
+
+impl PartialOrd for TileRef {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
 /// The tiles to publish when a log grows from `old` to `new` entries: those that became full, and the partial ones at
 /// the right edge.
 pub fn tiles_between(old: u64, new: u64) -> Vec<TileRef> {
@@ -24,6 +37,14 @@ pub fn tiles_between(old: u64, new: u64) -> Vec<TileRef> {
 }
 
 impl TileRef {
+    pub(super) fn of(tile: Tile) -> Self {
+        Self(tile)
+    }
+
+    pub(super) fn tile(&self) -> Tile {
+        self.0
+    }
+
     /// Its path below the log's address.
     pub fn path(&self) -> String {
         let path = self.0.path();

@@ -17,6 +17,7 @@ pub mod export;
 pub mod graph;
 pub mod label;
 pub mod model;
+pub mod monitor;
 pub mod new;
 pub mod produce;
 pub mod query;
@@ -33,6 +34,7 @@ pub mod top;
 pub mod train;
 mod train_rows;
 pub mod verify;
+pub mod witness;
 
 use std::fmt::Display;
 use std::process::ExitCode;

@@ -15,8 +15,8 @@
 //!
 //! The table `checkpoint` of `[pipeline]` is left out: where and how often a lane is saved decides no verdict, and lanes must
 //! be able to move to another store without becoming another pipeline's. So is `tests` of the file: what a pipeline is held
-//! against decides no verdict either. So is `tap` of `[http]`, and a table `[http]` that has nothing else in it: whether somebody may look on
-//! decides no verdict.
+//! against decides no verdict either. So are `tap` and `log` of `[http]`, and a table `[http]` that has nothing else in it: whether somebody may
+//! look on decides no verdict.
 //!
 //! Comments, formatting, the kind of quotes, `[header]` or `{inline}` or dotted keys, and the order of keys and tables
 //! do not survive into it, so they do not change the hash. Nothing that decides a verdict may depend on what does not
@@ -71,14 +71,15 @@ pub fn hex(bytes: &[u8]) -> String {
 }
 
 /// What decides no verdict, by the path of its keys.
-const LEFT_OUT: [&[&str]; 3] = [&["pipeline", "checkpoint"], &["tests"], &["http", "tap"]];
+const LEFT_OUT: [&[&str]; 4] = [&["pipeline", "checkpoint"], &["tests"], &["http", "tap"], &["http", "log"]];
 
-/// Whether an entry is left out: it lies at one of the paths, or it is the table of one and has nothing else in it.
+/// Whether an entry is left out: it lies at one of the paths, or it is the table of some and has nothing else in it.
 fn gone(entry: &tree::Entry, left_out: &[&[&str]]) -> bool {
     left_out.iter().any(|path| match path {
         [key] => entry.key == *key,
-        [table, key] => {
-            let only = |entries: &[tree::Entry]| !entries.is_empty() && entries.iter().all(|e| e.key == *key);
+        [table, _] => {
+            let below = |key: &str| left_out.iter().any(|other| *other == [*table, key]);
+            let only = |entries: &[tree::Entry]| !entries.is_empty() && entries.iter().all(|e| below(&e.key));
             entry.key == *table && matches!(&entry.node.value, NodeValue::Table(entries) if only(entries))
         }
         _ => false,
@@ -282,6 +283,7 @@ mod tests {
     #[test]
     fn that_somebody_may_look_on_is_not_in_it() {
         assert_eq!(of("version = 1\n[http]\ntap = true"), of("version = 1"));
+        assert_eq!(of("version = 1\n[http]\ntap = true\nlog = true"), of("version = 1"));
         let listens = "{\"http\":{\"listen\":\"a:1\"},\"version\":1}";
         assert_eq!(of("version = 1\n[http]\ntap = true\nlisten = 'a:1'"), listens);
         assert_eq!(of("version = 1\nhttp.listen = 'a:1'"), listens);

@@ -53,6 +53,10 @@ pub fn changes(old: &Pipeline, new: &Pipeline) -> Vec<Change> {
     if old.http_tap != new.http_tap {
         out.push(Change { key: "http.tap".into(), takes: Takes::Reload });
     }
+    if old.http_log != new.http_log {
+        let why = "what is served is decided when the process starts";
+        out.push(Change { key: "http.log".into(), takes: Takes::Restart(why) });
+    }
     if matches!(new.source.kind, SourceKind::Mqtt(_)) {
         let why = "the journal of an MQTT source is open for as long as the process runs";
         out.push(Change { key: format!("sources.{}", new.source.name.value), takes: Takes::Restart(why) });

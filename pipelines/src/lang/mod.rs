@@ -229,5 +229,6 @@ fn finish(draft: Draft, file: Arc<SourceFile>, canonical: Canonical, warnings: D
         tests: draft.tests,
         http_listen: http.listen,
         http_tap: http.tap,
+        http_log: http.log,
     })
 }

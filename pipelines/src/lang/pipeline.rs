@@ -85,6 +85,8 @@ pub struct Pipeline {
     pub http_listen: SocketAddr,
     /// `http.tap`: whether rows of the running pipeline are shown there.
     pub http_tap: bool,
+    /// `http.log`: whether the published logs are served there.
+    pub http_log: bool,
 }
 
 impl Pipeline {

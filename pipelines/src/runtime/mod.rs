@@ -190,8 +190,11 @@ pub async fn run_watched(
     let taps = Taps::default();
     taps.running(pipeline, &plan);
     let live = Arc::new(taps.clone());
-    let http = HttpServer::bind(pipeline.http_listen, metrics.registry.clone(), readiness.clone(), live).await?;
-    tracing::info!(address = %http.address(), tap = pipeline.http_tap, "serving /metrics, /livez and /readyz");
+    let mut http = HttpServer::bind(pipeline.http_listen, metrics.registry.clone(), readiness.clone(), live).await?;
+    if pipeline.http_log {
+        http = http.with_logs(&state);
+    }
+    tracing::info!(address = %http.address(), tap = pipeline.http_tap, log = pipeline.http_log, "serving /metrics, /livez and /readyz");
     let http = tokio::spawn(http.serve());
 
     let readers = OwnReaders::default();

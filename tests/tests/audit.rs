@@ -1,0 +1,515 @@
+//! The auditor's tools against a real chain: an honest log passes them all, and each attack on one is refused or named by the
+//! tool that is for it.
+#![allow(clippy::unwrap_used)]
+
+mod pumps;
+
+use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use avouch_engine::verdict::{LogOrigin, VerdictRecord, score_e6};
+use avouch_system_tests::{Anvil, Avouch, Missing, Process, eventually, place, skip};
+use pumps::{FOLLOWED_FILES, metric};
+use serde_json::Value;
+
+const LIMIT: Duration = Duration::from_secs(90);
+
+fn now_ms() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as i64
+}
+
+/// A pipeline over files; what it anchors is up to who makes it.
+struct Pumps {
+    directory: PathBuf,
+    http: String,
+    chain: Vec<(&'static str, String)>,
+}
+
+impl Pumps {
+    fn new(what: &str) -> Self {
+        let directory = place::fresh_directory(what);
+        std::fs::create_dir(directory.join("data")).unwrap();
+        Self { directory, http: format!("127.0.0.1:{}", place::free_port()), chain: Vec::new() }
+    }
+
+    fn anchored(mut self, anvil: &Anvil, contract: &str) -> Self {
+        self.chain =
+            vec![("T_RPC", anvil.rpc()), ("T_CONTRACT", contract.to_owned()), ("T_KEY", anvil.key(0).to_owned())];
+        self
+    }
+
+    /// Readings of twenty pumps, one a second each, from `from` on.
+    fn read(&self, file: &str, from: i64, seconds: std::ops::Range<i64>) {
+        let rows: Vec<String> = seconds
+            .flat_map(|s| (0..20).map(move |d| pumps::reading(&format!("pump-{d:03}"), from + s * 1000)))
+            .collect();
+        std::fs::write(self.directory.join("data").join(file), rows.join("\n")).unwrap();
+    }
+
+    fn call(&self, command: &str) -> Avouch {
+        let call = pumps::avouch_without_kafka(command, &self.directory, FOLLOWED_FILES, "state");
+        let file = self.directory.join("pumps.toml");
+        let mut text = std::fs::read_to_string(&file).unwrap();
+        text = text.replace("[http]\n", "[http]\nlog = true\n");
+        if !self.chain.is_empty() {
+            text += &std::fs::read_to_string(pumps::fixture("anchor.toml")).unwrap();
+        }
+        std::fs::write(&file, text).unwrap();
+        self.chain.iter().fold(call.env("T_HTTP", &self.http), |call, (name, value)| call.env(name, value))
+    }
+
+    fn start(&self) -> Process {
+        self.call("run").start(&self.directory.join("avouch.log"))
+    }
+
+    fn lane(&self) -> PathBuf {
+        self.directory.join("state/pumps/0")
+    }
+
+    /// Waits until so many rows were read and, where there is a chain, all that came of them is anchored.
+    fn reached(&self, offset: i64) {
+        let there = || pumps::left::committed(&self.lane()).is_some_and(|c| c.next_offset >= offset).then_some(());
+        eventually("it has read all", LIMIT, there);
+        if !self.chain.is_empty() {
+            let size = pumps::left::committed(&self.lane()).unwrap().log_size as f64;
+            eventually("all is anchored", LIMIT, || {
+                (metric(&self.http, "avouch_anchor_size_entries")? >= size).then_some(())
+            });
+        }
+    }
+
+    fn export(&self, to: &str) -> PathBuf {
+        let out = self.directory.join(to);
+        let call = self.call("export").args(["--readings", "--json", "--out"]).args([&out]);
+        let made = call.run(LIMIT).success().json();
+        assert!(made["readings"].as_u64().unwrap() > 0, "{made}");
+        out
+    }
+
+    fn key(&self) -> String {
+        std::fs::read_to_string(self.lane().join("public/key")).unwrap().trim().to_owned()
+    }
+}
+
+fn end(mut process: Process) {
+    process.signal("TERM");
+    assert!(process.wait(LIMIT).success(), "{}", process.log_tail());
+}
+
+/// A chain with the two contracts, a registry of models in which the pumps' model is active, and an honest pipeline's log.
+struct World {
+    anvil: Anvil,
+    contract: String,
+    registry: String,
+    owner: String,
+    pumps: Pumps,
+    export: PathBuf,
+}
+
+fn world() -> Option<&'static World> {
+    static WORLD: LazyLock<Result<World, Missing>> = LazyLock::new(World::new);
+    match &*WORLD {
+        Ok(world) => Some(world),
+        Err(missing) => {
+            skip(&missing.to_string());
+            None
+        }
+    }
+}
+
+impl World {
+    fn new() -> Result<Self, Missing> {
+        let anvil = Anvil::start()?;
+        let contract = pumps::deploy(&anvil);
+        let rpc = anvil.rpc();
+        let json = |call: Avouch, key: usize| call.env("AVOUCH_KEY", anvil.key(key)).run(LIMIT).success().json();
+        let deploy = Avouch::new(["deploy", "model-registry", "--json", "--rpc", &rpc]);
+        let registry = json(deploy, 0)["contract"].as_str().unwrap().to_owned();
+        let account = |n: usize| {
+            let address = anvil.cast(&["wallet", "address", "--private-key", anvil.key(n)]).unwrap();
+            address.trim().to_owned()
+        };
+        let (owner, publisher, approver) = (account(0), account(1), account(2));
+        let model = pumps::model().to_str().unwrap();
+        let of = ["--registry", &registry, "--owner", &owner, "--rpc", &rpc, "--json"];
+        let roles = ["model", "register", "--publisher", &publisher, "--approver", &approver];
+        json(Avouch::new(roles).args(of), 0);
+        json(Avouch::new(["model", "propose", model]).args(of), 1);
+        json(Avouch::new(["model", "activate", model]).args(of), 2);
+
+        let pumps = Pumps::new("audited").anchored(&anvil, &contract);
+        let from = now_ms() + 2_000;
+        let process = pumps.start();
+        for piece in 0..4 {
+            pumps.read(&format!("{piece}.ndjson"), from, piece * 60..(piece + 1) * 60);
+            pumps.reached((piece + 1) * 1_200);
+        }
+        let label = ["false-alarm", "--by", "anna", "--lane", "0", "--index", "40", "--json"];
+        pumps.call("label").args(label).run(LIMIT).success();
+        pumps.read("4.ndjson", from, 240..300);
+        pumps.reached(6_000);
+        // Followed while it runs, by what is published at its address.
+        let place = format!("http://{}/log/0", pumps.http);
+        let watched = ["monitor", &place, "--key", &pumps.key(), "--once", "--json"];
+        let on_chain = ["--rpc", &rpc, "--contract", &contract, "--owner", &owner];
+        let said = Avouch::new(watched).args(on_chain).run(LIMIT).success();
+        assert!(said.stdout.contains("anchored") && !said.stdout.contains("alarm"), "{}", said.stdout);
+        end(process);
+        let export = pumps.export("export");
+        Ok(Self { anvil, contract, registry, owner, pumps, export })
+    }
+
+    fn audit(&self, dir: &Path) -> Avouch {
+        let chain = ["--rpc", &self.anvil.rpc(), "--contract", &self.contract, "--owner", &self.owner, "--latest"];
+        let models = ["--registry", &self.registry, "--registry-owner", &self.owner];
+        Avouch::new(["audit"]).args([dir]).args(chain).args(models).args(["--json"])
+    }
+
+    /// The names of the checks that fail on an export.
+    fn failed(&self, dir: &Path) -> Vec<String> {
+        let outcome = self.audit(dir).run(LIMIT);
+        let report: Value = serde_json::from_str(&outcome.stdout).unwrap();
+        let failed: Vec<String> = report["checks"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter(|c| c["grade"] == "failed")
+            .map(|c| c["name"].as_str().unwrap().to_owned())
+            .collect();
+        assert_eq!((outcome.code == Some(0)), failed.is_empty(), "{report}");
+        failed
+    }
+
+    /// A copy of the export, with its records as somebody made them.
+    fn altered(&self, what: &str, alter: impl FnOnce(&mut Vec<VerdictRecord>)) -> PathBuf {
+        let to = place::fresh_directory(what).join("export");
+        copy(&self.export, &to);
+        let bytes = std::fs::read(to.join("records")).unwrap();
+        let (mut records, mut rest) = (Vec::new(), &bytes[..]);
+        while let Some((length, after)) = rest.split_first_chunk::<4>() {
+            let (payload, after) = after.split_at(u32::from_le_bytes(*length) as usize);
+            records.push(VerdictRecord::from_bytes(payload).unwrap());
+            rest = after;
+        }
+        alter(&mut records);
+        let mut out = Vec::new();
+        for (index, record) in (0..).zip(&mut records) {
+            record.index = index;
+            let payload = record.to_bytes();
+            out.extend((payload.len() as u32).to_le_bytes());
+            out.extend(payload);
+        }
+        std::fs::write(to.join("records"), out).unwrap();
+        to
+    }
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let path = entry.unwrap().path();
+        let to = to.join(path.file_name().unwrap());
+        if path.is_dir() { copy(&path, &to) } else { std::fs::copy(&path, &to).map(drop).unwrap() }
+    }
+}
+
+fn replay(dir: &Path, secret: Option<&Path>) -> (bool, Value) {
+    let call = Avouch::new(["replay", "--json"]).args([dir]);
+    let call = match secret {
+        Some(secret) => call.args(["--secret"]).args([secret]),
+        None => call,
+    };
+    let outcome = call.run(LIMIT);
+    ((outcome.code == Some(0)), serde_json::from_str(&outcome.stdout).unwrap())
+}
+
+#[test]
+fn an_honest_log_passes_the_audit_and_is_made_again_to_the_byte() {
+    let Some(world) = world() else { return };
+    let page = world.pumps.directory.join("audit.html");
+    let report = world.audit(&world.export).args(["--html"]).args([&page]).run(LIMIT).success().json();
+    for check in report["checks"].as_array().unwrap() {
+        assert_eq!(check["grade"], "passed", "{check}");
+    }
+    assert_eq!(report["anchored"], report["records"]);
+    assert_eq!(report["devices"], 20);
+    assert_eq!(report["labels"][0]["opinion"], "false-alarm");
+    assert_eq!(report["models"][0]["registered"], true);
+    assert!(std::fs::read_to_string(page).unwrap().contains("Nothing contradicts the log."));
+
+    let secret = world.pumps.directory.join("secret");
+    std::fs::write(&secret, "a secret of the tests, and of nothing else\n").unwrap();
+    let (same, replayed) = replay(&world.export, Some(&secret));
+    assert!(same, "{replayed}");
+    assert_eq!((&replayed["agreed"], &replayed["with_secret"]), (&report["records"], &Value::Bool(true)));
+    assert_eq!((&replayed["readings"], &replayed["events"]), (&6_000.into(), &1.into()), "the label is an event");
+    let (same, without) = replay(&world.export, None);
+    assert!(same && without["agreed"] == replayed["agreed"], "{without}");
+    // Under another secret every pseudonym would be another one.
+    std::fs::write(&secret, "another").unwrap();
+    let other = Avouch::new(["replay"]).args([&world.export]).args(["--secret"]).args([&secret]).run(LIMIT);
+    assert!(!(other.code == Some(0)) && other.stderr.contains("not the secret of the log"), "{}", other.stderr);
+}
+
+#[test]
+fn a_rewritten_verdict_is_found_by_audit_and_by_replay() {
+    let Some(world) = world() else { return };
+    let dir = world.altered("rewritten", |records| {
+        let r = &mut records[700];
+        r.evidence.score += 1.0;
+        r.verdict.score_e6 = score_e6(r.evidence.score);
+        r.verdict.evidence_hash = r.evidence.hash();
+    });
+    assert_eq!(world.failed(&dir), ["roots", "anchors"]);
+    let (same, replayed) = replay(&dir, None);
+    assert!(!same);
+    assert_eq!((&replayed["agreed"], &replayed["difference"]["index"]), (&700.into(), &700.into()));
+    assert_eq!(replayed["difference"]["field"], "evidence.score");
+}
+
+#[test]
+fn a_dropped_verdict_is_found_by_audit_and_by_replay() {
+    let Some(world) = world() else { return };
+    let dir = world.altered("dropped", |records| drop(records.remove(300)));
+    let failed = world.failed(&dir);
+    assert!(["roots", "anchors", "sequence"].iter().all(|name| failed.iter().any(|f| f == name)), "{failed:?}");
+    let (same, replayed) = replay(&dir, None);
+    assert!(!same && replayed["difference"]["index"] == 300, "{replayed}");
+}
+
+#[test]
+fn a_reordered_log_is_found_by_audit() {
+    let Some(world) = world() else { return };
+    let dir = world.altered("reordered", |records| records.swap(500, 501));
+    assert_eq!(world.failed(&dir)[..2], ["roots", "anchors"]);
+}
+
+#[test]
+fn withheld_verdicts_are_found_by_audit() {
+    let Some(world) = world() else { return };
+    let dir = world.altered("withheld", |records| records.truncate(800));
+    let failed = world.failed(&dir);
+    assert!(failed.contains(&"anchors".to_owned()), "{failed:?}");
+}
+
+#[test]
+fn a_swapped_model_is_found_by_audit() {
+    let Some(world) = world() else { return };
+    let dir = world.altered("swapped", |_| {});
+    let model = std::fs::read_dir(dir.join("models")).unwrap().next().unwrap().unwrap().path();
+    std::fs::copy(pumps::seasoned_model(), model).unwrap();
+    assert_eq!(world.failed(&dir), ["files"]);
+    let outcome = Avouch::new(["replay"]).args([&dir]).run(LIMIT);
+    assert!(outcome.stderr.contains("is not in the export"), "{}", outcome.stderr);
+}
+
+#[test]
+fn a_window_that_is_dated_before_its_model_was_active_is_found_by_audit() {
+    let Some(world) = world() else { return };
+    // An operator who runs on readings of long ago, with a model that was activated today.
+    let pumps = Pumps::new("backdated").anchored(&world.anvil, &world.contract);
+    let mut pumps = pumps;
+    // A log of another owner: the account of another key.
+    pumps.chain[2].1 = world.anvil.key(4).to_owned();
+    pumps.read("0.ndjson", pumps::START, 0..60);
+    let process = pumps.start();
+    pumps.reached(1_200);
+    end(process);
+    let export = pumps.export("export");
+    let owner = world.anvil.cast(&["wallet", "address", "--private-key", world.anvil.key(4)]).unwrap();
+    let rpc = world.anvil.rpc();
+    let chain = ["--rpc", &rpc, "--contract", &world.contract, "--owner", owner.trim(), "--latest", "--json"];
+    let models = ["--registry", &world.registry, "--registry-owner", &world.owner];
+    let outcome = Avouch::new(["audit"]).args([&export]).args(chain).args(models).run(LIMIT);
+    let report: Value = serde_json::from_str(&outcome.stdout).unwrap();
+    let failed: Vec<&Value> = report["checks"].as_array().unwrap().iter().filter(|c| c["grade"] == "failed").collect();
+    assert_eq!((failed.len(), &failed[0]["name"]), (1, &"models".into()), "{report}");
+    assert!(failed[0]["findings"][0]["what"].as_str().unwrap().contains("was not active at the end of its window"));
+}
+
+#[test]
+fn a_log_for_another_contract_or_owner_is_refused_by_audit() {
+    let Some(world) = world() else { return };
+    let other = pumps::deploy(&world.anvil);
+    let rpc = world.anvil.rpc();
+    let at = |contract: &str, owner: &str| {
+        let chain = ["--rpc", &rpc, "--contract", contract, "--owner", owner, "--latest", "--json"];
+        let outcome = Avouch::new(["audit"]).args([&world.export]).args(chain).run(LIMIT);
+        assert!(!(outcome.code == Some(0)));
+        let report: Value = serde_json::from_str(&outcome.stdout).unwrap();
+        let named = report["checks"].as_array().unwrap().iter().filter(|c| c["grade"] == "failed");
+        named.map(|c| c["name"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(at(&other, &world.owner), ["signatures", "anchors"]);
+    assert_eq!(at(&world.contract, "0x00000000000000000000000000000000000000aa"), ["signatures", "anchors"]);
+}
+
+#[test]
+fn a_forked_log_is_refused_by_the_witness_and_named_by_the_monitor() {
+    let pumps = Pumps::new("forked");
+    pumps.read("0.ndjson", pumps::START, 0..60);
+    let process = pumps.start();
+    pumps.reached(1_200);
+    end(process);
+    // The same key, the same name, the same beginning; then each auditor is shown another end.
+    let mut other = Pumps::new("forked-other");
+    copy(&pumps.directory, &other.directory);
+    other.http = format!("127.0.0.1:{}", place::free_port());
+    pumps.read("1.ndjson", pumps::START, 60..120);
+    other.read("1.ndjson", pumps::START, 61..121);
+    for pumps in [&pumps, &other] {
+        let process = pumps.start();
+        pumps.reached(2_400);
+        end(process);
+    }
+    let key = pumps.key();
+    assert_eq!(key, other.key());
+    let [here, there] = [&pumps, &other].map(|p| p.lane().join("public").display().to_string());
+
+    // A witness that has signed the one does not sign the other.
+    let state = pumps.directory.join("witness");
+    let listen = format!("127.0.0.1:{}", place::free_port());
+    let serve = ["witness", "serve", "--name", "witness.test/w1", "--listen", &listen, "--log", &key, "--state"];
+    let witness = || Avouch::new(serve).args([&state]).start(&pumps.directory.join("witness.log"));
+    let mut process = witness();
+    let witness_key = eventually("the witness names its key", LIMIT, || {
+        let log = std::fs::read_to_string(pumps.directory.join("witness.log")).ok()?;
+        log.lines().find_map(|l| l.strip_prefix("key ")).map(str::to_owned)
+    });
+    let url = format!("http://{listen}");
+    let submit = |place: &str| {
+        let to = ["witness", "submit", place, "--key", &key, "--witness", &url, "--witness-key", &witness_key];
+        Avouch::new(to).run(LIMIT)
+    };
+    let note = submit(&here).success().stdout;
+    assert!(note.contains("witness.test/w1"), "{note}");
+    let file = pumps.directory.join("cosigned");
+    std::fs::write(&file, &note).unwrap();
+    let checked = Avouch::new(["witness", "check", "--json", "--witness-key", &witness_key]).args([&file]);
+    assert_eq!(checked.run(LIMIT).success().json()["size"], pumps::left::committed(&pumps.lane()).unwrap().log_size);
+    assert!((submit(&here).code == Some(0)), "it may be asked again");
+    let refused = submit(&there);
+    assert!(!(refused.code == Some(0)) && refused.stderr.contains("the witness refused"), "{}", refused.stderr);
+    // Nor after it was killed.
+    process.kill();
+    let process = witness();
+    eventually("it listens again", LIMIT, || (submit(&here).code == Some(0)).then_some(()));
+    assert!(submit(&there).code != Some(0));
+    drop(process);
+
+    // A monitor that has seen the one names the fork when it is shown the other, and keeps saying it.
+    let memory = pumps.directory.join("monitor.json");
+    let monitor = |place: &str| {
+        Avouch::new(["monitor", place, "--key", &key, "--once", "--json", "--state"]).args([&memory]).run(LIMIT)
+    };
+    assert!((monitor(&here).code == Some(0)));
+    let shown = monitor(&there);
+    assert!(!(shown.code == Some(0)) && shown.stdout.contains("\"fork\""), "{}", shown.stdout);
+    assert!(!(monitor(&here).code == Some(0)), "a fork that was seen stays");
+    // A key that is not the log's is no proof of a fork, but none of the log either.
+    let wrong = key.replace("avouch/pumps/0", "avouch/pumps/1");
+    assert!(Avouch::new(["monitor", &here, "--key", &wrong, "--once"]).run(LIMIT).code != Some(0));
+}
+
+#[test]
+fn a_log_that_was_anchored_otherwise_is_named_by_the_monitor() {
+    let Some(world) = world() else { return };
+    // The operator publishes another log under the name and key of the one that is anchored.
+    let pumps = Pumps::new("otherwise");
+    std::fs::create_dir_all(pumps.directory.join("state/pumps")).unwrap();
+    let [from, to] = [&world.pumps, &pumps].map(|p| p.directory.join("state/pumps/note-key-0"));
+    std::fs::copy(from, to).unwrap();
+    pumps.read("0.ndjson", pumps::START, 0..320);
+    let process = pumps.start();
+    pumps.reached(6_400);
+    end(process);
+    let place = pumps.lane().join("public").display().to_string();
+    let (key, rpc) = (world.pumps.key(), world.anvil.rpc());
+    let watched = ["monitor", &place, "--key", &key, "--once", "--json", "--rpc", &rpc];
+    let outcome = Avouch::new(watched).args(["--contract", &world.contract, "--owner", &world.owner]).run(LIMIT);
+    assert!(!(outcome.code == Some(0)));
+    assert!(outcome.stdout.contains("the contract has the root"), "{}", outcome.stdout);
+}
+
+#[test]
+fn delivered_verdicts_that_are_not_in_the_log_are_named_by_the_monitor() {
+    let Some(world) = world() else { return };
+    let reader = avouch_connectors::store::LaneReader::open_read_only(&world.pumps.lane()).unwrap();
+    let log = reader.committed().origin.clone();
+    let lines: Vec<Value> =
+        reader.records(0, 200).unwrap().iter().map(|r| avouch::runtime::verdict_json(&log, r)).collect();
+    let file = world.pumps.directory.join("delivered.ndjson");
+    let (key, rpc) = (world.pumps.key(), world.anvil.rpc());
+    let place = world.pumps.lane().join("public").display().to_string();
+    let look = |lines: &[Value]| {
+        let text: String = lines.iter().map(|l| format!("{l}\n")).collect();
+        std::fs::write(&file, text).unwrap();
+        let chain = ["--rpc", &rpc, "--contract", &world.contract, "--owner", &world.owner];
+        let models = ["--registry", &world.registry, "--registry-owner", &world.owner, "--verdicts"];
+        Avouch::new(["monitor", &place, "--key", &key, "--once", "--json"])
+            .args(chain)
+            .args(models)
+            .args([&file])
+            .run(LIMIT)
+    };
+    let honest = look(&lines);
+    assert!((honest.code == Some(0)), "{}{}", honest.stdout, honest.stderr);
+    let alarm = |lines: &[Value], kind: &str| {
+        let outcome = look(lines);
+        assert!(!(outcome.code == Some(0)) && outcome.stdout.contains(&format!("\"{kind}\"")), "{}", outcome.stdout);
+    };
+    let mut rewritten = lines.clone();
+    rewritten[50]["entry"] = format!("0x{}", "11".repeat(32)).into();
+    alarm(&rewritten, "verdict");
+    let mut missing = lines.clone();
+    missing.remove(100);
+    alarm(&missing, "sequence");
+    let mut swapped = lines.clone();
+    swapped[70]["model_hash"] = "22".repeat(32).into();
+    alarm(&swapped, "model");
+}
+
+#[test]
+fn a_checkpoint_that_is_late_is_named_by_the_monitor() {
+    let Some(world) = world() else { return };
+    // Published, and of a log that nobody anchors.
+    let pumps = Pumps::new("late");
+    pumps.read("0.ndjson", pumps::START, 0..60);
+    let process = pumps.start();
+    pumps.reached(1_200);
+    end(process);
+    // It is registered, so that the contract knows it.
+    let pumps = Pumps { chain: Vec::new(), ..pumps }.anchored(&world.anvil, &world.contract);
+    let frozen = Pumps { http: format!("127.0.0.1:{}", place::free_port()), ..pumps };
+    let place = frozen.lane().join("public").display().to_string();
+    let (key, rpc) = (frozen.key(), world.anvil.rpc());
+    let owner = world.anvil.cast(&["wallet", "address", "--private-key", world.anvil.key(5)]).unwrap();
+    let name: String = LogOrigin::new("pumps", 0).log_id().iter().map(|b| format!("{b:02x}")).collect();
+    let name = format!("0x{name}");
+    world
+        .anvil
+        .cast(&[
+            "send",
+            &world.contract,
+            "register(bytes32,address)",
+            &name,
+            owner.trim(),
+            "--private-key",
+            world.anvil.key(5),
+            "--rpc-url",
+            &rpc,
+        ])
+        .unwrap();
+    let memory = frozen.directory.join("monitor.json");
+    let watched = ["monitor", &place, "--key", &key, "--once", "--json", "--promise", "1s", "--rpc", &rpc];
+    let look = || {
+        let chain = ["--contract", &world.contract, "--owner", owner.trim(), "--state"];
+        Avouch::new(watched).args(chain).args([&memory]).run(LIMIT)
+    };
+    let first = look();
+    assert!((first.code == Some(0)), "nothing is late at first sight: {}{}", first.stdout, first.stderr);
+    std::thread::sleep(Duration::from_millis(1_200));
+    let late = look();
+    assert!(!(late.code == Some(0)) && late.stdout.contains("\"late\""), "{}", late.stdout);
+}
