@@ -101,7 +101,7 @@ contract DeviceRegistry is IDeviceRegistry {
     }
 
     /// @inheritdoc IDeviceRegistry
-    function keyAt(bytes32 fleetId, bytes32 deviceId, uint64 seq) public view returns (DeviceKey memory) {
+    function keyAt(bytes32 fleetId, bytes32 deviceId, uint64 seq) public view returns (DeviceKey memory found) {
         DeviceKey[] storage keys = _keys[fleetId][deviceId];
         // No two keys speak for one message; but one that speaks for none may begin after the next, so they are not in order.
         for (uint256 i = keys.length; i != 0; --i) {

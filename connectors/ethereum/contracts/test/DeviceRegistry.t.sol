@@ -235,8 +235,8 @@ contract DeviceRegistryTest is Testing {
         refusedBy(ENROLLER, abi.encodeCall(IDeviceRegistry.enrol, (fleet, DEVICE, "", "")), bad);
         refusedBy(ENROLLER, abi.encodeCall(IDeviceRegistry.enrol, (fleet, DEVICE, new bytes(19), "")), bad);
         // A verifier without code: nobody, and the precompiles, of which the identity would say yes to everything.
-        for (uint160 at = 0; at < 20; ++at) {
-            bytes memory none = abi.encodePacked(address(at), keccak256("looks like a key"));
+        for (uint160 precompile = 0; precompile < 20; ++precompile) {
+            bytes memory none = abi.encodePacked(address(precompile), keccak256("looks like a key"));
             refusedBy(ENROLLER, abi.encodeCall(IDeviceRegistry.enrol, (fleet, DEVICE, none, "no signature")), bad);
         }
         bytes memory nobody = abi.encodePacked(address(0x0999), keccak256("key"));
@@ -328,9 +328,9 @@ contract DeviceRegistryTest is Testing {
             uint256 number = (seed >> 8) % keys;
             uint64 end = until[number] < 64 ? until[number] : 64;
             if (seed % 2 == 0 && from[number] < end) {
-                uint64 at = uint64(between(seed >> 16, from[number], end - 1));
-                revoke(number, at);
-                until[number] = at;
+                uint64 cut = uint64(between(seed >> 16, from[number], end - 1));
+                revoke(number, cut);
+                until[number] = cut;
             } else {
                 uint64 least = 0;
                 for (uint256 k = 0; k < keys; ++k) {
@@ -339,12 +339,12 @@ contract DeviceRegistryTest is Testing {
                     if (after_ > least) least = after_;
                 }
                 if (least > 63) break;
-                uint64 at = uint64(between(seed >> 16, least, 63));
+                uint64 cut = uint64(between(seed >> 16, least, 63));
                 for (uint256 k = 0; k < keys; ++k) {
-                    if (until[k] == FOR_EVER) until[k] = at;
+                    if (until[k] == FOR_EVER) until[k] = cut;
                 }
-                rotate(keys + 1, at);
-                (from[keys], until[keys]) = (at, FOR_EVER);
+                rotate(keys + 1, cut);
+                (from[keys], until[keys]) = (cut, FOR_EVER);
                 ++keys;
             }
         }
