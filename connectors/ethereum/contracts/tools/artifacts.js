@@ -1,5 +1,5 @@
 // Compares or writes artifacts/<Contract>.json: what of forge's output the programs need, and nothing that changes from
-// machine to machine. Usage: node tools/artifacts.js compare|update <Contract>...
+// machine to machine. ./check has it compiled, into cache/src/out. Usage: node tools/artifacts.js compare|update <Contract>...
 "use strict";
 const fs = require("fs");
 const path = require("path");
@@ -13,7 +13,7 @@ if (!["compare", "update"].includes(mode) || names.length === 0) {
 
 let differing = 0;
 for (const name of names) {
-  const built = JSON.parse(fs.readFileSync(path.join(project, "out", `${name}.sol`, `${name}.json`), "utf8"));
+  const built = JSON.parse(fs.readFileSync(path.join(project, "cache", "src", "out", `${name}.sol`, `${name}.json`), "utf8"));
   if (Object.keys(built.deployedBytecode.immutableReferences ?? {}).length !== 0) {
     console.error(`${name} has immutables: its deployed code would differ from the artifact, which programs compare with`);
     process.exit(1);
