@@ -113,9 +113,11 @@ contract Cases is ICases {
     function withdraw() external {
         uint256 amount = _balances[msg.sender];
         _balances[msg.sender] = 0;
+        emit Withdrawn(msg.sender, amount);
+        // Nobody can change the balance from outside: it is what was given, or nothing.
+        // slither-disable-next-line incorrect-equality
         (bool taken,) = amount == 0 ? (false, bytes("")) : msg.sender.call{value: amount}("");
         if (!taken) revert NotWithdrawn(msg.sender, amount);
-        emit Withdrawn(msg.sender, amount);
     }
 
     // ── reading ─────────────────────────────────────────────────────────────

@@ -355,6 +355,8 @@ contract ColdChainShipment is VerdictConsumer, Purse {
             if (block.timestamp < end) end = uint64(block.timestamp);
             s.deadline += end - s.reportedAt;
             s.earned += 1;
+            // One at a time, so the last is met.
+            // slither-disable-next-line incorrect-equality
             delivered = s.earned == s.terms.milestones.length;
         }
         (s.state, s.since) = (delivered ? ShipmentState.Delivered : ShipmentState.UnderWay, uint64(block.timestamp));
@@ -369,7 +371,7 @@ contract ColdChainShipment is VerdictConsumer, Purse {
     function _division(Shipment storage s) private view returns (uint256 toCarrier, uint256 toShipper) {
         uint128[] memory parts = s.terms.milestones;
         uint256 all = _sum(parts);
-        uint256 earned;
+        uint256 earned = 0;
         for (uint256 i = 0; i < s.earned; ++i) {
             earned += parts[i];
         }
