@@ -1,5 +1,6 @@
 // Compares or writes artifacts/<Contract>.json: what of forge's output the programs need, and nothing that changes from
-// machine to machine. Usage: node tools/artifacts.js compare|update <Contract>...
+// machine to machine. ./check has it compiled, into cache/src/out. Of a contract test/<Contract>, which is no program's,
+// it is test/artifacts/<Contract>.json. Usage: node tools/artifacts.js compare|update [test/]<Contract>...
 "use strict";
 const fs = require("fs");
 const path = require("path");
@@ -12,8 +13,10 @@ if (!["compare", "update"].includes(mode) || names.length === 0) {
 }
 
 let differing = 0;
-for (const name of names) {
-  const built = JSON.parse(fs.readFileSync(path.join(project, "out", `${name}.sol`, `${name}.json`), "utf8"));
+for (const given of names) {
+  const name = path.basename(given);
+  const into = path.join(path.dirname(given), "artifacts");
+  const built = JSON.parse(fs.readFileSync(path.join(project, "cache", "src", "out", `${name}.sol`, `${name}.json`), "utf8"));
   if (Object.keys(built.deployedBytecode.immutableReferences ?? {}).length !== 0) {
     console.error(`${name} has immutables: its deployed code would differ from the artifact, which programs compare with`);
     process.exit(1);
@@ -30,7 +33,7 @@ for (const name of names) {
       null,
       2,
     ) + "\n";
-  const file = path.join(project, "artifacts", `${name}.json`);
+  const file = path.join(project, into, `${name}.json`);
   if (mode === "update") {
     fs.mkdirSync(path.dirname(file), { recursive: true });
     fs.writeFileSync(file, text);

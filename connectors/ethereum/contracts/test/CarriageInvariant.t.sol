@@ -1,0 +1,253 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+pragma solidity 0.8.37;
+
+import {Cases} from "../src/Cases.sol";
+import {Desk, State} from "../src/ICases.sol";
+import {IModelRegistry} from "../src/IModelRegistry.sol";
+import {IVerdictConsumer} from "../src/IVerdictConsumer.sol";
+import {Class, Severity, Verdict} from "../src/Verdict.sol";
+import {ColdChainShipment, ShipmentState, ShipmentTerms} from "../src/consumers/ColdChainShipment.sol";
+import {MachineRental, Offer, RentalState} from "../src/consumers/MachineRental.sol";
+import {Purse} from "../src/consumers/Purse.sol";
+import {Subject} from "../src/consumers/VerdictConsumer.sol";
+import {Testing} from "./Testing.sol";
+import {Coin, VerdictsFixture} from "./VerdictsFixture.sol";
+
+/// @notice Everything that shippers, carriers, renters, arbiters, overseer and strangers can do, in any order, also out of turn. The
+/// machine of the rental has its key here.
+contract Carriage is VerdictsFixture {
+    uint256 private constant MACHINE_KEY = 0xCAFE;
+    uint16 private constant USAGE = 100;
+    uint128 public constant PAY = 1_000;
+
+    /// Shipper and renter, carrier, arbiter, stranger, machine.
+    address[5] public parties =
+        [address(0x0222), address(0x0333), address(0x0444), address(0x0555), vm.addr(MACHINE_KEY)];
+    ColdChainShipment public shipments;
+    MachineRental public rentals;
+    Cases public cases;
+    Coin public coin;
+    bytes32 public deskId;
+    uint256 public shipped;
+    uint256 public rented;
+    uint256 private _nonce;
+    /// Calls that did something, so that the invariants are not about nothing.
+    uint256 public done;
+    /// What must never be: usage or excursions beyond what was said, anchors that failed, ended agreements that began again.
+    uint256 public wrongs;
+    /// Of each minute how often it was billed, whoever rented.
+    mapping(uint64 windowStart => uint256) private _billed;
+
+    function begin() external {
+        setUp();
+        vm.warp(1_700_000_040);
+        (shipments, rentals, cases, coin) = (new ColdChainShipment(), new MachineRental(), new Cases(), new Coin());
+        vm.prank(owner);
+        deskId = cases.openDesk(Desk(owner, parties[3], parties[2], verdictLog, logId, 0, 1 hours, 1 hours));
+        for (uint256 i = 0; i < parties.length; ++i) {
+            coin.mint(parties[i], 100_000);
+            vm.prank(parties[i]);
+            coin.approve(address(shipments), type(uint256).max);
+            vm.prank(parties[i]);
+            coin.approve(address(rentals), type(uint256).max);
+        }
+    }
+
+    function subject() private view returns (Subject memory) {
+        return Subject(verdictLog, logId, DEVICE, IModelRegistry(address(0)), bytes32(0), cases);
+    }
+
+    function time(uint32 seconds_) external {
+        // Whole minutes: usage is metered by them.
+        pass(uint256(seconds_ % 1 days) / 60 * 60);
+    }
+
+    function ship(uint64 days_) external {
+        if (shipped == 4) return;
+        uint128[] memory m = new uint128[](2);
+        (m[0], m[1]) = (PAY * 3 / 10, PAY * 7 / 10);
+        ShipmentTerms memory t = ShipmentTerms({
+            shipper: parties[0],
+            carrier: parties[1],
+            arbiter: parties[2],
+            token: coin,
+            milestones: m,
+            penaltyBps: 500,
+            maxPenaltyBps: 3_000,
+            class_: Class.ANOMALY,
+            severity: Severity.CRITICAL,
+            slot: 300,
+            challenge: 1 days,
+            arbitration: 2 days,
+            deadline: present() + (1 + days_ % 10) * 1 days,
+            subject: subject()
+        });
+        vm.prank(parties[0]);
+        shipments.agree(t);
+        ++shipped;
+    }
+
+    function rent(uint64 days_) external {
+        if (rented == 4) return;
+        Offer memory o = Offer({
+            machine: parties[4],
+            renter: address(0),
+            arbiter: parties[2],
+            token: coin,
+            price: 7,
+            deposit: PAY,
+            class_: USAGE,
+            window: 60_000,
+            from: present(),
+            until: present() + (1 + days_ % 3) * 1 days,
+            challenge: 1 days,
+            arbitration: 2 days,
+            nonce: _nonce++,
+            subject: subject()
+        });
+        (uint8 v, bytes32 r, bytes32 s) = vm.sign(MACHINE_KEY, rentals.digestOf(o));
+        vm.prank(parties[0]);
+        rentals.rent(o, abi.encodePacked(r, s, v));
+        ++rented;
+    }
+
+    function verdict(uint8 kind, uint16 units) external {
+        uint256 before = said.length;
+        pass(60);
+        Verdict memory v = verdictNow(kind % 4 == 0 ? Severity.WARNING : Severity.CRITICAL);
+        if (kind % 2 == 0) (v.class_, v.scoreE6) = (USAGE, int64(uint64(units)) * 1e5);
+        log(v);
+        if (verdictLog.head(logId).size != before + 1) ++wrongs;
+    }
+
+    function bring(bool rental, uint256 id, uint256 which) external {
+        if (said.length == 0) return;
+        uint64 index = uint64(which % 4 == 0 ? (which >> 8) % said.length : said.length - 1);
+        Verdict memory v = said[index];
+        IVerdictConsumer to = rental ? IVerdictConsumer(rentals) : IVerdictConsumer(shipments);
+        id %= 4;
+        bytes memory call = abi.encodeCall(IVerdictConsumer.consume, (id, v, proofOf(index)));
+        bool before = to.consumed(id, v.seq);
+        (bool made,) = address(to).call(call);
+        if (!made) return;
+        ++done;
+        if (before || !cases.stands(deskId, index)) ++wrongs;
+        if (rental && (v.class_ != USAGE || ++_billed[v.windowStart] > 1)) ++wrongs;
+        if (!rental && (v.class_ != Class.ANOMALY || v.severity != Severity.CRITICAL)) ++wrongs;
+    }
+
+    function carry(uint256 by, uint256 act, uint256 id) external {
+        id %= 4;
+        bytes[9] memory calls = [
+            abi.encodeCall(ColdChainShipment.accept, (id)),
+            abi.encodeCall(ColdChainShipment.report, (id, "")),
+            abi.encodeCall(ColdChainShipment.confirm, (id)),
+            abi.encodeCall(ColdChainShipment.challenge, (id, "")),
+            abi.encodeCall(ColdChainShipment.resolve, (id, by % 3 != 0)),
+            abi.encodeCall(ColdChainShipment.proceed, (id)),
+            abi.encodeCall(ColdChainShipment.settle, (id)),
+            abi.encodeCall(ColdChainShipment.retract, (id, slotOf(by >> 32))),
+            abi.encodeCall(Purse.withdraw, (coin))
+        ];
+        uint8[9] memory turn = [1, 1, 0, 0, 2, 3, 3, 3, uint8(by >> 8) % 2];
+        bool settled = id < shipped && shipments.shipmentOf(id).state == ShipmentState.Settled;
+        vm.prank(parties[by % 5 == 0 ? (by >> 16) % 5 : turn[act % 9]]);
+        (bool made,) = address(shipments).call(calls[act % 9]);
+        if (!made) return;
+        ++done;
+        if (settled && act % 9 < 8) ++wrongs;
+    }
+
+    function slotOf(uint256 which) private view returns (uint64) {
+        return said.length == 0 ? 0 : said[which % said.length].windowStart / 300_000;
+    }
+
+    function use(uint256 by, uint256 act, uint256 id) external {
+        id %= 4;
+        bytes[4] memory calls = [
+            abi.encodeCall(MachineRental.dispute, (id, "")),
+            abi.encodeCall(MachineRental.resolve, (id, uint128(by >> 32) % 1e9)),
+            abi.encodeCall(MachineRental.settle, (id)),
+            abi.encodeCall(Purse.withdraw, (coin))
+        ];
+        uint8[4] memory turn = [0, 2, 3, by % 2 == 0 ? 0 : 4];
+        bool settled = id < rented && rentals.rentalOf(id).state == RentalState.Settled;
+        vm.prank(parties[by % 5 == 0 ? (by >> 16) % 5 : turn[act % 4]]);
+        (bool made,) = address(rentals).call(calls[act % 4]);
+        if (!made) return;
+        ++done;
+        if (settled && act % 4 < 3) ++wrongs;
+    }
+
+    function question(uint256 which, bool answer) external {
+        if (said.length == 0) return;
+        uint64 index = uint64(which % said.length);
+        bytes32 id = cases.caseIdOf(deskId, index);
+        if (cases.caseOf(id).state == State.None) cases.open(deskId, said[index], proofOf(index));
+        vm.prank(parties[3]);
+        (bool made,) = address(cases)
+            .call(
+                abi.encodeWithSignature(answer ? "acknowledge(bytes32,bytes32)" : "overrule(bytes32,bytes32)", id, "")
+            );
+        if (made) ++done;
+    }
+
+    function owedByShipments() external view returns (uint256 owed) {
+        for (uint256 i = 0; i < shipped; ++i) {
+            if (shipments.shipmentOf(i).state != ShipmentState.Settled) owed += PAY;
+        }
+        for (uint256 i = 0; i < parties.length; ++i) {
+            owed += shipments.balanceOf(parties[i], coin);
+        }
+    }
+
+    function owedByRentals() external view returns (uint256 owed) {
+        for (uint256 i = 0; i < rented; ++i) {
+            if (rentals.rentalOf(i).state != RentalState.Settled) owed += PAY;
+        }
+        for (uint256 i = 0; i < parties.length; ++i) {
+            owed += rentals.balanceOf(parties[i], coin);
+        }
+    }
+}
+
+contract CarriageInvariantTest is Testing {
+    Carriage private carriage;
+
+    function setUp() public {
+        carriage = new Carriage();
+        carriage.begin();
+    }
+
+    function targetContracts() external view returns (address[] memory targets) {
+        targets = new address[](1);
+        targets[0] = address(carriage);
+    }
+
+    struct Excluded {
+        address target;
+        bytes4[] selectors;
+    }
+
+    function excludeSelectors() external view returns (Excluded[] memory excluded) {
+        excluded = new Excluded[](1);
+        bytes4[] memory selectors = new bytes4[](2);
+        (selectors[0], selectors[1]) = (Carriage.begin.selector, carriage.setUp.selector);
+        excluded[0] = Excluded(address(carriage), selectors);
+    }
+
+    /// forge-config: default.invariant.depth = 300
+    /// @dev Coins are where they are owed: nothing is made, nothing lost, nothing paid twice.
+    function invariant_shipments_and_rentals_have_exactly_what_they_owe() public view {
+        equal(carriage.coin().balanceOf(address(carriage.shipments())), carriage.owedByShipments(), "shipments");
+        equal(carriage.coin().balanceOf(address(carriage.rentals())), carriage.owedByRentals(), "rentals");
+        equal(carriage.coin().totalSupply(), 500_000, "all coins there are");
+    }
+
+    /// forge-config: default.invariant.depth = 300
+    /// @dev No verdict is taken twice, overruled, or of another class; no minute is billed twice; nothing that has ended begins
+    /// again; and the log goes on.
+    function invariant_nothing_is_taken_that_must_not_be() public view {
+        equal(carriage.wrongs(), 0, "wrongs");
+    }
+}
