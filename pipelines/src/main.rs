@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use avouch::commands::log_filter;
 use avouch::commands::{
     backtest, bench, bundle, check, dead, demo, deploy, evaluate, explain, explain_verdict, graph, label, model, new,
-    produce, query, retrain, run, schema, simulate, state, tap, test, top, train, verify,
+    produce, query, retrain, rotate, run, schema, simulate, state, tap, test, top, train, verify,
 };
 use clap::{Parser, Subcommand, ValueEnum};
 
@@ -58,6 +58,7 @@ enum Command {
     Model(model::ModelArgs),
     Produce(produce::ProduceArgs),
     Query(query::QueryArgs),
+    Rotate(rotate::RotateArgs),
     Simulate(simulate::SimulateArgs),
     State(state::StateArgs),
     Tap(tap::TapArgs),
@@ -99,6 +100,7 @@ fn main() -> ExitCode {
         Command::Model(args) => model::run(args),
         Command::Produce(args) => ended(args.json, produce::run(args)),
         Command::Query(args) => query::run(args),
+        Command::Rotate(args) => rotate::run(args),
         Command::Simulate(args) => ended(false, simulate::run(args)),
         Command::State(args) => state::run(args),
         Command::Tap(args) => tap::run(args),

@@ -19,6 +19,7 @@ pub mod new;
 pub mod produce;
 pub mod query;
 pub mod retrain;
+pub mod rotate;
 pub mod run;
 mod sarif;
 pub mod schema;

@@ -39,7 +39,9 @@ mod sinks;
 mod tap;
 mod verdict_json;
 
-pub use anchor_tail::operator_key;
+pub(crate) use anchor_lease::AnchorLease;
+pub(crate) use anchor_tail::{JOURNAL, open_writer};
+pub use anchor_tail::{log_owner, operator_key};
 pub use artifacts::{Artifacts, hex, model_path, pipeline_path, reference_path};
 pub use checkpoint_store::CheckpointStore;
 pub use error::RuntimeError;
