@@ -16,10 +16,8 @@ const EVENT: &str = "CheckpointAdvanced(bytes32 indexed logId, uint64 indexed ne
                      bytes32 dataCommitment, uint64 issuedAt)";
 
 fn open(world: &World, nodes: &[&Node], quorum: usize) -> ChainLog {
-    let reads = Reads::Events {
-        contracts: vec![world.domain.contract],
-        events: vec![ContractEvent::parse(EVENT).unwrap()],
-    };
+    let reads =
+        Reads::Events { contracts: vec![world.domain.contract], events: vec![ContractEvent::parse(EVENT).unwrap()] };
     let field = FieldSpec { name: "newSize".to_owned(), ty: FieldType::I64, required: false };
     let columns = Columns::new(&reads, 31337, &[field]).unwrap();
     let options = RpcOptions { rest: Duration::from_millis(50), ..RpcOptions::default() };

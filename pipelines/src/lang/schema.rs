@@ -189,7 +189,7 @@ fn value(kind: &Kind, defs: &mut BTreeMap<String, Value>) -> Value {
             let text = json!({ "type": "string", "pattern": NOT_BLANK });
             json!({ "anyOf": [text, { "type": "array", "items": text, "minItems": 1 }] })
         }
-        Kind::Ether => json!({ "type": "string", "pattern": "^[0-9]+(\\.[0-9]+)? ?(wei|gwei|ether)$" }),
+        Kind::Ether => json!({ "type": "string", "pattern": "^[0-9]+(\\.[0-9]+ |\\.[0-9]+| |)(wei|gwei|ether)$" }),
         Kind::Fields => {
             let types: Vec<String> =
                 FieldType::ALL.iter().flat_map(|(n, _)| [(*n).to_owned(), format!("{n}!")]).collect();

@@ -306,6 +306,10 @@ impl AnchorTail {
             let registered = register_log_of(&chain, &key, owner, &lane.name).await?;
             if registered.transaction.is_some() {
                 tracing::info!(lane = %lane.dir.display(), gas = registered.gas_used, "log registered");
+                if let Some(before) = signed::all(&lane.dir)?.last().filter(|c| c.owner != owner.into_array()) {
+                    tracing::warn!(lane = lane.partition, owner = %Address::from(before.owner), size = before.new_size,
+                        "this lane was anchored in another account's log, which ends here; `avouch rotate` would have gone on with it");
+                }
             }
             lane.log_id = registered.log_id;
         }
