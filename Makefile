@@ -34,4 +34,4 @@ fmt: ## format the sources
 
 clean: ## remove everything built and downloaded, for a cold start
 	cargo clean
-	rm -rf $(addprefix $(AVOUCH_CACHE)/,kafka prometheus alertmanager mosquitto moto-venv notebook-venv notebooks bench bench-venv fuzz system-tests) connectors/ethereum/contracts/node_modules
+	rm -rf $(addprefix $(AVOUCH_CACHE)/,kafka prometheus alertmanager mosquitto moto-venv notebook-venv notebooks bench bench-venv fuzz system-tests) connectors/ethereum/contracts/node_modules connectors/ethereum/hardhat/node_modules

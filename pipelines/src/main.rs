@@ -6,8 +6,8 @@ use std::process::ExitCode;
 use avouch::commands::log_filter;
 use avouch::commands::{
     audit, backtest, bench, bundle, check, dead, demo, deploy, evaluate, explain, explain_verdict, export, graph,
-    label, model, monitor, new, produce, query, replay, retrain, run, schema, simulate, state, tap, test, top, train,
-    verify, witness,
+    label, model, monitor, new, produce, query, replay, retrain, rotate, run, schema, simulate, state, tap, test, top,
+    train, verify, witness,
 };
 use clap::{Parser, Subcommand, ValueEnum};
 
@@ -63,6 +63,7 @@ enum Command {
     Produce(produce::ProduceArgs),
     Query(query::QueryArgs),
     Replay(replay::ReplayArgs),
+    Rotate(rotate::RotateArgs),
     Simulate(simulate::SimulateArgs),
     State(state::StateArgs),
     Tap(tap::TapArgs),
@@ -109,6 +110,7 @@ fn main() -> ExitCode {
         Command::Produce(args) => ended(args.json, produce::run(args)),
         Command::Query(args) => query::run(args),
         Command::Replay(args) => replay::run(args),
+        Command::Rotate(args) => rotate::run(args),
         Command::Simulate(args) => ended(false, simulate::run(args)),
         Command::State(args) => state::run(args),
         Command::Tap(args) => tap::run(args),

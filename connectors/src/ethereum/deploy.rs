@@ -105,6 +105,36 @@ pub async fn register_log(
     Ok(Registered { log_id, owner, signer, transaction: Some(receipt.transaction_hash.0), gas_used: receipt.gas_used })
 }
 
+/// As [`register_log`], where the log may be another account's, `owner`'s, who handed it over to `key`: then it must be registered,
+/// with `key` to sign its checkpoints.
+///
+/// # Errors
+/// [`EthereumError::UnknownLog`], [`EthereumError::OtherSigner`], [`EthereumError::LogClosed`].
+pub async fn register_log_of(
+    reader: &ChainReader,
+    key: &OperatorKey,
+    owner: Address,
+    name: &Hash32,
+) -> Result<Registered, EthereumError> {
+    let signer = key.address();
+    if owner == signer {
+        return register_log(reader, key, name, signer).await;
+    }
+    let log_id = log_id(owner, name);
+    let contract = reader.domain().contract;
+    if reader.owner_of(&log_id).await?.is_none() {
+        return Err(EthereumError::UnknownLog { contract, log_id });
+    }
+    match reader.signer_of(&log_id).await? {
+        Some(found) if found == signer => Ok(Registered { log_id, owner, signer, transaction: None, gas_used: 0 }),
+        Some(found) => Err(EthereumError::OtherSigner { contract, log_id, found, expected: signer }),
+        None => {
+            let successor = reader.successor_of(&log_id).await?.unwrap_or_default();
+            Err(EthereumError::LogClosed { contract, log_id, successor })
+        }
+    }
+}
+
 /// Makes `signer` the one whose signature the log's checkpoints need. `key` must be its owner's or its present signer's.
 /// Returns the transaction's hash.
 pub async fn set_signer(

@@ -23,6 +23,17 @@ pub struct Roots {
     pub chain: Hash32,
 }
 
+/// Two answers to one question.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Dissent {
+    /// The RPC method.
+    pub method: &'static str,
+    /// An endpoint and what it says.
+    pub first: (String, String),
+    /// Another one and what that says.
+    pub second: (String, String),
+}
+
 /// Why something did not work on, or on the way to, the chain. Endpoints are shown without credentials, path and query.
 #[derive(Debug, Error)]
 pub enum EthereumError {
@@ -86,6 +97,41 @@ pub enum EthereumError {
         /// What is wrong with it.
         reason: String,
     },
+    /// Two endpoints contradict each other.
+    #[error(
+        "{} answers {} with {}, but {} with {}; one of them is wrong or on a fork of its own: nothing is sent until a quorum agrees. Compare both with a third, and remove the wrong one",
+        .0.first.0, .0.method, .0.first.1, .0.second.0, .0.second.1
+    )]
+    Disagreement(Box<Dissent>),
+    /// Too few endpoints answered.
+    #[error(
+        "{quorum} endpoints must agree on {method}, and {agreeing} did ({endpoints}){}",
+        cause.as_ref().map(|c| format!("; {c}")).unwrap_or_default()
+    )]
+    NoQuorum {
+        /// All of them.
+        endpoints: String,
+        /// The RPC method.
+        method: &'static str,
+        /// How many gave the same answer.
+        agreeing: usize,
+        /// How many have to.
+        quorum: usize,
+        /// Why one of the others did not.
+        cause: Option<Box<EthereumError>>,
+    },
+    /// An endpoint does not have the newest blocks.
+    #[error(
+        "{endpoint} stands at block {at}, but block {wanted} was seen before; it lags behind the chain and is waited for: check that its node is in sync"
+    )]
+    Lagging {
+        /// The endpoint.
+        endpoint: String,
+        /// Where it is.
+        at: u64,
+        /// What it should have.
+        wanted: u64,
+    },
     /// The endpoint serves another chain.
     #[error("{endpoint} serves chain {found}, but chain {expected} is configured; change the endpoint or chain_id")]
     WrongChain {
@@ -143,7 +189,7 @@ pub enum EthereumError {
     },
     /// The log exists with another signer than asked for.
     #[error(
-        "{contract}: log {} is registered with signer {found}, not {expected}; let its owner or present signer call setSigner, or use that key",
+        "{contract}: log {} is registered with signer {found}, not {expected}; use that key, or hand the log over to this one with `avouch rotate`",
         show(log_id)
     )]
     OtherSigner {
@@ -202,7 +248,7 @@ pub enum EthereumError {
     },
     /// The contract does not accept the signature.
     #[error(
-        "{contract}: the signature on log {} is not one of its signer {signer}; sign with that key, or let the log's owner call setSigner",
+        "{contract}: the signature on log {} is not one of its signer {signer}; the log was handed over to that key, or this one was never its signer: use that key, or hand the log over with `avouch rotate`",
         show(log_id)
     )]
     WrongSigner {
@@ -289,6 +335,20 @@ pub enum EthereumError {
         needed: u128,
         /// Configured limit, in wei per gas.
         limit: u128,
+    },
+    /// The day's budget is spent.
+    #[error(
+        "{account}: {spent} of the day's budget of {budget} wei for gas are spent or on their way, and a transaction may cost {needed} more; nothing is sent before the next day (UTC, by the chain's clock). What waits goes out then in one checkpoint; to send it now, raise `anchor.gas.per_day`"
+    )]
+    BudgetSpent {
+        /// The paying account.
+        account: Address,
+        /// Wei spent today, or reserved for what is on its way.
+        spent: u128,
+        /// Wei that may be spent a day.
+        budget: u128,
+        /// Wei that the transaction may cost.
+        needed: u128,
     },
     /// A signature that is no signature of the expected account.
     #[error("the signature on the checkpoint of log {} is not valid: {reason}", show(log_id))]
@@ -379,6 +439,10 @@ impl EthereumError {
     pub fn retryable(&self) -> bool {
         match self {
             Self::Unreachable { .. } | Self::Timeout { .. } | Self::NotIncluded { .. } | Self::FeeLimit { .. } => true,
+            Self::BudgetSpent { .. } => true,
+            // An endpoint that is wrong must not stop what runs: the delay is the alarm.
+            Self::Disagreement(_) | Self::Lagging { .. } => true,
+            Self::NoQuorum { cause, .. } => cause.as_ref().is_none_or(|c| c.retryable()),
             Self::Http { status, .. } => *status == 408 || *status == 429 || *status >= 500,
             // -32603 internal error, -32005 limit exceeded, -32000…-32099 server's own, as far as they are not reverts.
             Self::Rpc { code, revert, message, .. } => {

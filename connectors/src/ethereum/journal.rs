@@ -1,5 +1,7 @@
 //! The writer's journal: what was signed, before it is sent, and what became of it.
 //!
+//! It also says what was spent for gas on the present day, so that a restart does not begin the day's budget anew.
+//!
 //! An append-only file of frames, each written and fsynced before anything that rests on it is done:
 //!
 //! ```text
@@ -58,6 +60,34 @@ pub(crate) struct Inclusion {
     pub block_hash: Hash32,
     /// 0 when somebody else's transaction carried the checkpoint.
     pub gas_used: u64,
+    /// What it cost, on which day.
+    pub cost: Spent,
+}
+
+/// What was spent for gas on a day.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Spent {
+    /// Days since the Unix epoch, UTC, by the chain's clock.
+    pub day: u64,
+    pub wei: u128,
+}
+
+impl Spent {
+    /// Adds a cost. One of a later day begins that day; one of an earlier day is past.
+    fn add(&mut self, cost: Spent) {
+        match cost.day.cmp(&self.day) {
+            std::cmp::Ordering::Greater => *self = cost,
+            std::cmp::Ordering::Equal => self.wei = self.wei.saturating_add(cost.wei),
+            std::cmp::Ordering::Less => {}
+        }
+    }
+
+    /// Takes a cost back: what it was for is not on chain any more.
+    fn take_back(&mut self, cost: Spent) {
+        if cost.day == self.day {
+            self.wei = self.wei.saturating_sub(cost.wei);
+        }
+    }
 }
 
 /// One signed checkpoint on its way, or on chain but not final.
@@ -68,7 +98,19 @@ pub(crate) struct Attempt {
     pub proof: Vec<Hash32>,
     pub signature: Vec<u8>,
     pub transactions: Vec<SignedTransaction>,
+    /// Of these, those that are in blocks and failed.
+    pub reverted: Vec<Hash32>,
     pub included: Option<Inclusion>,
+}
+
+impl Attempt {
+    /// The most that it can still cost, in wei: one of its transactions gets into a block.
+    pub(crate) fn worst(&self) -> u128 {
+        if self.included.is_some() {
+            return 0;
+        }
+        self.transactions.iter().map(SignedTransaction::worst).max().unwrap_or(0)
+    }
 }
 
 /// What a journal says, without its file.
@@ -77,6 +119,7 @@ struct State {
     attempts: Vec<Attempt>,
     next_id: u64,
     next_nonce: u64,
+    spent: Spent,
 }
 
 /// An open journal. It holds the lease.
@@ -157,6 +200,7 @@ impl Journal {
             proof,
             signature,
             transactions: Vec::new(),
+            reverted: Vec::new(),
             included: None,
         })))?;
         Ok(id)
@@ -169,6 +213,19 @@ impl Journal {
 
     pub(crate) fn included(&mut self, id: u64, inclusion: Inclusion) -> Result<(), EthereumError> {
         self.record(Record::Included(id, inclusion))
+    }
+
+    /// A transaction of an attempt is in a block and failed; it cost its gas all the same. Saying it again changes nothing.
+    pub(crate) fn reverted(&mut self, id: u64, transaction: Hash32, cost: Spent) -> Result<(), EthereumError> {
+        match self.attempt(id) {
+            Some(a) if !a.reverted.contains(&transaction) => self.record(Record::Reverted(id, transaction, cost)),
+            _ => Ok(()),
+        }
+    }
+
+    /// What was spent on a day, as far as it is remembered: the newest day of all.
+    pub(crate) fn spent_on(&self, day: u64) -> u128 {
+        if self.state.spent.day == day { self.state.spent.wei } else { 0 }
     }
 
     pub(crate) fn reopened(&mut self, id: u64) -> Result<(), EthereumError> {
@@ -210,14 +267,21 @@ impl Journal {
         let head = Record::Head(holder, self.state.next_id, self.state.next_nonce);
         bytes.extend(frame(&head.to_bytes()));
         for attempt in &self.state.attempts {
-            let bare = Attempt { transactions: Vec::new(), included: None, ..attempt.clone() };
+            let bare = Attempt { transactions: Vec::new(), reverted: Vec::new(), included: None, ..attempt.clone() };
             bytes.extend(frame(&Record::Begun(Box::new(bare)).to_bytes()));
             for transaction in &attempt.transactions {
                 bytes.extend(frame(&Record::Signed(attempt.id, transaction.clone()).to_bytes()));
             }
+            for hash in &attempt.reverted {
+                bytes.extend(frame(&Record::Reverted(attempt.id, *hash, Spent::default()).to_bytes()));
+            }
             if let Some(inclusion) = attempt.included {
                 bytes.extend(frame(&Record::Included(attempt.id, inclusion).to_bytes()));
             }
+        }
+        // Last: it holds whatever the records before it say.
+        if self.state.spent != Spent::default() {
+            bytes.extend(frame(&Record::Spent(self.state.spent).to_bytes()));
         }
         let mut name = self.path.as_os_str().to_owned();
         name.push(".new");
@@ -351,6 +415,8 @@ enum Record {
     Reopened(u64),
     Abandoned(u64, String),
     Final(u64),
+    Spent(Spent),
+    Reverted(u64, Hash32, Spent),
 }
 
 impl State {
@@ -368,8 +434,20 @@ impl State {
                 self.next_nonce = self.next_nonce.max(transaction.nonce + 1);
                 self.with(id, |a| a.transactions.push(transaction));
             }
-            Record::Included(id, inclusion) => self.with(id, |a| a.included = Some(inclusion)),
-            Record::Reopened(id) => self.with(id, |a| a.included = None),
+            Record::Included(id, inclusion) => {
+                self.spent.add(inclusion.cost);
+                self.with(id, |a| a.included = Some(inclusion));
+            }
+            Record::Reopened(id) => {
+                let mut cost = None;
+                self.with(id, |a| cost = a.included.take().map(|i| i.cost));
+                self.spent.take_back(cost.unwrap_or_default());
+            }
+            Record::Spent(spent) => self.spent = spent,
+            Record::Reverted(id, transaction, cost) => {
+                self.spent.add(cost);
+                self.with(id, |a| a.reverted.push(transaction));
+            }
             Record::Abandoned(id, reason) => {
                 tracing::debug!(attempt = id, %reason, "abandoned");
                 self.attempts.retain(|a| a.id != id);
@@ -416,12 +494,13 @@ impl Record {
                 w.bytes(&t.raw);
             }
             Record::Included(id, i) => {
-                w.u8(3);
+                w.u8(9);
                 w.u64(*id);
                 w.raw(&i.transaction);
                 w.u64(i.block_number);
                 w.raw(&i.block_hash);
                 w.u64(i.gas_used);
+                i.cost.write(&mut w);
             }
             Record::Reopened(id) => {
                 w.u8(4);
@@ -435,6 +514,16 @@ impl Record {
             Record::Final(id) => {
                 w.u8(6);
                 w.u64(*id);
+            }
+            Record::Spent(spent) => {
+                w.u8(7);
+                spent.write(&mut w);
+            }
+            Record::Reverted(id, transaction, cost) => {
+                w.u8(8);
+                w.u64(*id);
+                w.raw(transaction);
+                cost.write(&mut w);
             }
         }
         w.bytes
@@ -461,6 +550,7 @@ impl Record {
                     proof,
                     signature,
                     transactions: Vec::new(),
+                    reverted: Vec::new(),
                     included: None,
                 }))
             }
@@ -474,22 +564,37 @@ impl Record {
                 let raw = r.bytes()?.to_vec();
                 Record::Signed(id, SignedTransaction { nonce, gas_limit, fees: Fees { max_fee, priority }, hash, raw })
             }
-            3 => Record::Included(
+            // 3 is an inclusion as journals had it before they knew what things cost.
+            kind @ (3 | 9) => Record::Included(
                 r.u64()?,
                 Inclusion {
                     transaction: r.array()?,
                     block_number: r.u64()?,
                     block_hash: r.array()?,
                     gas_used: r.u64()?,
+                    cost: if kind == 3 { Spent::default() } else { Spent::read(&mut r)? },
                 },
             ),
             4 => Record::Reopened(r.u64()?),
             5 => Record::Abandoned(r.u64()?, r.str()?.to_owned()),
             6 => Record::Final(r.u64()?),
+            7 => Record::Spent(Spent::read(&mut r)?),
+            8 => Record::Reverted(r.u64()?, r.array()?, Spent::read(&mut r)?),
             kind => return Err(r.invalid(format!("unknown kind {kind}"))),
         };
         r.finish()?;
         Ok(record)
+    }
+}
+
+impl Spent {
+    fn write(&self, w: &mut Writer) {
+        w.u64(self.day);
+        w.raw(&self.wei.to_le_bytes());
+    }
+
+    fn read(r: &mut Reader<'_>) -> Result<Self, CodecError> {
+        Ok(Self { day: r.u64()?, wei: u128::from_le_bytes(r.array()?) })
     }
 }
 

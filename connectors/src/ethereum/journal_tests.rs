@@ -29,7 +29,13 @@ fn transaction(nonce: u64) -> SignedTransaction {
     }
 }
 
-const INCLUSION: Inclusion = Inclusion { transaction: [3; 32], block_number: 5, block_hash: [6; 32], gas_used: 60_000 };
+const INCLUSION: Inclusion = Inclusion {
+    transaction: [3; 32],
+    block_number: 5,
+    block_hash: [6; 32],
+    gas_used: 60_000,
+    cost: Spent { day: 20_000, wei: 7 },
+};
 
 /// A journal with every kind of record; returns the file's length after each.
 fn fill(path: &Path) -> Vec<u64> {
@@ -195,4 +201,54 @@ proptest! {
             }
         }
     }
+}
+
+/// What a day's gas cost, through everything that can happen to a transaction, and through restarts and rewriting.
+#[test]
+fn what_was_spent_is_remembered() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("journal");
+    let cost = |day, wei| Spent { day, wei };
+    let included = |wei| Inclusion { cost: cost(20_000, wei), ..INCLUSION };
+    let reopen = |j: Journal| {
+        drop(j);
+        Journal::open(&path, holder()).unwrap()
+    };
+    let mut j = Journal::open(&path, holder()).unwrap();
+    let a = j.begin(checkpoint(0), vec![], vec![]).unwrap();
+    j.add(a, transaction(4)).unwrap();
+    assert_eq!((j.attempts()[0].worst(), j.spent_on(20_000)), (9 * 90_000, 0), "on its way: the most it can cost");
+    j.reverted(a, [4; 32], cost(20_000, 100)).unwrap();
+    j.reverted(a, [4; 32], cost(20_000, 100)).unwrap();
+    assert_eq!(j.spent_on(20_000), 100, "counted once");
+    j = reopen(j);
+    j.reverted(a, [4; 32], cost(20_000, 100)).unwrap();
+    j.included(a, included(40)).unwrap();
+    assert_eq!((j.attempts()[0].worst(), j.spent_on(20_000)), (0, 140));
+    j.reopened(a).unwrap();
+    assert_eq!(j.spent_on(20_000), 100, "a reorg gives the money back");
+    j.included(a, included(60)).unwrap();
+    j.finalized(a).unwrap();
+    j = reopen(j);
+    j.rewrite(holder()).unwrap();
+    j = reopen(j);
+    assert_eq!((j.spent_on(20_000), j.spent_on(20_001), j.attempts().len()), (160, 0, 0));
+    let b = j.begin(checkpoint(10), vec![], vec![]).unwrap();
+    j.included(b, Inclusion { cost: cost(20_001, 5), ..INCLUSION }).unwrap();
+    j.rewrite(holder()).unwrap();
+    j = reopen(j);
+    assert_eq!((j.spent_on(20_000), j.spent_on(20_001)), (0, 5), "the next day begins with nothing");
+}
+
+#[test]
+fn a_journal_from_before_costs_were_known_is_read() {
+    let included = |kind: u8, with_cost: bool| {
+        let mut bytes = Record::Included(1, INCLUSION).to_bytes();
+        bytes[0] = kind;
+        bytes.truncate(bytes.len() - if with_cost { 0 } else { 24 });
+        Record::from_bytes(&bytes)
+    };
+    let Ok(Record::Included(1, old)) = included(3, false) else { panic!("it is not read") };
+    assert_eq!(old, Inclusion { cost: Spent::default(), ..INCLUSION });
+    assert!(included(3, true).is_err() && included(9, false).is_err() && included(9, true).is_ok());
 }

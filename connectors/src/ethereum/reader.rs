@@ -1,4 +1,4 @@
-//! Reading the chain, as an auditor does: no key, no journal, one endpoint.
+//! Reading the chain, as an auditor does: no key, no journal; one endpoint, or several that check each other.
 
 use alloy::primitives::{Address, B256, Bytes, U64};
 use alloy::rpc::types::Log;
@@ -76,7 +76,11 @@ impl ChainReader {
         contract: Address,
         options: RpcOptions,
     ) -> Result<Self, EthereumError> {
-        let endpoint = Endpoint::new(url, options)?;
+        Self::over(Endpoint::new(url, options)?, chain_id, contract).await
+    }
+
+    /// As [`ChainReader::connect`], by way of several nodes: each that answers is checked.
+    pub async fn over(endpoint: Endpoint, chain_id: Option<u64>, contract: Address) -> Result<Self, EthereumError> {
         let chain_id = endpoint.chain(chain_id).await?;
         endpoint.require_code(Contract::VerdictLog, contract).await?;
         Ok(Self { endpoint, domain: Domain { chain_id, contract } })
@@ -181,7 +185,7 @@ impl ChainReader {
             let block = remembered.block_number;
             return Ok(self.anchors(log_id, Some(size), block, block).await?.pop());
         }
-        let mut end: u64 = self.endpoint.read::<U64>("eth_blockNumber", json!([])).await?.to();
+        let mut end: u64 = self.endpoint.block_number().await?;
         loop {
             let start = end.saturating_sub(SEARCH_SPAN - 1).max(from_block);
             if let Some(found) = self.anchors(log_id, Some(size), start, end).await?.pop() {
@@ -213,7 +217,7 @@ impl ChainReader {
             "toBlock": U64::from(to_block),
             "topics": topics,
         }]);
-        let logs: Vec<Log> = self.endpoint.read("eth_getLogs", filter).await?;
+        let logs = self.endpoint.logs(filter, to_block).await?;
         logs.iter().filter(|log| !log.removed).map(|log| self.anchor(log)).collect()
     }
 

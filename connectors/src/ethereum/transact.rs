@@ -5,6 +5,7 @@ use alloy::eips::eip2930::AccessList;
 use alloy::primitives::{Address, B256, Bytes, TxKind, U64, U128, U256};
 use avouch_engine::verdict::Hash32;
 use serde_json::json;
+use tokio::task::JoinSet;
 
 use super::error::EthereumError;
 use super::rpc::{At, Endpoint};
@@ -30,14 +31,30 @@ impl Fees {
     }
 }
 
+/// What gas costs by the newest block, and that block's time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Market {
+    /// Wei per gas that every transaction of the block paid.
+    pub base: u64,
+    /// What to offer for the next blocks.
+    pub fees: Fees,
+    /// Seconds since the Unix epoch.
+    pub time: u64,
+}
+
 /// What the next blocks ask for: twice the base fee, which covers six full blocks in a row, and the node's tip.
 pub(crate) async fn market_fees(endpoint: &Endpoint) -> Result<Fees, EthereumError> {
-    let base = endpoint.block(At::Latest).await?.and_then(|b| b.header.base_fee_per_gas).ok_or_else(|| {
-        EthereumError::Malformed {
-            endpoint: endpoint.to_string(),
-            method: "eth_getBlockByNumber".to_owned(),
-            reason: "the newest block has no base fee (EIP-1559)".to_owned(),
-        }
+    Ok(market(endpoint).await?.fees)
+}
+
+/// What gas costs at this moment.
+pub(crate) async fn market(endpoint: &Endpoint) -> Result<Market, EthereumError> {
+    let header = endpoint.block(At::Latest).await?.map(|b| b.header.inner);
+    let found = header.and_then(|h| Some((h.base_fee_per_gas?, h.timestamp)));
+    let (base, time) = found.ok_or_else(|| EthereumError::Malformed {
+        endpoint: endpoint.to_string(),
+        method: "eth_getBlockByNumber".to_owned(),
+        reason: "the newest block has no base fee (EIP-1559)".to_owned(),
     })?;
     let priority = match endpoint.read::<U128>("eth_maxPriorityFeePerGas", json!([])).await {
         Ok(tip) => tip.to::<u128>(),
@@ -45,7 +62,7 @@ pub(crate) async fn market_fees(endpoint: &Endpoint) -> Result<Fees, EthereumErr
         Err(EthereumError::Rpc { .. }) => 1_000_000_000,
         Err(error) => return Err(error),
     };
-    Ok(Fees { max_fee: u128::from(base) * 2 + priority, priority })
+    Ok(Market { base, fees: Fees { max_fee: u128::from(base) * 2 + priority, priority }, time })
 }
 
 /// Gas for a call, with a margin for what changes until it is included. A call that would be refused fails here, and
@@ -72,6 +89,13 @@ pub(crate) struct SignedTransaction {
     pub fees: Fees,
     pub hash: Hash32,
     pub raw: Vec<u8>,
+}
+
+impl SignedTransaction {
+    /// The most that it can cost, in wei.
+    pub(crate) fn worst(&self) -> u128 {
+        self.fees.max_fee.saturating_mul(u128::from(self.gas_limit))
+    }
 }
 
 /// What is sent; nonce, gas and fees come when it is signed.
@@ -119,10 +143,43 @@ pub(crate) enum Sent {
     Refused(EthereumError),
 }
 
-/// Sends once. Every node has its own words for the same refusals.
+/// Sends once, to every node. That one has it is enough to go on: the others are left to take it in the background.
 pub(crate) async fn send(endpoint: &Endpoint, transaction: &SignedTransaction) -> Sent {
     let raw = Bytes::from(transaction.raw.clone());
-    let error = match endpoint.once::<B256>("eth_sendRawTransaction", json!([raw])).await {
+    if !endpoint.is_several() {
+        return send_to(endpoint, 0, raw).await;
+    }
+    let mut asked = JoinSet::new();
+    for i in 0..endpoint.nodes.len() {
+        let (endpoint, raw) = (endpoint.clone(), raw.clone());
+        asked.spawn(async move { send_to(&endpoint, i, raw).await });
+    }
+    let mut all = Vec::new();
+    while let Some(joined) = asked.join_next().await {
+        match joined {
+            Ok(Sent::Taken) => {
+                asked.detach_all();
+                return Sent::Taken;
+            }
+            Ok(other) => all.push(other),
+            Err(_) => {}
+        }
+    }
+    // What says most about whether it is, or may be, under way.
+    let rank = |sent: &Sent| match sent {
+        Sent::Taken => 0,
+        Sent::NonceUsed => 1,
+        Sent::Underpriced(_) => 2,
+        Sent::Unknown(_) => 3,
+        Sent::Underfunded => 4,
+        Sent::Refused(_) => 5,
+    };
+    all.into_iter().min_by_key(rank).unwrap_or_else(|| Sent::Unknown(endpoint.nobody("eth_sendRawTransaction")))
+}
+
+/// Sends once to one node. Every one has its own words for the same refusals.
+async fn send_to(endpoint: &Endpoint, node: usize, raw: Bytes) -> Sent {
+    let error = match endpoint.ask::<B256>(&endpoint.nodes[node], "eth_sendRawTransaction", json!([raw])).await {
         Ok(_) => return Sent::Taken,
         Err(error) => error,
     };

@@ -29,16 +29,16 @@ use avouch_engine::verdict::Hash32;
 use super::bindings::VerdictLog as contract;
 use super::checkpoint::{Checkpoint, Domain};
 use super::error::{EthereumError, Roots};
-use super::journal::{Attempt, Holder, Inclusion, Journal};
+use super::journal::{Attempt, Holder, Inclusion, Journal, Spent};
 use super::reader::{ChainReader, Heads};
 use super::rpc::{At, Endpoint, RpcOptions};
 use super::signer::OperatorKey;
-use super::transact::{self, Payload, Sent, SignedTransaction};
+use super::transact::{self, Fees, Market, Payload, Sent, SignedTransaction};
 
 /// The writer's patience and limits.
 #[derive(Debug, Clone)]
 pub struct WriterOptions {
-    /// For the endpoint.
+    /// For the endpoints.
     pub rpc: RpcOptions,
     /// Between two looks at whether a transaction is in a block.
     pub poll: Duration,
@@ -48,6 +48,9 @@ pub struct WriterOptions {
     pub give_up_after: Duration,
     /// Never offer more than this, in wei per gas.
     pub max_fee_per_gas: u128,
+    /// Never spend more than this on a day (UTC, by the chain's clock), in wei. What may be spent is counted as spent until
+    /// it is known what was.
+    pub budget_per_day: Option<u128>,
 }
 
 impl Default for WriterOptions {
@@ -58,6 +61,7 @@ impl Default for WriterOptions {
             bump_after: Duration::from_secs(45),
             give_up_after: Duration::from_secs(300),
             max_fee_per_gas: 500_000_000_000,
+            budget_per_day: None,
         }
     }
 }
@@ -65,8 +69,10 @@ impl Default for WriterOptions {
 /// Where a writer writes, and as whom.
 #[derive(Clone)]
 pub struct WriterConfig {
-    /// URL of the RPC endpoint.
-    pub url: String,
+    /// URLs of the RPC endpoints, the preferred first. Transactions go to all of them.
+    pub urls: Vec<String>,
+    /// How many of them must agree about the chain's heads, nonces and code.
+    pub quorum: usize,
     /// The chain and the contract.
     pub domain: Domain,
     /// Signs checkpoints.
@@ -81,7 +87,7 @@ pub struct WriterConfig {
 
 impl std::fmt::Debug for WriterConfig {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // The URL may hold credentials.
+        // URLs may hold credentials.
         f.debug_struct("WriterConfig")
             .field("domain", &self.domain)
             .field("signer", &self.signer)
@@ -111,6 +117,21 @@ pub struct Anchored {
     pub gas_used: u64,
 }
 
+/// What gas costs, and what may still be spent: by the chain's newest block and the journal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GasPrice {
+    /// Wei per gas that a transaction pays now: the base fee and a tip.
+    pub fee: u128,
+    /// Wei per gas that it has to offer.
+    pub offer: u128,
+    /// Wei spent today, or reserved for what is on its way.
+    pub spent: u128,
+    /// Wei that the next checkpoint may cost, judged by the last one's gas.
+    pub worst: u128,
+    /// Milliseconds until the next day.
+    pub renews_in_ms: i64,
+}
+
 /// Writes the checkpoints of one key's logs. See the [module](self).
 #[derive(Debug)]
 pub struct AnchorWriter {
@@ -119,12 +140,18 @@ pub struct AnchorWriter {
     payer: OperatorKey,
     journal: Journal,
     options: WriterOptions,
+    /// Gas limit of the last checkpoint's transaction.
+    last_gas: u64,
 }
+
+/// Gas of a checkpoint before there is one to judge by, with the margin of an estimate.
+const TYPICAL_GAS: u64 = 100_000;
+const DAY_S: u64 = 86_400;
 
 /// What looking up an attempt's transactions found.
 enum Found {
-    Included(Inclusion),
-    Reverted,
+    Included(Box<TransactionReceipt>),
+    Reverted(Box<TransactionReceipt>),
     Nothing,
 }
 
@@ -133,16 +160,17 @@ impl AnchorWriter {
     /// address is VerdictLog's. Sends nothing: what an earlier writer left under way is followed up by the first
     /// [`AnchorWriter::recover`] or [`AnchorWriter::advance`].
     pub async fn open(config: WriterConfig) -> Result<Self, EthereumError> {
-        let WriterConfig { url, domain, signer, payer, journal, options } = config;
+        let WriterConfig { urls, quorum, domain, signer, payer, journal, options } = config;
         let holder = Holder { chain_id: domain.chain_id, contract: domain.contract, payer: payer.address() };
         let journal = Journal::open(&journal, holder)?;
-        let reader = ChainReader::connect(&url, Some(domain.chain_id), domain.contract, options.rpc.clone()).await?;
+        let endpoint = Endpoint::several(&urls, quorum, options.rpc.clone())?;
+        let reader = ChainReader::over(endpoint, Some(domain.chain_id), domain.contract).await?;
         let used = reader.endpoint().nonce(payer.address()).await?;
         if journal.next_nonce() != 0 && used > journal.next_nonce() {
             tracing::warn!(account = %payer.address(), used, journaled = journal.next_nonce(),
                 "this account sent transactions that the journal does not know; give the writer a key of its own");
         }
-        Ok(Self { reader, signer, payer, journal, options })
+        Ok(Self { reader, signer, payer, journal, options, last_gas: TYPICAL_GAS })
     }
 
     /// The read side of the same contract.
@@ -150,9 +178,51 @@ impl AnchorWriter {
         &self.reader
     }
 
+    /// What gas costs now, and what of the day's budget is spent.
+    pub async fn price(&self) -> Result<GasPrice, EthereumError> {
+        let market = transact::market(self.endpoint()).await?;
+        let spent = self.committed_on(market.time / DAY_S, None);
+        Ok(GasPrice {
+            fee: u128::from(market.base) + market.fees.priority,
+            offer: market.fees.max_fee,
+            spent,
+            worst: market.fees.max_fee.saturating_mul(u128::from(self.last_gas)),
+            renews_in_ms: ((DAY_S - market.time % DAY_S) * 1000) as i64,
+        })
+    }
+
+    /// Wei spent on a day, with what may still be spent for what is on its way, `but` for one attempt.
+    fn committed_on(&self, day: u64, but: Option<u64>) -> u128 {
+        let on_its_way = self.journal.attempts().iter().filter(|a| Some(a.id) != but).map(Attempt::worst);
+        on_its_way.fold(self.journal.spent_on(day), u128::saturating_add)
+    }
+
+    /// Refuses what is dearer than the limits allow. `attempt` is the one that it is for, whose own transactions it replaces.
+    fn allow(&self, market: Market, fees: Fees, gas: u64, attempt: Option<u64>) -> Result<(), EthereumError> {
+        if fees.max_fee > self.options.max_fee_per_gas {
+            return Err(EthereumError::FeeLimit {
+                endpoint: self.endpoint().to_string(),
+                needed: fees.max_fee,
+                limit: self.options.max_fee_per_gas,
+            });
+        }
+        let Some(budget) = self.options.budget_per_day else { return Ok(()) };
+        let spent = self.committed_on(market.time / DAY_S, attempt);
+        let needed = fees.max_fee.saturating_mul(u128::from(gas));
+        if spent.saturating_add(needed) > budget {
+            return Err(EthereumError::BudgetSpent { account: self.payer.address(), spent, budget, needed });
+        }
+        Ok(())
+    }
+
     /// Checkpoints that are journaled but not in a block, as far as is known here.
     pub fn pending(&self) -> usize {
         self.journal.attempts().iter().filter(|a| a.included.is_none()).count()
+    }
+
+    /// Checkpoints that the journal holds: those on their way, and those in blocks that are not final yet.
+    pub fn journaled(&self) -> usize {
+        self.journal.attempts().len()
     }
 
     /// Bytes of an unfinished record that were cut off the journal when it was opened; 0 after a clean stop.
@@ -190,6 +260,9 @@ impl AnchorWriter {
         if let Some(inclusion) = self.anchored_already(&checkpoint).await? {
             return Ok(anchored(&checkpoint, inclusion));
         }
+        // Before it is journaled: what cannot be paid for now waits, and a longer one is made in its place.
+        let market = transact::market(self.endpoint()).await?;
+        self.allow(market, market.fees, self.last_gas, None)?;
         let id = self.journal.begin(checkpoint, proof, signature)?;
         self.drive(id).await
     }
@@ -307,6 +380,7 @@ impl AnchorWriter {
             block_number: anchor.block_number,
             block_hash: anchor.block_hash,
             gas_used: ours.map_or(0, |i| i.gas_used),
+            cost: Spent::default(),
         }))
     }
 
@@ -321,8 +395,10 @@ impl AnchorWriter {
                 unreachable!("attempt {id} has ended");
             };
             match self.look_up(&attempt).await? {
-                Found::Included(inclusion) => return self.settle(&attempt, inclusion),
-                Found::Reverted => {
+                Found::Included(receipt) => return self.settle_by(&attempt, &receipt).await,
+                Found::Reverted(receipt) => {
+                    let cost = self.cost(&receipt).await?;
+                    self.journal.reverted(id, receipt.transaction_hash.0, cost)?;
                     self.after_a_revert(&attempt).await?;
                     if let Some(inclusion) = self.by_another(&attempt.checkpoint).await? {
                         return self.settle(&attempt, inclusion);
@@ -341,7 +417,9 @@ impl AnchorWriter {
                 if let Some(inclusion) = self.by_another(&attempt.checkpoint).await? {
                     return self.settle(&attempt, inclusion);
                 }
-                self.replace(&attempt).await?;
+                if !self.fill_a_gap(&attempt).await? {
+                    self.replace(&attempt).await?;
+                }
                 sent_at = None;
             }
 
@@ -457,25 +535,48 @@ impl AnchorWriter {
                 }
             }
         };
-        let market = transact::market_fees(self.endpoint()).await?;
-        let fees = replaced.map_or(market, |t| t.fees.replacing(market));
-        if fees.max_fee > self.options.max_fee_per_gas {
-            return Err(EthereumError::FeeLimit {
-                endpoint: self.endpoint().to_string(),
-                needed: fees.max_fee,
-                limit: self.options.max_fee_per_gas,
-            });
+        let market = transact::market(self.endpoint()).await?;
+        let fees = replaced.map_or(market.fees, |t| t.fees.replacing(market.fees));
+        if let Err(error) = self.allow(market, fees, gas_limit, Some(attempt.id)) {
+            // Nothing of it was ever sent: a longer checkpoint is made when it can be paid for.
+            if attempt.transactions.is_empty() {
+                self.journal.abandoned(attempt.id, &error.to_string())?;
+            }
+            return Err(error);
         }
+        self.last_gas = gas_limit;
         let transaction = transact::sign(&self.payer, &payload, nonce, gas_limit, fees)?;
         tracing::debug!(nonce, max_fee = fees.max_fee, %attempt, "signed");
         self.journal.add(attempt.id, transaction)
     }
 
-    /// The contract would refuse the attempt. It is given up, unless a transaction of it may be under way.
+    /// The contract would refuse the attempt. It is given up, unless it will be taken once an earlier one is there again.
     fn refused(&mut self, attempt: &Attempt, error: EthereumError) -> Result<EthereumError, EthereumError> {
-        let error = self.reader.explain(error, "advance", attempt.checkpoint.old_size);
+        let old_size = attempt.checkpoint.old_size;
+        let error = self.reader.explain(error, "advance", old_size);
+        let earlier =
+            |a: &Attempt| a.checkpoint.log_id == attempt.checkpoint.log_id && a.checkpoint.new_size == old_size;
+        if matches!(error, EthereumError::HeadMoved { head_size, .. } if head_size < old_size)
+            && self.journal.attempts().iter().any(earlier)
+        {
+            return Ok(error);
+        }
         self.journal.abandoned(attempt.id, &error.to_string())?;
         Ok(error)
+    }
+
+    /// A reorg may take a transaction back that is not ours, and with it the nonce before ours: then ours waits for one that never
+    /// comes. Makes a transaction for the nonce that the chain waits for, if that is what happened. (It is none of ours: those of
+    /// earlier attempts are in blocks before a later one is worked at; and if a reorg has just taken one of them back, the
+    /// contract refuses this one, and the next call begins with that.)
+    async fn fill_a_gap(&mut self, attempt: &Attempt) -> Result<bool, EthereumError> {
+        let next = self.endpoint().nonce(self.payer.address()).await?;
+        if attempt.transactions.last().is_none_or(|newest| newest.nonce <= next) {
+            return Ok(false);
+        }
+        tracing::warn!(nonce = next, "a reorg left a gap before the nonces in use; filling it");
+        self.make_transaction(attempt, next, None).await?;
+        Ok(true)
     }
 
     /// Replaces an attempt's newest transaction by one with higher fees; false if the limit forbids it.
@@ -483,8 +584,8 @@ impl AnchorWriter {
         let Some(newest) = attempt.transactions.last() else { return Ok(false) };
         match self.make_transaction(attempt, newest.nonce, Some(newest)).await {
             Ok(()) => Ok(true),
-            Err(EthereumError::FeeLimit { needed, limit, .. }) => {
-                tracing::warn!(needed, limit, "the fee limit is reached; waiting at the present fees");
+            Err(error @ (EthereumError::FeeLimit { .. } | EthereumError::BudgetSpent { .. })) => {
+                tracing::warn!(%error, "waiting at the present fees");
                 Ok(false)
             }
             Err(error) => Err(error),
@@ -494,18 +595,29 @@ impl AnchorWriter {
     /// Asks for the receipts of an attempt's transactions, newest first.
     async fn look_up(&self, attempt: &Attempt) -> Result<Found, EthereumError> {
         let newest_nonce = attempt.transactions.last().map(|t| t.nonce);
-        let mut reverted = false;
+        let mut reverted = None;
         for transaction in attempt.transactions.iter().rev() {
             let Some(receipt) = self.endpoint().receipt(&transaction.hash).await? else { continue };
-            if let Some(inclusion) = inclusion(&receipt) {
-                if receipt.status() {
-                    return Ok(Found::Included(inclusion));
+            if receipt.block_number.is_none() || receipt.block_hash.is_none() {
+                continue;
+            }
+            if receipt.status() {
+                if self.is_on_chain(attempt).await? {
+                    return Ok(Found::Included(Box::new(receipt)));
                 }
+            } else if Some(transaction.nonce) == newest_nonce {
                 // An older one that failed was answered by a newer one already.
-                reverted |= Some(transaction.nonce) == newest_nonce;
+                reverted.get_or_insert(receipt);
             }
         }
-        Ok(if reverted { Found::Reverted } else { Found::Nothing })
+        Ok(reverted.map_or(Found::Nothing, |receipt| Found::Reverted(Box::new(receipt))))
+    }
+
+    /// Whether the contract shows what a receipt says. The receipt is one node's word, and may be of a block that a reorg has
+    /// taken back; the head is what a quorum says of the newest block.
+    async fn is_on_chain(&self, attempt: &Attempt) -> Result<bool, EthereumError> {
+        let head = self.reader.head(&attempt.checkpoint.log_id, At::Latest).await?;
+        Ok(head.size >= attempt.checkpoint.new_size)
     }
 
     /// Whether somebody else's transaction brought the checkpoint onto the chain.
@@ -543,8 +655,8 @@ impl AnchorWriter {
         let Some(attempt) = self.journal.attempt(id).cloned() else { return Ok(None) };
         for _ in 0..4 {
             match self.look_up(&attempt).await? {
-                Found::Included(inclusion) => return self.settle(&attempt, inclusion).map(Some),
-                Found::Reverted => return Ok(None),
+                Found::Included(receipt) => return self.settle_by(&attempt, &receipt).await.map(Some),
+                Found::Reverted(_) => return Ok(None),
                 Found::Nothing => continue_after(self.options.poll / 2).await,
             }
         }
@@ -561,6 +673,25 @@ impl AnchorWriter {
             self.make_transaction(&attempt, nonce, None).await?;
         }
         Ok(None)
+    }
+
+    /// What a transaction cost, on the chain's present day.
+    async fn cost(&self, receipt: &TransactionReceipt) -> Result<Spent, EthereumError> {
+        let time = self.endpoint().block(At::Latest).await?.map_or(0, |b| b.header.timestamp);
+        let wei = receipt.effective_gas_price.saturating_mul(u128::from(receipt.gas_used));
+        Ok(Spent { day: time / DAY_S, wei })
+    }
+
+    async fn settle_by(&mut self, attempt: &Attempt, receipt: &TransactionReceipt) -> Result<Anchored, EthereumError> {
+        let cost = self.cost(receipt).await?;
+        let inclusion = Inclusion {
+            transaction: receipt.transaction_hash.0,
+            block_number: receipt.block_number.unwrap_or_default(),
+            block_hash: receipt.block_hash.unwrap_or_default().0,
+            gas_used: receipt.gas_used,
+            cost,
+        };
+        self.settle(attempt, inclusion)
     }
 
     fn settle(&mut self, attempt: &Attempt, inclusion: Inclusion) -> Result<Anchored, EthereumError> {
@@ -582,15 +713,6 @@ fn ends(c: &Checkpoint) -> (Head, Head) {
 
 async fn continue_after(pause: Duration) {
     tokio::time::sleep(pause).await;
-}
-
-fn inclusion(receipt: &TransactionReceipt) -> Option<Inclusion> {
-    Some(Inclusion {
-        transaction: receipt.transaction_hash.0,
-        block_number: receipt.block_number?,
-        block_hash: receipt.block_hash?.0,
-        gas_used: receipt.gas_used,
-    })
 }
 
 fn anchored(checkpoint: &Checkpoint, inclusion: Inclusion) -> Anchored {

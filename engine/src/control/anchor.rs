@@ -18,11 +18,13 @@
 //!   what the journal has to send again.
 //! - After a store fell back to an earlier checkpoint ([`Anchoring::fell_back`]) the chain may be ahead of the log. Nothing is
 //!   anchored until it has regrown; that it regrows to the same bytes, the contract checks by the consistency proof.
+//! - What is due may be held back for what gas costs ([`super::pace`]); it waits, and goes with what has come meanwhile.
 //! - A lane that another process runs may be unreadable for a moment: the others do not wait for it.
 
 use std::collections::BTreeMap;
 
 use super::invariants::{self, Fork, Violation};
+use super::pace::{Gas, Held, Pace, Promise};
 use super::{Backoff, Failure, Head, Stop, Ticket, Timer};
 use crate::verdict::Hash32;
 
@@ -141,6 +143,11 @@ pub enum Outcome {
         /// Which lane.
         lane: i32,
     },
+    /// The chain would take more for it than may be spent now. Nothing was sent; what waits goes into the next one.
+    Deferred {
+        /// Which lane.
+        lane: i32,
+    },
     /// It failed. That the head has moved meanwhile is [`Failure::Unknown`]: look again.
     Failed(Failure),
 }
@@ -175,6 +182,7 @@ impl LaneAnchor {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Anchoring {
     policy: AnchorPolicy,
+    pace: Pace,
     lanes: BTreeMap<i32, LaneAnchor>,
     state: State,
     ticket: Ticket,
@@ -187,12 +195,34 @@ impl Anchoring {
     pub fn new(policy: AnchorPolicy) -> Self {
         Self {
             policy,
+            pace: Pace::default(),
             lanes: BTreeMap::new(),
             state: State::Connecting,
             ticket: Ticket::default(),
             backoff: Backoff::new(PAUSES_MS.0, PAUSES_MS.1),
             stop: Stop::No,
         }
+    }
+
+    /// Held by a promise and by what gas costs: see [`super::pace`].
+    pub fn paced(mut self, promise: Promise) -> Self {
+        self.pace = Pace::new(promise);
+        self
+    }
+
+    /// What gas costs now. To be told before [`Outcome::Done`] of [`Action::Look`].
+    pub fn priced(&mut self, gas: Gas, now_ms: i64) {
+        self.pace.priced(gas, now_ms);
+    }
+
+    /// Why what is due in this lane does not go now; `None` if nothing holds it, or nothing is due.
+    pub fn held(&self, lane: i32, now_ms: i64) -> Option<Held> {
+        let lane = self.lanes.get(&lane).filter(|lane| self.is_due(lane, now_ms))?;
+        self.pace.holds(&lane.backlog, self.policy, now_ms, self.stop == Stop::Flush)
+    }
+
+    fn is_due(&self, lane: &LaneAnchor, now_ms: i64) -> bool {
+        lane.backlog.due(self.policy, now_ms, self.stop == Stop::Flush) || self.pace.presses(&lane.backlog, now_ms)
     }
 
     /// A durable checkpoint of this lane's log. The first one adds the lane: its log may have to be registered, so the writer
@@ -290,7 +320,9 @@ impl Anchoring {
     fn watch(&self, look: Timer, now_ms: i64) -> Action {
         let flush = self.stop == Stop::Flush;
         // Of those that are due, the one that has waited longest: none can starve another.
-        let due = |lane: &LaneAnchor| lane.backlog.due(self.policy, now_ms, flush);
+        let due = |lane: &LaneAnchor| {
+            self.is_due(lane, now_ms) && self.pace.holds(&lane.backlog, self.policy, now_ms, flush).is_none()
+        };
         let next = self
             .lanes
             .iter()
@@ -338,7 +370,14 @@ impl Anchoring {
             }
             (State::Watching(look), Outcome::Anchored { lane, head }) => {
                 self.seen(lane, head, now_ms);
+                self.pace.anchored(now_ms);
                 self.backoff.reset();
+                State::Watching(look)
+            }
+            (State::Watching(look), Outcome::Deferred { lane }) => {
+                if let Some(known) = self.lanes.get_mut(&lane) {
+                    known.rests = Some(Timer::new(now_ms, LOOK_MS));
+                }
                 State::Watching(look)
             }
             (State::Watching(look), Outcome::Unreadable { lane }) => {
@@ -365,6 +404,7 @@ impl Anchoring {
             Outcome::Done => "it is connected, or has looked",
             Outcome::Anchored { .. } => "a checkpoint is anchored",
             Outcome::Unreadable { .. } => "a lane cannot be read",
+            Outcome::Deferred { .. } => "a checkpoint costs too much now",
             Outcome::Failed(_) => "it failed",
         };
         Violation::Unexpected { machine: "anchoring", event, state }

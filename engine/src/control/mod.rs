@@ -33,6 +33,7 @@ pub mod anchor;
 pub mod checkpoint;
 pub mod invariants;
 pub mod lane;
+pub mod pace;
 pub mod reload;
 pub mod sink;
 

@@ -323,6 +323,57 @@ mod anchors {
         assert_eq!(a.action(TICK_MS), Action::Anchor { lane: 1, from: head(2, 2), to: head(9, 9) });
     }
 
+    fn costs(within_ceiling: bool, affordable: u64) -> pace::Gas {
+        pace::Gas { fee: 1, within_ceiling, affordable: Some(affordable), renews_in_ms: 1 }
+    }
+
+    #[test]
+    fn what_cannot_be_paid_for_waits_and_goes_together() {
+        let mut a = watching();
+        a.priced(costs(false, 9), 0);
+        assert!(matches!(a.action(0), Action::WaitUntil(_)));
+        assert_eq!((a.held(1, 0), a.held(0, 0)), (Some(pace::Held::Ceiling), None), "what is not due is not held");
+        a.priced(costs(true, 0), 10);
+        assert_eq!(a.held(1, 10), Some(pace::Held::Budget));
+        a.stop(Stop::Flush);
+        assert!(matches!(a.action(10), Action::WaitUntil(_)), "a gentle stop does not spend what there is not");
+        a.committed(1, head(30, 30), 20).unwrap();
+        a.priced(costs(true, 1), 30);
+        assert_eq!(a.action(30), Action::Anchor { lane: 1, from: head(2, 2), to: head(30, 30) }, "all in one");
+        tell(&mut a, Outcome::Anchored { lane: 1, head: head(30, 30) });
+        assert!(matches!(a.action(30), Action::WaitUntil(_)), "it was the last that could be paid for");
+        a.stop(Stop::Now);
+        assert_eq!(a.action(30), Action::End(Ended::Stopped));
+    }
+
+    #[test]
+    fn one_that_became_too_dear_is_tried_after_the_next_look_and_holds_no_other_up() {
+        let mut a = watching();
+        tell(&mut a, Outcome::Deferred { lane: 1 });
+        assert_eq!(a.retry_at_ms(), None, "no failure: it stays connected");
+        assert_eq!(a.action(1_000), Action::Anchor { lane: 0, from: head(0, 0), to: head(4, 4) });
+        tell(&mut a, Outcome::Anchored { lane: 0, head: head(4, 4) });
+        assert!(matches!(a.action(LOOK_MS - 1), Action::WaitUntil(_)));
+        assert_eq!(a.action(LOOK_MS), Action::Look);
+        a.on(a.ticket(), Outcome::Done, LOOK_MS).unwrap();
+        assert_eq!(a.action(LOOK_MS), Action::Anchor { lane: 1, from: head(2, 2), to: head(9, 9) });
+    }
+
+    #[test]
+    fn the_promise_is_kept_where_only_the_number_makes_due() {
+        let policy = AnchorPolicy { verdicts: Some(1_000), interval_ms: None };
+        let adapting = |adapt| {
+            let mut a = Anchoring::new(policy).paced(pace::Promise { delay_ms: 3_000, adapt });
+            a.committed(0, head(4, 4), 0).unwrap();
+            tell(&mut a, Outcome::Done);
+            a.seen(0, head(0, 0), 0);
+            tell(&mut a, Outcome::Done);
+            a.action(2_000)
+        };
+        assert_eq!(adapting(true), Action::Anchor { lane: 0, from: head(0, 0), to: head(4, 4) });
+        assert!(matches!(adapting(false), Action::WaitUntil(_)), "as it is written, and no sooner");
+    }
+
     #[test]
     fn lanes_come_and_go() {
         let mut a = watching();

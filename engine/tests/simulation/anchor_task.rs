@@ -216,7 +216,11 @@ impl AnchorTask {
         to: Head,
     ) -> Option<Outcome> {
         match self.phase {
-            0 if w.fault(40) => return Some(Outcome::Unreadable { lane }),
+            // The lane cannot be read, or gas is too dear: nothing was signed.
+            0 if w.fault(40) => {
+                let dear = (from.size + to.size) % 2 == 1;
+                return Some(if dear { Outcome::Deferred { lane } } else { Outcome::Unreadable { lane } });
+            }
             0 => {
                 let durable = w.durable_size(lane as usize) as u64;
                 w.hold(invariants::anchor_extends(&from, &from, &to, durable));

@@ -23,6 +23,7 @@ pub mod produce;
 pub mod query;
 pub mod replay;
 pub mod retrain;
+pub mod rotate;
 pub mod run;
 mod sarif;
 pub mod schema;

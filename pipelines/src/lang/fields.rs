@@ -214,6 +214,37 @@ impl<'t> Fields<'t> {
     /// A string that may be interpolated, and may be empty.
     pub fn text_maybe_empty(&self, cx: &mut Reading<'_>, need: Need, key: &str, example: &str) -> Option<Text> {
         let (raw, e) = self.string(cx, need, key, example)?;
+        self.text_of(cx, raw, e)
+    }
+
+    /// One or several non-empty strings that may be interpolated.
+    pub fn texts(&self, cx: &mut Reading<'_>, need: Need, key: &str, example: &str) -> Option<Vec<Text>> {
+        let e = self.entry(cx, need, key, example)?;
+        let NodeValue::Array(items) = &e.node.value else {
+            return self.text(cx, need, key, example).map(|text| vec![text]);
+        };
+        if items.is_empty() {
+            self.empty(cx, e, false, example);
+            return None;
+        }
+        let mut out = Vec::with_capacity(items.len());
+        for item in items {
+            let as_entry = Entry { key: e.key.clone(), key_span: e.key_span, node: item.clone() };
+            match &item.value {
+                NodeValue::Str(raw) => match self.text_of(cx, raw, &as_entry) {
+                    Some(text) if text.as_str().trim().is_empty() => {
+                        self.empty(cx, &as_entry, text.is_interpolated(), example);
+                    }
+                    text => out.extend(text),
+                },
+                _ => self.wrong_type(cx, &as_entry, "an array of strings", example),
+            }
+        }
+        (out.len() == items.len()).then_some(out)
+    }
+
+    fn text_of(&self, cx: &mut Reading<'_>, raw: &str, e: &Entry) -> Option<Text> {
+        let key = e.key.as_str();
         match interpolate(raw, cx.dir, cx.env) {
             Ok(value) => Some(Text::new(raw, value, e.node.span)),
             Err(errors) if cx.offline && errors.iter().all(|e| e.is_missing()) && !decides(&self.path, key) => {
@@ -427,6 +458,23 @@ impl<'t> Fields<'t> {
                 None
             }
         }
+    }
+
+    /// An amount of ether, in wei: a string with a number and a unit. More than nothing.
+    pub fn ether(&self, cx: &mut Reading<'_>, need: Need, key: &str, example: &str) -> Option<Spanned<u128>> {
+        let text = self.literal(cx, need, key, example)?;
+        let why = match units::parse_ether(&text.value) {
+            Ok(0) => "it is nothing".to_owned(),
+            Ok(wei) => return Some(Spanned::new(wei, text.span)),
+            Err(error) => format!("`{}` {error}", text.value.escape_debug()),
+        };
+        cx.diags.error(
+            "bad-amount",
+            text.span,
+            format!("`{}` is not an amount of ether: {why}", self.name(key)),
+            format!("a number and one of wei, gwei, ether: `{example}`"),
+        );
+        None
     }
 
     /// An array of non-empty strings that decide verdicts or name things; a single string counts as an array of one

@@ -86,6 +86,10 @@ pub(super) enum Kind {
     TablesOf(&'static [&'static Keys]),
     /// Whole numbers.
     Ints,
+    /// A text into which values may be interpolated, or several.
+    OneOrMore,
+    /// An amount of ether: a number and `wei`, `gwei` or `ether`.
+    Ether,
     /// Texts, or none.
     Texts,
     /// A text, or a table instead.

@@ -57,9 +57,9 @@ pub(crate) use fields::{closest, list};
 pub use format::{Format, Protobuf, Registry, RegistryLogin};
 pub use interpolate::{Environment, ProcessEnvironment, SecretString, Text};
 pub use pipeline::{
-    Anchor, ChainSource, Checkpoint, Delivery, FileFormat, FilesPlace, FilesSource, JournalSettings, KafkaSecurity,
-    KafkaSource, Membership, ModelStep, MqttSource, ObjectStore, Pipeline, ReferenceTable, Repartition, Signer, Source,
-    SourceKind, SqlStep, Time, Train, TrainData, TrainDevice, TrainFailures, TrainLabel,
+    Anchor, ChainSource, Checkpoint, Delivery, FileFormat, FilesPlace, FilesSource, Gas, JournalSettings,
+    KafkaSecurity, KafkaSource, Membership, ModelStep, MqttSource, ObjectStore, Pipeline, ReferenceTable, Repartition,
+    Rpc, Signer, Source, SourceKind, SqlStep, Time, Train, TrainData, TrainDevice, TrainFailures, TrainLabel,
 };
 pub use planning::{Models, check, lane_spec, load_models, load_models_there, plan};
 pub(crate) use planning::{advice, condition_mistake};
@@ -70,7 +70,7 @@ pub use sink::{
 pub use span::{SourceFile, Span, Spanned};
 pub(crate) use structure::hex_bytes;
 pub use testing::{DeadClass, Expectation, Golden, PipelineTest, TestInput};
-pub use units::{MAX_DURATION_MS, UnitError, format_duration, parse_duration, parse_size};
+pub use units::{MAX_DURATION_MS, UnitError, format_duration, format_ether, parse_duration, parse_ether, parse_size};
 
 use fields::Reading;
 use structure::{Draft, Section, StepBody};

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use avouch_connectors::ethereum::source::Reads;
+use avouch_connectors::ethereum::{Endpoint, EthereumError, RpcOptions};
 use avouch_connectors::kafka::{GroupOptions, GroupProtocol, KafkaConnection, Sasl, Tls};
 use avouch_engine::spec::{DecideSpec, FieldSpec, WindowSpec};
 use avouch_engine::verdict::Hash32;
@@ -414,8 +415,8 @@ pub struct MqttSource {
 /// An Ethereum chain as a source: see `avouch_connectors::ethereum::source`.
 #[derive(Debug, Clone)]
 pub struct ChainSource {
-    /// JSON-RPC endpoint.
-    pub rpc: Text,
+    /// Whom to ask.
+    pub rpc: Rpc,
     /// EIP-155 chain id.
     pub chain_id: u64,
     /// Where it stands.
@@ -424,6 +425,34 @@ pub struct ChainSource {
     pub from_block: Spanned<u64>,
     /// Blocks, or which events.
     pub reads: Reads,
+}
+
+/// JSON-RPC endpoints of one chain, http or https. They may carry keys in their paths, so show them with [`Rpc::raw`].
+#[derive(Debug, Clone)]
+pub struct Rpc {
+    /// The preferred one first; at least one.
+    pub endpoints: Vec<Text>,
+    /// How many must agree.
+    pub quorum: usize,
+    /// Where they stand.
+    pub span: Span,
+}
+
+impl Rpc {
+    /// The preferred endpoint.
+    pub fn as_str(&self) -> &str {
+        self.endpoints.first().map_or("", Text::as_str)
+    }
+
+    /// The preferred endpoint as it stands in the file.
+    pub fn raw(&self) -> &str {
+        self.endpoints.first().map_or("", Text::raw)
+    }
+
+    /// All of them, as whom the connectors ask. Connects to nothing.
+    pub fn endpoint(&self, options: RpcOptions) -> Result<Endpoint, EthereumError> {
+        Endpoint::several(self.endpoints.iter().map(Text::as_str), self.quorum, options)
+    }
 }
 
 /// The journal of a source that cannot be read twice.
@@ -497,8 +526,8 @@ pub struct ModelStep {
 /// Where and when checkpoints of the verdict log are anchored.
 #[derive(Debug, Clone)]
 pub struct Anchor {
-    /// JSON-RPC endpoint, http or https. May carry a key in its path, so show it with [`Text::raw`].
-    pub rpc: Text,
+    /// Whom to ask, and to send transactions to.
+    pub rpc: Rpc,
     /// EIP-155 chain id.
     pub chain_id: u64,
     /// Where it stands.
@@ -507,14 +536,29 @@ pub struct Anchor {
     pub contract: Spanned<[u8; 20]>,
     /// Who signs and pays.
     pub signer: Signer,
+    /// Who registered the logs, if the signer is another account now.
+    pub owner: Option<Spanned<[u8; 20]>>,
     /// Anchor at the latest when so many verdicts wait; `None` if only time counts.
     pub every_verdicts: Option<u64>,
     /// Anchor at the latest when a verdict has waited so long, milliseconds; `None` if only verdicts count.
     pub every_ms: Option<i64>,
+    /// What it may cost.
+    pub gas: Gas,
     /// The promise watched: no verdict waits longer than this for its anchor, milliseconds; 5 min if not given.
     pub max_merge_delay_ms: i64,
     /// Where the table begins.
     pub span: Span,
+}
+
+/// What anchors may cost.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Gas {
+    /// Never offer more for a unit of gas, wei.
+    pub max_fee: Option<u128>,
+    /// Never spend more on a day, wei.
+    pub per_day: Option<u128>,
+    /// Wait for cheaper gas within the promise, and make the budget last the day.
+    pub adapt: bool,
 }
 
 /// The key that signs checkpoints.

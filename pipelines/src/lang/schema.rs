@@ -119,7 +119,7 @@ fn property(keys: &Keys, key: &Key, defs: &mut BTreeMap<String, Value>) -> Value
         }
     }
     let outside = match key.is {
-        Kind::Text | Kind::AnyText | Kind::Duration(_) => " May be interpolated.",
+        Kind::Text | Kind::AnyText | Kind::OneOrMore | Kind::Duration(_) => " May be interpolated.",
         Kind::Secret if keys.name != "file" => " Keep it in a file or in the environment.",
         _ => "",
     };
@@ -185,6 +185,11 @@ fn value(kind: &Kind, defs: &mut BTreeMap<String, Value>) -> Value {
             let several = json!({ "type": "array", "items": name, "minItems": 1 });
             if *one { json!({ "anyOf": [name, several] }) } else { several }
         }
+        Kind::OneOrMore => {
+            let text = json!({ "type": "string", "pattern": NOT_BLANK });
+            json!({ "anyOf": [text, { "type": "array", "items": text, "minItems": 1 }] })
+        }
+        Kind::Ether => json!({ "type": "string", "pattern": "^[0-9]+(\\.[0-9]+ |\\.[0-9]+| |)(wei|gwei|ether)$" }),
         Kind::Fields => {
             let types: Vec<String> =
                 FieldType::ALL.iter().flat_map(|(n, _)| [(*n).to_owned(), format!("{n}!")]).collect();

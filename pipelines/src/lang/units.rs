@@ -1,4 +1,4 @@
-//! Durations and sizes as they are written: a whole number and a unit, nothing else.
+//! Durations and sizes as they are written: a whole number and a unit, nothing else. Amounts of ether may have a fraction.
 
 use thiserror::Error;
 
@@ -17,6 +17,9 @@ pub enum UnitError {
     /// More than can be represented.
     #[error("is too large")]
     TooLarge,
+    /// More digits after the point than the unit has.
+    #[error("has a fraction of a wei, which is the smallest amount")]
+    TooFine,
 }
 
 /// The longest duration the language accepts: ten years of 365 days, in milliseconds.
@@ -42,6 +45,46 @@ pub fn parse_duration(text: &str) -> Result<i64, UnitError> {
 /// Bytes of `"64KiB"`, `"1MiB"`, `"10MB"` and so on.
 pub fn parse_size(text: &str) -> Result<i64, UnitError> {
     parse(text, &SIZES)
+}
+
+const ETHER: [(&str, u32); 3] = [("wei", 0), ("gwei", 9), ("ether", 18)];
+
+/// Wei of `"30 gwei"`, `"0.05 ether"` or `"1wei"`. Exact: a fraction of a wei is an unknown unit of nothing.
+pub fn parse_ether(text: &str) -> Result<u128, UnitError> {
+    let split = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(split);
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+    let digits = |s: &str| !s.is_empty() && s.bytes().all(|b| b.is_ascii_digit());
+    if !digits(whole) || (number.contains('.') && !digits(fraction)) {
+        return Err(UnitError::NoNumber);
+    }
+    let unit = unit.strip_prefix(' ').unwrap_or(unit);
+    if unit.is_empty() {
+        return Err(UnitError::NoUnit);
+    }
+    let Some((_, decimals)) = ETHER.iter().find(|(u, _)| *u == unit) else {
+        return Err(UnitError::UnknownUnit(unit.to_owned()));
+    };
+    let decimals = *decimals as usize;
+    if fraction.len() > decimals {
+        return Err(UnitError::TooFine);
+    }
+    let all = format!("{whole}{fraction}{}", "0".repeat(decimals - fraction.len()));
+    all.parse().map_err(|_| UnitError::TooLarge)
+}
+
+/// The shortest text [`parse_ether`] reads back as `wei`, for messages.
+pub fn format_ether(wei: u128) -> String {
+    let (unit, decimals) = match wei {
+        0..100_000_000 => ("wei", 0),
+        100_000_000..1_000_000_000_000_000 => ("gwei", 9),
+        _ => ("ether", 18),
+    };
+    let factor = 10u128.pow(decimals);
+    let fraction = format!("{:0width$}", wei % factor, width = decimals as usize);
+    let fraction = if decimals == 0 { "" } else { fraction.trim_end_matches('0') };
+    let dot = if fraction.is_empty() { "" } else { "." };
+    format!("{}{dot}{fraction} {unit}", wei / factor)
 }
 
 /// The shortest text [`parse_duration`] reads back as `ms`, for messages.
@@ -87,6 +130,31 @@ mod tests {
         assert_eq!(parse_duration("1.5h"), Err(UnitError::UnknownUnit(".5h".into())));
         assert_eq!(parse_duration("99999999999999999999s"), Err(UnitError::TooLarge));
         assert_eq!(parse_duration("4000d"), Err(UnitError::TooLarge));
+    }
+
+    #[test]
+    fn ether() {
+        for (text, wei, shown) in [
+            ("1 wei", 1, "1 wei"),
+            ("30gwei", 30_000_000_000, "30 gwei"),
+            ("0.5 gwei", 500_000_000, "0.5 gwei"),
+            ("0.05 ether", 50_000_000_000_000_000, "0.05 ether"),
+            ("12 ether", 12_000_000_000_000_000_000, "12 ether"),
+            ("0 ether", 0, "0 wei"),
+        ] {
+            assert_eq!(parse_ether(text), Ok(wei));
+            assert_eq!(format_ether(wei), shown);
+            assert_eq!(parse_ether(shown), Ok(wei));
+        }
+        assert_eq!(parse_ether("30"), Err(UnitError::NoUnit));
+        assert_eq!(parse_ether("30  gwei"), Err(UnitError::UnknownUnit(" gwei".into())));
+        assert_eq!(parse_ether("30 Gwei"), Err(UnitError::UnknownUnit("Gwei".into())));
+        for text in ["", "gwei", ".5 gwei", "1. gwei", "1.2.3 gwei", "-1 gwei"] {
+            assert_eq!(parse_ether(text), Err(UnitError::NoNumber), "{text}");
+        }
+        assert_eq!(parse_ether("0.5 wei"), Err(UnitError::TooFine));
+        assert_eq!(parse_ether("0.0000000001 gwei"), Err(UnitError::TooFine));
+        assert_eq!(parse_ether("999999999999999999999999 ether"), Err(UnitError::TooLarge));
     }
 
     #[test]

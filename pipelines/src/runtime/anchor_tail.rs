@@ -13,14 +13,15 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use avouch_connectors::ethereum::{
-    Address, AnchorWriter, ChainReader, Checkpoint, Domain, EthereumError, OperatorKey, RpcOptions, WriterConfig,
-    WriterOptions, register_log,
+    Address, AnchorWriter, ChainReader, Checkpoint, Domain, EthereumError, GasPrice, OperatorKey, RpcOptions,
+    WriterConfig, WriterOptions, register_log_of,
 };
 use avouch_connectors::store::LaneReader;
 use avouch_engine::bundle::SignedCheckpoint;
 pub use avouch_engine::control::Stop;
 use avouch_engine::control::anchor::{Action, AnchorPolicy, Anchoring, Ended, Outcome, TICK_MS};
 use avouch_engine::control::invariants::{self, Violation};
+use avouch_engine::control::pace::{self, Held, Promise};
 use avouch_engine::control::{Failure, Head};
 use avouch_engine::verdict::{Hash32, LogOrigin};
 use tokio::sync::watch;
@@ -30,7 +31,7 @@ use super::error::RuntimeError;
 use super::metrics::{AnchorMetrics, Metrics};
 use super::readers::OwnReaders;
 use super::{blocking, lane_dir, signed};
-use crate::lang::{Anchor, Signer};
+use crate::lang::{Anchor, Gas, Signer};
 
 /// How often waiting lanes are looked at.
 const TICK: Duration = Duration::from_millis(TICK_MS as u64);
@@ -47,6 +48,26 @@ pub fn operator_key(anchor: &Anchor) -> Result<OperatorKey, EthereumError> {
                 reason: "it is not a private key of 64 hexadecimal digits".into(),
             })
         }
+    }
+}
+
+/// Whose the logs are: of the account that registered them, which is the signer's unless it was handed over.
+pub fn log_owner(anchor: &Anchor, key: &OperatorKey) -> Address {
+    anchor.owner.as_ref().map_or(key.address(), |owner| Address::from(owner.value))
+}
+
+/// The journal's file in the state directory.
+pub(crate) const JOURNAL: &str = "anchor-journal";
+
+/// Opens the writer. The journal of another key, from before a handover, is left as it is, and this key has one of its own beside it.
+pub(crate) async fn open_writer(config: WriterConfig) -> Result<AnchorWriter, EthereumError> {
+    let payer = config.payer.address();
+    match AnchorWriter::open(config.clone()).await {
+        Err(EthereumError::JournalForeign { path, .. }) => {
+            let name = format!("{JOURNAL}-{payer:#x}");
+            AnchorWriter::open(WriterConfig { journal: path.with_file_name(name), ..config }).await
+        }
+        opened => opened,
     }
 }
 
@@ -67,6 +88,7 @@ pub struct AnchorTail {
 /// A connection to the chain, with the right to write.
 struct Session {
     key: OperatorKey,
+    owner: Address,
     domain: Domain,
     writer: AnchorWriter,
 }
@@ -79,6 +101,8 @@ struct Lane {
     own: bool,
     looked: Instant,
     metrics: AnchorMetrics,
+    /// Which limit its anchors were last said to wait for.
+    held: Option<Held>,
     name: Hash32,
     log_id: Hash32,
 }
@@ -87,13 +111,18 @@ impl AnchorTail {
     /// For the lanes of a pipeline whose state is in `state`; those this process runs are in `own`.
     pub fn new(anchor: &Anchor, state: &Path, own: OwnReaders, metrics: &Metrics) -> Self {
         metrics.anchor_delay_max(anchor.max_merge_delay_ms as f64 / 1000.0);
+        if let Some(wei) = anchor.gas.per_day {
+            metrics.anchor_budget(wei);
+        }
+        let policy = AnchorPolicy { verdicts: anchor.every_verdicts, interval_ms: anchor.every_ms };
+        let promise = Promise { delay_ms: anchor.max_merge_delay_ms, adapt: anchor.gas.adapt };
         Self {
             anchor: anchor.clone(),
             state: state.to_path_buf(),
             own,
             metrics: metrics.clone(),
             lanes: Vec::new(),
-            machine: Anchoring::new(AnchorPolicy { verdicts: anchor.every_verdicts, interval_ms: anchor.every_ms }),
+            machine: Anchoring::new(policy).paced(promise),
             began: Instant::now(),
             discovered: None,
         }
@@ -151,6 +180,7 @@ impl AnchorTail {
                 name: LogOrigin::from_text(reader.committed().origin.clone()).log_id(),
                 log_id: [0; 32],
                 metrics: self.metrics.anchor(partition),
+                held: None,
                 reader,
                 own,
                 looked: Instant::now(),
@@ -239,8 +269,17 @@ impl AnchorTail {
             }
             (Action::Anchor { lane, from, to }, Some(session)) => {
                 let Some(i) = self.lanes.iter().position(|l| l.partition == lane) else { return Ok(None) };
-                let head = self.lanes[i].anchor(session, from, to).await?;
-                Ok(Some(Outcome::Anchored { lane, head }))
+                match self.lanes[i].anchor(session, from, to).await {
+                    Ok(head) => Ok(Some(Outcome::Anchored { lane, head })),
+                    // The price rose since it was last looked at.
+                    Err(RuntimeError::Chain(
+                        error @ (EthereumError::FeeLimit { .. } | EthereumError::BudgetSpent { .. }),
+                    )) => {
+                        tracing::warn!(lane, %error, "not anchored; verdicts wait, lanes do not");
+                        Ok(Some(Outcome::Deferred { lane }))
+                    }
+                    Err(error) => Err(error),
+                }
             }
             (Action::WaitUntil(until_ms), _) => {
                 let left = u64::try_from(until_ms.saturating_sub(self.now_ms())).unwrap_or(0);
@@ -258,31 +297,44 @@ impl AnchorTail {
     async fn connect(&mut self) -> Result<Session, RuntimeError> {
         let key = operator_key(&self.anchor)?;
         let domain = Domain { chain_id: self.anchor.chain_id, contract: Address::from(self.anchor.contract.value) };
-        let url = self.anchor.rpc.as_str().to_owned();
-        let chain = ChainReader::connect(&url, Some(domain.chain_id), domain.contract, RpcOptions::default()).await?;
+        let owner = log_owner(&self.anchor, &key);
+        let rpc = &self.anchor.rpc;
+        let endpoint = rpc.endpoint(RpcOptions::default())?;
+        let chain = ChainReader::over(endpoint, Some(domain.chain_id), domain.contract).await?;
         // Before the writer opens: a registration uses the same key's nonces.
         for lane in &mut self.lanes {
-            let registered = register_log(&chain, &key, &lane.name, key.address()).await?;
+            let registered = register_log_of(&chain, &key, owner, &lane.name).await?;
             if registered.transaction.is_some() {
                 tracing::info!(lane = %lane.dir.display(), gas = registered.gas_used, "log registered");
+                if let Some(before) = signed::all(&lane.dir)?.last().filter(|c| c.owner != owner.into_array()) {
+                    tracing::warn!(lane = lane.partition, owner = %Address::from(before.owner), size = before.new_size,
+                        "this lane was anchored in another account's log, which ends here; `avouch rotate` would have gone on with it");
+                }
             }
             lane.log_id = registered.log_id;
         }
         let config = WriterConfig {
-            url,
+            urls: rpc.endpoints.iter().map(|url| url.as_str().to_owned()).collect(),
+            quorum: rpc.quorum,
             domain,
             signer: key.clone(),
             payer: key.clone(),
-            journal: self.state.join("anchor-journal"),
-            options: WriterOptions::default(),
+            journal: self.state.join(JOURNAL),
+            options: options(&self.anchor.gas),
         };
-        let mut writer = AnchorWriter::open(config).await?;
+        let mut writer = open_writer(config).await?;
         writer.recover().await?;
-        Ok(Session { key, domain, writer })
+        Ok(Session { key, owner, domain, writer })
     }
 
     /// Reads the heads of all lanes' logs.
     async fn look(&mut self, session: &mut Session) -> Result<(), RuntimeError> {
+        if self.anchor.gas != Gas::default() {
+            let price = session.writer.price().await?;
+            self.metrics.anchor_price(price.fee, price.spent);
+            let now = self.now_ms();
+            self.machine.priced(afforded(&self.anchor.gas, &price), now);
+        }
         for lane in &mut self.lanes {
             let heads = session.writer.head(&lane.log_id).await?;
             lane.metrics.finalized.set(heads.finalized.size as i64);
@@ -299,6 +351,26 @@ impl AnchorTail {
     fn reopen_beside(&mut self, partition: i32) -> bool {
         let lane = self.lanes.iter_mut().find(|l| l.partition == partition && !l.own);
         lane.map(Lane::reopen).is_some()
+    }
+}
+
+fn options(gas: &Gas) -> WriterOptions {
+    let default = WriterOptions::default();
+    WriterOptions {
+        max_fee_per_gas: gas.max_fee.unwrap_or(default.max_fee_per_gas),
+        budget_per_day: gas.per_day,
+        ..default
+    }
+}
+
+/// What a price means under the limits.
+fn afforded(limits: &Gas, price: &GasPrice) -> pace::Gas {
+    let left = limits.per_day.map(|budget| budget.saturating_sub(price.spent) / price.worst.max(1));
+    pace::Gas {
+        fee: u64::try_from(price.fee).unwrap_or(u64::MAX),
+        within_ceiling: price.offer <= options(limits).max_fee_per_gas,
+        affordable: left.map(|n| u64::try_from(n).unwrap_or(u64::MAX)),
+        renews_in_ms: price.renews_in_ms,
     }
 }
 
@@ -344,16 +416,29 @@ impl Lane {
         self.looked = Instant::now();
     }
 
-    fn count(&self, machine: &Anchoring, now: i64) {
+    fn count(&mut self, machine: &Anchoring, now: i64) {
         if let Some(backlog) = machine.backlog(self.partition) {
             self.metrics.pending.set(backlog.pending() as i64);
             self.metrics.delay.set(backlog.waited_ms(now) as f64 / 1000.0);
+            let held = machine.held(self.partition, now);
+            for (reason, metric) in &self.metrics.held {
+                metric.set(i64::from(held == Some(*reason)));
+            }
+            // What has to be known is said; that gas is cheaper later is no news.
+            let limit = held.filter(|held| matches!(held, Held::Ceiling | Held::Budget));
+            if limit != self.held {
+                match limit {
+                    Some(held) => tracing::warn!(lane = self.partition, why = held.why(), "anchors wait"),
+                    None => tracing::info!(lane = self.partition, "anchors go on"),
+                }
+                self.held = limit;
+            }
         }
     }
 
     /// Brings the log onto the chain from its head there up to a durable checkpoint. Returns its head then.
     async fn anchor(&mut self, session: &mut Session, from: Head, to: Head) -> Result<Head, RuntimeError> {
-        let Session { key, domain, writer } = session;
+        let Session { key, owner, domain, writer } = session;
         invariants::anchor_extends(&from, &from, &to, self.reader.committed().log_size)
             .map_err(|v| violation(self.partition, v))?;
         let (old_size, old_root, new_size) = (from.size, from.root, to.size);
@@ -381,7 +466,7 @@ impl Lane {
                 issued_at: checkpoint.issued_at,
                 chain_id: domain.chain_id,
                 contract: domain.contract.into_array(),
-                owner: key.address().into_array(),
+                owner: owner.into_array(),
                 signer: key.address().into_array(),
                 signature: signature.clone(),
             },

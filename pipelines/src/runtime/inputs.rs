@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use avouch_connectors::ethereum::RpcOptions;
 use avouch_connectors::ethereum::source::{ChainLog, ChainLogOptions, Columns};
-use avouch_connectors::ethereum::{Endpoint, RpcOptions};
 use avouch_connectors::files::Format;
 use avouch_connectors::files::log::{FileLog, FileLogOptions, Objects, Place, RowOptions};
 use avouch_connectors::journal::{JournalHandle, JournalOptions, JournalWriter};
@@ -184,7 +184,7 @@ pub fn chain_options(readings: &Source, source: &ChainSource) -> Result<ChainLog
         RuntimeError::Start(wrong.into_iter().map(|(_, e)| e.to_string()).collect::<Vec<_>>().join("; "))
     })?;
     Ok(ChainLogOptions {
-        endpoint: Endpoint::new(source.rpc.as_str(), RpcOptions::default())?,
+        endpoint: source.rpc.endpoint(RpcOptions::default())?,
         chain_id: source.chain_id,
         reads: source.reads.clone(),
         columns,

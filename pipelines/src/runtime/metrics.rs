@@ -4,6 +4,7 @@
 
 use avouch_connectors::delivery::DownKind;
 use avouch_connectors::store::RemoteStats;
+use avouch_engine::control::pace::Held;
 use avouch_engine::dead_letter::DeadReason;
 use avouch_engine::lane::Counters;
 use avouch_engine::verdict::{Severity, VerdictRecord, class};
@@ -88,6 +89,10 @@ declarations! {
     ANCHORS: Counter "avouch_anchor_checkpoints_total" ["lane"] "Checkpoints written to the contract since the process started.";
     ANCHOR_GAS: Counter "avouch_anchor_gas_used_total" ["lane"] "Gas used by anchors since the process started.";
     ANCHOR_ERRORS: Counter "avouch_anchor_errors_total" ["lane"] "Failed attempts to anchor; each is tried again.";
+    ANCHOR_HELD: Gauge "avouch_anchor_held" ["lane", "reason"] "1 while an anchor that is due waits for this reason: ceiling (gas is dearer than may be offered), budget (of the day, spent), dear (than usual) or sparing (the budget has to last the day).";
+    ANCHOR_FEE: Gauge "avouch_anchor_gas_fee_ether" [] "What a unit of gas costs now, where `anchor.gas` limits it.";
+    ANCHOR_SPENT: Gauge "avouch_anchor_gas_spent_ether" [] "Spent for gas on the present day (UTC), or reserved for what is on its way, where `anchor.gas` limits it.";
+    ANCHOR_BUDGET: Gauge "avouch_anchor_gas_budget_ether" [] "What may be spent for gas on a day, where `anchor.gas.per_day` limits it.";
     REFERENCE_ROWS: Gauge "avouch_reference_rows" ["reference"] "Rows of the reference table in use.";
     REFERENCE_CHANGES: Counter "avouch_reference_changes_total" ["reference"] "Changed reference files taken into use since the process started.";
     REFERENCE_ERRORS: Counter "avouch_reference_errors_total" ["reference"] "Changed reference files that could not be used; the old table stays.";
@@ -158,6 +163,10 @@ pub struct Metrics {
     anchors: IntCounterVec,
     anchor_gas: IntCounterVec,
     anchor_errors: IntCounterVec,
+    anchor_held: IntGaugeVec,
+    anchor_fee: GaugeVec,
+    anchor_spent: GaugeVec,
+    anchor_budget: GaugeVec,
     reference_rows: IntGaugeVec,
     reference_changes: IntCounterVec,
     reference_errors: IntCounterVec,
@@ -261,6 +270,10 @@ impl Metrics {
             anchors: counter(ANCHORS)?,
             anchor_gas: counter(ANCHOR_GAS)?,
             anchor_errors: counter(ANCHOR_ERRORS)?,
+            anchor_held: int(ANCHOR_HELD)?,
+            anchor_fee: float(ANCHOR_FEE)?,
+            anchor_spent: float(ANCHOR_SPENT)?,
+            anchor_budget: float(ANCHOR_BUDGET)?,
             reference_rows: int(REFERENCE_ROWS)?,
             reference_changes: counter(REFERENCE_CHANGES)?,
             reference_errors: counter(REFERENCE_ERRORS)?,
@@ -397,6 +410,17 @@ impl Metrics {
         self.anchor_delay_max.with_label_values::<&str>(&[]).set(seconds);
     }
 
+    /// Shows what may be spent for gas on a day, in wei.
+    pub fn anchor_budget(&self, wei: u128) {
+        self.anchor_budget.with_label_values::<&str>(&[]).set(ether(wei));
+    }
+
+    /// Shows what a unit of gas costs now, and what was spent today, in wei.
+    pub fn anchor_price(&self, fee: u128, spent: u128) {
+        self.anchor_fee.with_label_values::<&str>(&[]).set(ether(fee));
+        self.anchor_spent.with_label_values::<&str>(&[]).set(ether(spent));
+    }
+
     /// Those of one reference table.
     pub fn reference(&self, name: &str) -> ReferenceMetrics {
         ReferenceMetrics {
@@ -441,8 +465,13 @@ impl Metrics {
             anchors: self.anchors.with_label_values(&l),
             gas: self.anchor_gas.with_label_values(&l),
             errors: self.anchor_errors.with_label_values(&l),
+            held: Held::ALL.map(|held| (held, self.anchor_held.with_label_values(&[l[0], held.name()]))),
         }
     }
+}
+
+fn ether(wei: u128) -> f64 {
+    wei as f64 / 1e18
 }
 
 /// Removes what a metric shows of a lane, whatever its other labels are.
@@ -632,4 +661,6 @@ pub struct AnchorMetrics {
     pub gas: IntCounter,
     /// [`ANCHOR_ERRORS`].
     pub errors: IntCounter,
+    /// [`ANCHOR_HELD`].
+    pub held: [(Held, IntGauge); 4],
 }

@@ -40,7 +40,9 @@ mod source_log;
 mod tap;
 mod verdict_json;
 
-pub use anchor_tail::operator_key;
+pub(crate) use anchor_lease::AnchorLease;
+pub(crate) use anchor_tail::{JOURNAL, open_writer};
+pub use anchor_tail::{log_owner, operator_key};
 pub use artifacts::{Artifacts, hex, model_path, pipeline_path, reference_path};
 pub use checkpoint_store::CheckpointStore;
 pub use error::RuntimeError;
@@ -286,7 +288,16 @@ pub async fn run_watched(
     // Anchors finish what the last checkpoints cover; after a failure they leave it to the next run.
     let finish = if options.until_end && outcome.is_ok() { anchor_tail::Stop::Flush } else { anchor_tail::Stop::Now };
     stop_anchors.send_replace(finish);
-    while let Some(ended) = beside.anchors.join_next().await {
+    loop {
+        let ended = tokio::select! {
+            ended = beside.anchors.join_next() => ended,
+            // They may wait long, for the chain or for the next day's budget. Who does not leaves them to the next run.
+            Ok(_) = stop.wait_for(|stop| *stop), if *stop_anchors.borrow() != anchor_tail::Stop::Now => {
+                stop_anchors.send_replace(anchor_tail::Stop::Now);
+                continue;
+            }
+        };
+        let Some(ended) = ended else { break };
         let ended = joined(ended);
         if outcome.is_ok() {
             ended?;

@@ -208,6 +208,7 @@ fn what_patterns_match() {
         (r"\$\{(env|file):", "x ${env:A}", "$(env:A)"),
         ("^[a-z][a-z0-9_]*$", "a_1", "1a"),
         ("^[0-9]+(B|kB|MB|GB|KiB|MiB|GiB)$", "10MiB", "10 MiB"),
+        (r"^[0-9]+(\.[0-9]+ |\.[0-9]+| |)(wei|gwei|ether)$", "0.05 ether", "1.2.3 gwei"),
     ] {
         assert!(matches(pattern, yes), "{pattern} {yes}");
         assert!(!matches(pattern, no), "{pattern} {no}");

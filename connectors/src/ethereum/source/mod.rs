@@ -14,8 +14,8 @@
 //! - **Values.** What the schema's fields ask for: see [`Columns`]. An event whose first topic fits and whose layout does
 //!   not (ERC-721's `Transfer` where ERC-20's was meant) is a record too, so that it becomes a dead letter:
 //!   see [`ChainBatch::finding`].
-//! - **Trust.** The endpoint is believed. One that keeps an event to itself is not noticed here; who must know compares
-//!   two endpoints.
+//! - **Trust.** A single endpoint is believed, and only asked about events up to a block that it has. Of several, a quorum must
+//!   give the same blocks and events; one that keeps an event to itself is found out.
 //! - **Failures** that may pass are waited for. If a node refuses a range as too large, smaller ones are asked for.
 
 mod columns;
@@ -36,6 +36,7 @@ pub use columns::{ColumnError, Columns};
 pub use event::{ContractEvent, EventError};
 
 use super::error::EthereumError;
+use super::quorum::compared_of_logs;
 use super::rpc::{At, Endpoint};
 
 /// Bits of an offset that are the event's place in its block.
@@ -214,9 +215,12 @@ impl ChainLog {
                 let found = self.runtime.block_on(events_in(&self.options, contracts, events, first, to));
                 match found {
                     // Nodes say in many ways that a range holds too much.
-                    Err(EthereumError::Rpc { .. } | EthereumError::Timeout { .. } | EthereumError::Http { .. })
-                        if to > first =>
-                    {
+                    Err(
+                        EthereumError::Rpc { .. }
+                        | EthereumError::Timeout { .. }
+                        | EthereumError::Http { .. }
+                        | EthereumError::NoQuorum { .. },
+                    ) if to > first => {
                         self.span = (to - first + 1).div_ceil(2);
                         tracing::debug!(span = self.span, "asking for events of fewer blocks");
                         return Ok(());
@@ -237,13 +241,14 @@ impl ChainLog {
 }
 
 async fn final_block(endpoint: &Endpoint) -> Result<u64, EthereumError> {
-    let block: Option<Block> = endpoint.once("eth_getBlockByNumber", json!([At::Finalized.tag(), false])).await?;
+    let block = endpoint.newest(At::Finalized).await?;
     // A chain that has just begun has none.
     Ok(block.map_or(0, |b| b.header.number))
 }
 
 async fn block(endpoint: &Endpoint, number: u64) -> Result<Block, EthereumError> {
-    let block: Option<Block> = endpoint.once("eth_getBlockByNumber", json!([U64::from(number), false])).await?;
+    let (method, params) = ("eth_getBlockByNumber", json!([U64::from(number), false]));
+    let block: Option<Block> = endpoint.agreed(method, params, None, |block| block["hash"].clone()).await?;
     block.ok_or_else(|| EthereumError::Malformed {
         endpoint: endpoint.to_string(),
         method: "eth_getBlockByNumber".to_owned(),
@@ -289,7 +294,8 @@ async fn events_in(
     if !contracts.is_empty() {
         filter["address"] = json!(contracts);
     }
-    let mut logs: Vec<Log> = options.endpoint.once("eth_getLogs", json!([filter])).await?;
+    let mut logs: Vec<Log> =
+        options.endpoint.agreed("eth_getLogs", json!([filter]), Some(to), compared_of_logs).await?;
     let malformed = |reason: String| EthereumError::Malformed {
         endpoint: options.endpoint.to_string(),
         method: "eth_getLogs".to_owned(),

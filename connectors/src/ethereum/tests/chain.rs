@@ -83,8 +83,7 @@ impl Anvil {
     }
 
     pub async fn rpc(&self, method: &'static str, params: Value) -> Value {
-        let endpoint = crate::ethereum::Endpoint::new(&self.url, RpcOptions::default()).unwrap();
-        endpoint.once::<Value>(method, params).await.unwrap()
+        super::proxy::post(&self.url, method, &params).await
     }
 
     pub async fn mine(&self, blocks: u64) {
@@ -107,11 +106,13 @@ pub fn quick() -> WriterOptions {
             request_timeout: Duration::from_millis(400),
             read_budget: Duration::from_secs(20),
             first_pause: Duration::from_millis(5),
+            rest: Duration::from_millis(300),
         },
         poll: Duration::from_millis(20),
         bump_after: Duration::from_secs(20),
         give_up_after: Duration::from_secs(40),
         max_fee_per_gas: 500_000_000_000,
+        budget_per_day: None,
     }
 }
 
@@ -133,7 +134,8 @@ impl World {
 
     pub fn config(&self, url: &str, options: WriterOptions) -> WriterConfig {
         WriterConfig {
-            url: url.to_owned(),
+            urls: vec![url.to_owned()],
+            quorum: 1,
             domain: self.domain,
             signer: key(),
             payer: key(),
@@ -149,6 +151,11 @@ impl World {
     /// The checkpoint from one size to another, and its proof.
     pub fn step(&mut self, old: u64, new: u64) -> (Checkpoint, Vec<Hash32>) {
         self.log.grow_to(new);
+        self.checkpoint(old, new)
+    }
+
+    /// The same of a log that is as long already.
+    pub fn checkpoint(&self, old: u64, new: u64) -> (Checkpoint, Vec<Hash32>) {
         let checkpoint = Checkpoint {
             log_id: self.log_id,
             old_size: old,

@@ -6,5 +6,6 @@ mod faults;
 mod flow;
 mod merkle;
 mod models;
+#[allow(dead_code)] // Used by `connectors/tests/anchoring` too.
 mod proxy;
 mod restarts;

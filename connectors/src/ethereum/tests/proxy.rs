@@ -1,6 +1,7 @@
 //! An RPC endpoint that misbehaves on command, in front of anvil.
 #![allow(clippy::unwrap_used)]
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use serde_json::Value;
@@ -21,6 +22,10 @@ pub enum Fate {
     LoseAnswer,
     /// Answered with this JSON-RPC error, and not forwarded.
     Error(i64, String),
+    /// Answered with this result, and not forwarded.
+    Answer(Value),
+    /// Forwarded with these parameters instead of its own.
+    Instead(Value),
 }
 
 /// Decides by method, how many requests of that method came before, and the request itself.
@@ -29,7 +34,7 @@ pub type Plan = Box<dyn FnMut(&str, u64, &Value) -> Fate + Send>;
 struct Shared {
     upstream: String,
     plan: Mutex<Plan>,
-    seen: Mutex<Vec<(String, Value)>>,
+    seen: Mutex<BTreeMap<String, Vec<Value>>>,
     /// Told when a request met a fate that leaves its sender without an answer.
     stuck: Notify,
 }
@@ -75,7 +80,12 @@ impl Proxy {
 
     /// The parameters of all requests of a method so far.
     pub fn requests(&self, method: &str) -> Vec<Value> {
-        self.shared.seen.lock().unwrap().iter().filter(|(m, _)| m == method).map(|(_, p)| p.clone()).collect()
+        self.shared.seen.lock().unwrap().get(method).cloned().unwrap_or_default()
+    }
+
+    /// How many requests of a method there were so far.
+    pub fn count(&self, method: &str) -> usize {
+        self.shared.seen.lock().unwrap().get(method).map_or(0, Vec::len)
     }
 }
 
@@ -108,7 +118,37 @@ async fn forward(upstream: &str, body: &[u8]) -> std::io::Result<Vec<u8>> {
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).await?;
     let start = answer.windows(4).position(|w| w == b"\r\n\r\n").map_or(0, |i| i + 4);
-    Ok(answer.split_off(start))
+    let body = answer.split_off(start);
+    let chunked = String::from_utf8_lossy(&answer).to_lowercase().contains("transfer-encoding: chunked");
+    Ok(if chunked { joined(&body) } else { body })
+}
+
+/// A body that came in chunks.
+fn joined(mut body: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    while let Some(end) = body.windows(2).position(|w| w == b"\r\n") {
+        let length = usize::from_str_radix(String::from_utf8_lossy(&body[..end]).trim(), 16).unwrap();
+        out.extend_from_slice(&body[end + 2..end + 2 + length]);
+        body = &body[(end + 4 + length).min(body.len())..];
+        if length == 0 {
+            break;
+        }
+    }
+    out
+}
+
+/// Asks an endpoint something, and gives the whole answer.
+pub async fn ask(url: &str, method: &str, params: &Value) -> Value {
+    let request = serde_json::json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params });
+    let answer = forward(url.trim_start_matches("http://"), request.to_string().as_bytes()).await.unwrap();
+    serde_json::from_slice(&answer).unwrap_or_else(|e| panic!("{method}: {e}: {}", String::from_utf8_lossy(&answer)))
+}
+
+/// Asks an endpoint something that must succeed.
+pub async fn post(url: &str, method: &str, params: &Value) -> Value {
+    let answer = ask(url, method, params).await;
+    assert!(answer.get("error").is_none(), "{method} {params}: {answer}");
+    answer["result"].clone()
 }
 
 async fn respond(stream: &mut TcpStream, status: u16, body: &[u8]) -> std::io::Result<()> {
@@ -125,8 +165,9 @@ async fn serve(mut stream: TcpStream, shared: &Shared) -> std::io::Result<()> {
         let method = request["method"].as_str().unwrap_or_default().to_owned();
         let fate = {
             let mut seen = shared.seen.lock().unwrap();
-            let before = seen.iter().filter(|(m, _)| *m == method).count() as u64;
-            seen.push((method.clone(), request["params"].clone()));
+            let of_method = seen.entry(method.clone()).or_default();
+            let before = of_method.len() as u64;
+            of_method.push(request["params"].clone());
             (shared.plan.lock().unwrap())(&method, before, &request["params"])
         };
         match fate {
@@ -140,6 +181,16 @@ async fn serve(mut stream: TcpStream, shared: &Shared) -> std::io::Result<()> {
                     "jsonrpc": "2.0", "id": request["id"], "error": { "code": code, "message": message },
                 });
                 respond(&mut stream, 200, answer.to_string().as_bytes()).await?;
+            }
+            Fate::Answer(result) => {
+                let answer = serde_json::json!({ "jsonrpc": "2.0", "id": request["id"], "result": result });
+                respond(&mut stream, 200, answer.to_string().as_bytes()).await?;
+            }
+            Fate::Instead(params) => {
+                let mut other = request.clone();
+                other["params"] = params;
+                let answer = forward(&shared.upstream, other.to_string().as_bytes()).await?;
+                respond(&mut stream, 200, &answer).await?;
             }
             Fate::Swallow | Fate::LoseAnswer => {
                 if matches!(fate, Fate::LoseAnswer) {

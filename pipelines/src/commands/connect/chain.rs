@@ -1,10 +1,10 @@
 //! The chain: whether the key can be had, the endpoint serves the chain, the contract is ours, and the key may and can sign.
 
-use avouch_connectors::ethereum::{Address, ChainReader, Endpoint, EthereumError, OperatorKey, RpcOptions, log_id};
+use avouch_connectors::ethereum::{Address, ChainReader, EthereumError, OperatorKey, RpcOptions, log_id};
 use avouch_engine::verdict::LogOrigin;
 
-use crate::lang::{Anchor, Diagnostics, Pipeline, Signer, Span};
-use crate::runtime::operator_key;
+use crate::lang::{Anchor, Diagnostics, Pipeline, Signer, Span, Text};
+use crate::runtime::{log_owner, operator_key};
 
 use super::{ANSWER, runtime};
 
@@ -54,9 +54,28 @@ fn key(anchor: &Anchor, diags: &mut Diagnostics) -> Option<OperatorKey> {
     }
 }
 
+const AWAY: &str = "correct `rpc`, or start the node";
+
 fn away(anchor: &Anchor, e: &EthereumError, diags: &mut Diagnostics) -> Option<String> {
-    super::error(diags, "no-connection", anchor.rpc.span, &e.to_string(), "correct `rpc`, or start the node");
+    super::error(diags, "no-connection", anchor.rpc.span, &e.to_string(), AWAY);
     None
+}
+
+/// Whether one endpoint answers, serves the chain and has the contract.
+async fn ask_one(anchor: &Anchor, one: &Text, contract: Address, options: RpcOptions, diags: &mut Diagnostics) -> bool {
+    match ChainReader::connect(one.as_str(), Some(anchor.chain_id), contract, options).await {
+        Ok(_) => return true,
+        Err(e @ EthereumError::WrongChain { .. }) => {
+            let help = "correct `chain_id`, or name an endpoint of that chain in `rpc`";
+            super::error(diags, "wrong-chain", anchor.chain_id_span, &e.to_string(), help);
+        }
+        Err(e @ (EthereumError::NoContract { .. } | EthereumError::WrongCode { .. })) => {
+            let help = "write the address that `avouch deploy` printed for this chain";
+            super::error(diags, "wrong-contract", anchor.contract.span, &e.to_string(), help);
+        }
+        Err(e) => super::error(diags, "no-connection", one.span, &e.to_string(), AWAY),
+    }
+    false
 }
 
 async fn ask(
@@ -68,27 +87,21 @@ async fn ask(
 ) -> Option<String> {
     let options = RpcOptions { request_timeout: ANSWER / 2, read_budget: ANSWER / 2, ..RpcOptions::default() };
     let contract = Address::from(anchor.contract.value);
-    let endpoint = match Endpoint::new(anchor.rpc.as_str(), options.clone()) {
+    // Each by itself: one that stands in for another one day must not turn out to be wrong on that day.
+    let mut good = true;
+    for one in &anchor.rpc.endpoints {
+        good &= ask_one(anchor, one, contract, options.clone(), diags).await;
+    }
+    let endpoint = match anchor.rpc.endpoint(options) {
         Ok(endpoint) => endpoint,
         Err(e) => return away(anchor, &e, diags),
     };
-    match endpoint.require_chain(anchor.chain_id).await {
-        Ok(()) => {}
-        Err(e @ EthereumError::WrongChain { .. }) => {
-            let help = "correct `chain_id`, or name an endpoint of that chain in `rpc`";
-            super::error(diags, "wrong-chain", anchor.chain_id_span, &e.to_string(), help);
-            return None;
-        }
-        Err(e) => return away(anchor, &e, diags),
-    }
-    let reader = match ChainReader::connect(anchor.rpc.as_str(), Some(anchor.chain_id), contract, options).await {
-        Ok(reader) => Some(reader),
-        Err(e @ (EthereumError::NoContract { .. } | EthereumError::WrongCode { .. })) => {
-            let help = "write the address that `avouch deploy` printed for this chain";
-            super::error(diags, "wrong-contract", anchor.contract.span, &e.to_string(), help);
-            None
-        }
-        Err(e) => return away(anchor, &e, diags),
+    let reader = match good {
+        true => match ChainReader::over(endpoint.clone(), Some(anchor.chain_id), contract).await {
+            Ok(reader) => Some(reader),
+            Err(e) => return away(anchor, &e, diags),
+        },
+        false => None,
     };
     let key = key?;
     let (place, _) = signer_spans(anchor);
@@ -105,7 +118,7 @@ async fn ask(
     }
     let reader = reader?;
     for lane in 0..lanes.max(1) {
-        let id = log_id(key.address(), &LogOrigin::new(&pipeline.name.value, lane).log_id());
+        let id = log_id(log_owner(anchor, key), &LogOrigin::new(&pipeline.name.value, lane).log_id());
         match reader.signer_of(&id).await {
             // Nobody has registered the log: the first anchor does it, under this key.
             Ok(None) => {}
@@ -116,7 +129,7 @@ async fn ask(
                     "wrong-signer",
                     place,
                     &format!("the log of lane {lane} is signed by {signer}, not by {}", key.address()),
-                    "use the key of that address, or let the log's owner name this one (setSigner)",
+                    "use the key of that address, or hand the log over to this one with `avouch rotate`",
                 );
                 break;
             }

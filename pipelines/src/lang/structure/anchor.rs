@@ -1,9 +1,10 @@
 //! `[anchor]`: where and when the verdict log is anchored.
 
-use super::super::fields::{Choices, Fields, Key, Keys, Kind, Need, Reading, Rule};
+use super::super::fields::{Choices, Fields, Key, Keys, Kind, Need, Reading, Rule, value_span};
 use super::super::interpolate::Text;
-use super::super::pipeline::{Anchor, Signer};
+use super::super::pipeline::{Anchor, Gas, Rpc, Signer};
 use super::super::span::Spanned;
+use super::super::tree::NodeValue;
 use super::super::units::format_duration;
 use super::Section;
 use super::steps::{bad_hex, hex_bytes};
@@ -13,11 +14,19 @@ pub(super) const ANCHOR: Keys = Keys::new(
     "Where and when checkpoints of the verdict log are anchored. Without it nothing is, and no bundle can be made.",
     &[
         Key::must("kind", Kind::Choice(&KIND), "What it is anchored in."),
-        Key::must("rpc", Kind::Text, "JSON-RPC endpoint, http or https."),
+        RPC,
+        QUORUM,
         Key::must("chain_id", Kind::Int(1, i64::MAX), "EIP-155 chain id; any other chain is refused."),
         Key::must("contract", Kind::Text, "Address of the VerdictLog, from `avouch deploy`."),
         Key::must("signer", Kind::Table(&SIGNER), "Who signs checkpoints and pays for them."),
+        Key::may(
+            "owner",
+            Kind::Text,
+            "Address of the account that registered the logs, once `avouch rotate` has handed them over to another signer.",
+        )
+        .or("the signer's"),
         Key::must("every", Kind::Table(&EVERY), "When to anchor: whichever comes first."),
+        Key::may("gas", Kind::Table(&GAS), "What anchors may cost, and whether they wait for cheaper gas."),
         Key::may(
             "max_merge_delay",
             Kind::Duration(1),
@@ -26,6 +35,20 @@ pub(super) const ANCHOR: Keys = Keys::new(
         .or("\"5m\""),
     ],
 );
+pub(super) const RPC: Key = Key::must(
+    "rpc",
+    Kind::OneOrMore,
+    "JSON-RPC endpoints of one chain, http or https, the preferred first: one that is away is stood in for by the others.",
+);
+pub(super) const QUORUM: Key = Key::may(
+    "quorum",
+    Kind::Int(1, MOST_ENDPOINTS),
+    "How many of the endpoints must agree before what one says of the chain is believed.",
+)
+.or("1");
+/// Each is asked about everything.
+const MOST_ENDPOINTS: i64 = 16;
+const RPC_EXAMPLE: &str = "rpc = \"${env:ETH_RPC:-http://localhost:8545}\"";
 const KIND: Choices = Choices { what: "anchor kind", known: &["ethereum"], planned: &[] };
 const SIGNER: Keys = Keys::new(
     "signer",
@@ -51,6 +74,29 @@ const EVERY: Keys = Keys::new(
     ],
 )
 .rules(&[Rule::NotEmpty]);
+const GAS: Keys = Keys::new(
+    "anchor_gas",
+    "What anchors may cost. What cannot be paid for waits, nothing is lost, and the delay is an alarm when it breaks the promise.",
+    &[
+        Key::may("max_fee", Kind::Ether, "The most that is offered for a unit of gas, tip included.").or("\"500 gwei\""),
+        Key::may(
+            "per_day",
+            Kind::Ether,
+            "The most that is spent on a day, UTC, by the time of the chain's blocks; what is on its way counts with the most \
+             that it can cost.",
+        )
+        .or("no limit"),
+        Key::may(
+            "adapt",
+            Kind::Bool,
+            "Whether anchors that are due wait for cheaper gas, and for the day's budget to last, as long as \
+             `max_merge_delay` allows; more goes into each then.",
+        )
+        .or("false"),
+    ],
+)
+.rules(&[Rule::NotEmpty]);
+const GAS_EXAMPLE: &str = "gas = { max_fee = \"60 gwei\", per_day = \"0.05 ether\", adapt = true }";
 const SIGNER_EXAMPLE: &str =
     "signer = { keystore = \"keys/operator.json\", password = \"${file:/run/secrets/keystore}\" }";
 const DEFAULT_MAX_MERGE_DELAY_MS: i64 = 300_000;
@@ -67,17 +113,24 @@ pub(super) fn read(cx: &mut Reading<'_>, file: &Fields<'_>) -> Section<Anchor> {
 fn read_body(cx: &mut Reading<'_>, file: &Fields<'_>) -> Option<Anchor> {
     let f = file.table(cx, Need::Must, "anchor", &ANCHOR, "[anchor]")?;
     let kind = f.choice(cx, Need::Must, "kind", &KIND, "kind = \"ethereum\"");
-    let rpc = f.text(cx, Need::Must, "rpc", "rpc = \"${env:ETH_RPC:-http://localhost:8545}\"");
-    let rpc = rpc.filter(|rpc| check_rpc(cx, rpc));
+    let rpc = read_rpc(cx, &f);
     let chain_id = f.int(cx, Need::Must, "chain_id", (1, i64::MAX), "chain_id = 31337");
     let contract = f.text(cx, Need::Must, "contract", "contract = \"${env:VERDICT_LOG}\"");
-    let contract = contract.and_then(|c| read_address(cx, &c));
+    let contract = contract.and_then(|c| read_address(cx, &c, &CONTRACT));
+    let owner = match f.get("owner") {
+        None => Some(None),
+        Some(_) => {
+            let text = f.text(cx, Need::May, "owner", "owner = \"0x70997970C51812dc3A010C7d01b50e0d17dc79C8\"");
+            text.and_then(|t| read_address(cx, &t, &OWNER)).map(Some)
+        }
+    };
     let chain = chain_id.as_ref().and_then(|c| u64::try_from(c.value).ok());
     let signer = read_signer(cx, &f, chain);
     let max_merge_delay = match f.get("max_merge_delay") {
         None => Some(DEFAULT_MAX_MERGE_DELAY_MS),
         Some(_) => f.duration(cx, Need::May, "max_merge_delay", 1, "max_merge_delay = \"5m\"").map(|d| d.value),
     };
+    let gas = read_gas(cx, &f);
     let every = read_every(cx, &f, max_merge_delay);
     kind?;
     let (every_verdicts, every_ms) = every?;
@@ -87,14 +140,52 @@ fn read_body(cx: &mut Reading<'_>, file: &Fields<'_>) -> Option<Anchor> {
         chain_id_span: chain_id?.span,
         contract: contract?,
         signer: signer?,
+        owner: owner?,
         every_verdicts,
         every_ms,
+        gas: gas?,
         max_merge_delay_ms: max_merge_delay?,
         span: f.at,
     })
 }
 
-pub(super) fn check_rpc(cx: &mut Reading<'_>, rpc: &Text) -> bool {
+/// Reads `rpc` and `quorum`.
+pub(super) fn read_rpc(cx: &mut Reading<'_>, f: &Fields<'_>) -> Option<Rpc> {
+    let endpoints = f.texts(cx, Need::Must, "rpc", RPC_EXAMPLE);
+    let quorum = match f.get("quorum") {
+        None => Some(Spanned::new(1, f.at)),
+        Some(_) => f.int(cx, Need::May, "quorum", (1, MOST_ENDPOINTS), "quorum = 2"),
+    };
+    let endpoints = endpoints?;
+    let good = endpoints.iter().filter(|rpc| check_rpc(cx, rpc)).count() == endpoints.len();
+    if let Some(again) = endpoints.iter().enumerate().find(|(i, e)| {
+        // Two that stand for one would agree with each other.
+        !cx.offline && endpoints[..*i].iter().any(|other| other.as_str() == e.as_str())
+    }) {
+        cx.diags.error(
+            "endpoint-twice",
+            again.1.span,
+            format!("`{}` stands here twice", again.1.raw().escape_debug()),
+            "remove one of them, or name another node: one cannot stand in for itself, nor agree with itself",
+        );
+        return None;
+    }
+    let quorum = quorum?;
+    let wanted = usize::try_from(quorum.value).ok()?;
+    if wanted > endpoints.len() {
+        cx.diags.error(
+            "no-quorum",
+            quorum.span,
+            format!("{wanted} endpoints must agree, and `rpc` has {}", endpoints.len()),
+            "name more endpoints in `rpc`, or make `quorum` smaller",
+        );
+        return None;
+    }
+    let span = f.get("rpc").map_or(f.at, value_span);
+    good.then_some(Rpc { endpoints, quorum: wanted, span })
+}
+
+fn check_rpc(cx: &mut Reading<'_>, rpc: &Text) -> bool {
     let rest = rpc.as_str().strip_prefix("http://").or_else(|| rpc.as_str().strip_prefix("https://"));
     let good = rest.is_some_and(|r| !r.is_empty() && !r.starts_with(['/', ':']) && !r.contains(char::is_whitespace));
     if !good {
@@ -108,18 +199,26 @@ pub(super) fn check_rpc(cx: &mut Reading<'_>, rpc: &Text) -> bool {
     good
 }
 
-fn read_address(cx: &mut Reading<'_>, text: &Text) -> Option<Spanned<[u8; 20]>> {
+/// What an address is of: of what, why not of nobody, and where to find it.
+struct Whose(&'static str, &'static str, &'static str);
+const CONTRACT: Whose = Whose(
+    "the address of a contract",
+    "the zero address is no contract",
+    "`avouch deploy` prints the address of the VerdictLog",
+);
+const OWNER: Whose = Whose(
+    "the address of an account",
+    "the zero address owns no log",
+    "`avouch rotate` prints the owner's address; it is that of the first signer",
+);
+
+fn read_address(cx: &mut Reading<'_>, text: &Text, Whose(what, nobody, help): &Whose) -> Option<Spanned<[u8; 20]>> {
     let Some(address) = hex_bytes::<20>(text.as_str()) else {
-        bad_hex(cx, text, "the address of a contract", 40, "`avouch deploy` prints the address of the VerdictLog");
+        bad_hex(cx, text, what, 40, help);
         return None;
     };
     if address == [0; 20] {
-        cx.diags.error(
-            "bad-hex",
-            text.span,
-            "the zero address is no contract",
-            "`avouch deploy` prints the address of the VerdictLog",
-        );
+        cx.diags.error("bad-hex", text.span, *nobody, *help);
         return None;
     }
     Some(Spanned::new(address, text.span))
@@ -164,6 +263,39 @@ fn read_signer(cx: &mut Reading<'_>, f: &Fields<'_>, chain: Option<u64>) -> Opti
         );
     }
     Some(Signer::Key(key))
+}
+
+fn read_gas(cx: &mut Reading<'_>, f: &Fields<'_>) -> Option<Gas> {
+    if f.get("gas").is_none() {
+        return Some(Gas::default());
+    }
+    let g = f.table(cx, Need::May, "gas", &GAS, GAS_EXAMPLE)?;
+    if g.entries().is_empty() {
+        cx.diags.error(
+            "missing-key",
+            g.at,
+            "`anchor.gas` says nothing",
+            format!("write `{GAS_EXAMPLE}`, or remove `gas`"),
+        );
+        return None;
+    }
+    let max_fee = g.ether(cx, Need::May, "max_fee", "max_fee = \"60 gwei\"");
+    let per_day = g.ether(cx, Need::May, "per_day", "per_day = \"0.05 ether\"");
+    let adapt = match g.get("adapt") {
+        None => Some(false),
+        Some(e) => match e.node.value {
+            NodeValue::Bool(adapt) => Some(adapt),
+            _ => {
+                g.wrong_type(cx, e, "true or false", "adapt = true");
+                None
+            }
+        },
+    };
+    let broken = |key: &str, read: bool| g.get(key).is_some() && !read;
+    if broken("max_fee", max_fee.is_some()) || broken("per_day", per_day.is_some()) {
+        return None;
+    }
+    Some(Gas { max_fee: max_fee.map(|w| w.value), per_day: per_day.map(|w| w.value), adapt: adapt? })
 }
 
 type Every = (Option<u64>, Option<i64>);

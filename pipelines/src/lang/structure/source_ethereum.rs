@@ -4,10 +4,9 @@ use avouch_connectors::ethereum::source::{ColumnError, Columns, ContractEvent, R
 use avouch_engine::spec::FieldSpec;
 
 use super::super::fields::{Fields, Key, Keys, Kind, Need, Reading, Rule, closest, list};
-use super::super::interpolate::Text;
 use super::super::pipeline::ChainSource;
 use super::super::span::Spanned;
-use super::anchor::check_rpc;
+use super::anchor::{QUORUM, RPC, read_rpc};
 use super::source::{DEVICE, DEVICE_TTL, SCHEMA, TIMES, is};
 use super::steps::hex_bytes;
 
@@ -16,7 +15,8 @@ pub(super) const ETHEREUM_SOURCE: Keys = Keys::new(
     "Readings from an Ethereum chain, its blocks or the events of contracts, in one lane, as far as they are final.",
     &[
         is("ethereum"),
-        Key::must("rpc", Kind::Text, "JSON-RPC endpoint, http or https."),
+        RPC,
+        QUORUM,
         Key::must("chain_id", Kind::Int(1, i64::MAX), "EIP-155 chain id; any other chain is refused."),
         Key::may(
             "events",
@@ -42,8 +42,7 @@ const EVENTS_EXAMPLE: &str = "events = [\"Transfer(address indexed from, address
 const CONTRACTS_EXAMPLE: &str = "contracts = [\"0xdAC17F958D2ee523a2206206994597C13D831ec7\"]";
 
 pub(super) fn read(cx: &mut Reading<'_>, f: &Fields<'_>) -> Option<ChainSource> {
-    let rpc = f.text(cx, Need::Must, "rpc", "rpc = \"${env:ETH_RPC:-http://localhost:8545}\"");
-    let rpc = rpc.filter(|rpc: &Text| check_rpc(cx, rpc));
+    let rpc = read_rpc(cx, f);
     let chain_id = f.int(cx, Need::Must, "chain_id", (1, i64::MAX), "chain_id = 1");
     let from_block = f.int(cx, Need::Must, "from_block", (0, MOST_BLOCKS), "from_block = 19000000");
     let events = match f.get("events") {

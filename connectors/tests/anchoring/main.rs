@@ -1,0 +1,23 @@
+//! The writer and its readers against chains that misbehave, from outside the crate: several endpoints, budgets, a thousand
+//! checkpoints through faults, a node stricter than anvil.
+
+use avouch_connectors::ethereum;
+
+#[allow(dead_code)]
+#[path = "../../src/ethereum/tests/chain.rs"]
+mod chain;
+#[allow(dead_code)]
+#[path = "../../src/ethereum/tests/merkle.rs"]
+mod merkle;
+#[allow(dead_code)]
+#[path = "../../src/ethereum/tests/proxy.rs"]
+mod proxy;
+
+mod budget;
+mod endpoints;
+mod handover;
+mod hardhat;
+mod node;
+mod reorgs;
+mod source;
+mod thousand;
