@@ -2,6 +2,7 @@
 // Each test binary takes what it needs.
 #![allow(dead_code, clippy::unwrap_used)]
 
+pub mod audited;
 pub mod left;
 pub mod live;
 
