@@ -46,22 +46,39 @@ interface IModelRegistry is IERC165 {
     error BadWindow(uint64 from, uint64 until, uint64 present);
 
     /// @notice A registry came into being, or its roles changed.
+    /// @param registryId `registryIdOf(owner, name)`.
+    /// @param owner Who registered it.
+    /// @param name The owner's name for it.
+    /// @param publisher Who may propose from here on.
+    /// @param approver Who may activate from here on.
     event RolesSet(
         bytes32 indexed registryId, address indexed owner, bytes32 indexed name, address publisher, address approver
     );
 
     /// @notice A model was proposed.
+    /// @param registryId The registry.
+    /// @param modelHash SHA-256 of the model file.
+    /// @param publisher Who proposed it.
+    /// @param dataHash SHA-256 of what it was trained on, as its card has it.
     /// @param uri Where its file is; what counts is its hash.
     event ModelProposed(
         bytes32 indexed registryId, bytes32 indexed modelHash, address indexed publisher, bytes32 dataHash, string uri
     );
 
     /// @notice A model may decide from `from` to `until`.
+    /// @param registryId The registry.
+    /// @param modelHash SHA-256 of the model file.
+    /// @param approver Who activated it.
+    /// @param from When its window begins, in seconds since the Unix epoch.
+    /// @param until When it ends.
     event ModelActivated(
         bytes32 indexed registryId, bytes32 indexed modelHash, address indexed approver, uint64 from, uint64 until
     );
 
     /// @notice A model may not decide any more.
+    /// @param registryId The registry.
+    /// @param modelHash SHA-256 of the model file.
+    /// @param by Who revoked it.
     /// @param reasonHash SHA-256 of the reason, which is kept elsewhere.
     event ModelRevoked(bytes32 indexed registryId, bytes32 indexed modelHash, address indexed by, bytes32 reasonHash);
 
@@ -73,32 +90,56 @@ interface IModelRegistry is IERC165 {
     function register(bytes32 name, address publisher, address approver) external returns (bytes32 registryId);
 
     /// @notice Gives the roles to others. Only the owner may; what was done before stands.
+    /// @param name The caller's name for the registry.
+    /// @param publisher Who may propose from here on.
+    /// @param approver Who may activate from here on; somebody else.
+    /// @return registryId `registryIdOf(msg.sender, name)`.
     function setRoles(bytes32 name, address publisher, address approver) external returns (bytes32 registryId);
 
     /// @notice Proposes a model. Only the publisher may.
+    /// @param registryId The registry.
     /// @param modelHash SHA-256 of the model file.
     /// @param dataHash SHA-256 of what it was trained on, as its card has it.
     /// @param uri Where its file is.
     function propose(bytes32 registryId, bytes32 modelHash, bytes32 dataHash, string calldata uri) external;
 
     /// @notice Lets a proposed model decide in a window. Only the approver may, and once.
+    /// @param registryId The registry.
+    /// @param modelHash SHA-256 of the model file.
     /// @param from Its beginning, in seconds since the Unix epoch; 0: now.
     /// @param until Its end; the largest number: until it is revoked.
     function activate(bytes32 registryId, bytes32 modelHash, uint64 from, uint64 until) external;
 
     /// @notice Ends a model's right to decide, now and for good. Publisher, approver and owner may.
+    /// @param registryId The registry.
+    /// @param modelHash SHA-256 of the model file.
+    /// @param reasonHash SHA-256 of the reason, which is kept elsewhere.
     function revoke(bytes32 registryId, bytes32 modelHash, bytes32 reasonHash) external;
 
-    /// @notice Whether a model may decide at a time: within its window, and not after its revocation.
+    /// @notice Whether a model may decide at a time: within its window, and not after its revocation. Of a time that is still to come the
+    /// answer can change.
+    /// @param registryId The registry.
+    /// @param modelHash SHA-256 of the model file.
     /// @param when Seconds since the Unix epoch.
+    /// @return True if it may.
     function isActive(bytes32 registryId, bytes32 modelHash, uint64 when) external view returns (bool);
 
     /// @notice What is known of a model; all zero if nothing is.
+    /// @param registryId The registry.
+    /// @param modelHash SHA-256 of the model file.
+    /// @return The model.
     function modelOf(bytes32 registryId, bytes32 modelHash) external view returns (Model memory);
 
     /// @notice Owner, publisher and approver of a registry; zero if there is none.
+    /// @param registryId The registry.
+    /// @return owner Who registered it.
+    /// @return publisher Who may propose.
+    /// @return approver Who may activate.
     function rolesOf(bytes32 registryId) external view returns (address owner, address publisher, address approver);
 
-    /// @notice keccak256(abi.encode(owner, name)).
+    /// @notice The id of a registry.
+    /// @param owner Who registers it.
+    /// @param name The owner's name for it.
+    /// @return keccak256(abi.encode(owner, name)).
     function registryIdOf(address owner, bytes32 name) external pure returns (bytes32);
 }
