@@ -5,8 +5,8 @@ use std::process::ExitCode;
 
 use avouch::commands::log_filter;
 use avouch::commands::{
-    backtest, bench, bundle, check, dead, demo, deploy, evaluate, explain, explain_verdict, graph, label, model, new,
-    produce, query, retrain, run, schema, simulate, state, tap, test, top, train, verify,
+    backtest, bench, bundle, check, dead, demo, deploy, device, evaluate, explain, explain_verdict, graph, label,
+    model, new, produce, query, retrain, run, schema, simulate, state, tap, test, top, train, verify,
 };
 use clap::{Parser, Subcommand, ValueEnum};
 
@@ -47,6 +47,7 @@ enum Command {
     Run(run::RunArgs),
     Dead(dead::DeadArgs),
     Deploy(deploy::DeployArgs),
+    Device(device::DeviceArgs),
     Bundle(bundle::BundleArgs),
     Bench(bench::BenchArgs),
     Verify(verify::VerifyArgs),
@@ -88,6 +89,7 @@ fn main() -> ExitCode {
         Command::Run(args) => run::run(args),
         Command::Dead(args) => dead::run(args),
         Command::Deploy(args) => deploy::run(args),
+        Command::Device(args) => device::run(args),
         Command::Bundle(args) => bundle::run(args),
         Command::Bench(args) => bench::run(args),
         Command::Verify(args) => verify::run(args),

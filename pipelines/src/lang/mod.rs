@@ -57,9 +57,10 @@ pub(crate) use fields::{closest, list};
 pub use format::{Format, Protobuf, Registry, RegistryLogin};
 pub use interpolate::{Environment, ProcessEnvironment, SecretString, Text};
 pub use pipeline::{
-    Anchor, ChainSource, Checkpoint, Delivery, FileFormat, FilesPlace, FilesSource, JournalSettings, KafkaSecurity,
-    KafkaSource, Membership, ModelStep, MqttSource, ObjectStore, Pipeline, ReferenceTable, Repartition, Signer, Source,
-    SourceKind, SqlStep, Time, Train, TrainData, TrainDevice, TrainFailures, TrainLabel,
+    Anchor, ChainKeys, ChainSource, Checkpoint, Delivery, FileFormat, FilesPlace, FilesSource, Identity,
+    JournalSettings, KafkaSecurity, KafkaSource, KeyRegistry, Membership, ModelStep, MqttSource, ObjectStore, Pipeline,
+    ReferenceTable, Repartition, SignaturePlace, Signer, Source, SourceKind, SqlStep, Time, Train, TrainData,
+    TrainDevice, TrainFailures, TrainLabel,
 };
 pub use planning::{Models, check, lane_spec, load_models, load_models_there, plan};
 pub(crate) use planning::{advice, condition_mistake};

@@ -10,7 +10,10 @@ interface Cheats {
     function expectEmit(bool topic1, bool topic2, bool topic3, bool data, address emitter) external;
     function expectRevert(bytes calldata reason) external;
     function load(address target, bytes32 slot) external view returns (bytes32);
+    function deal(address account, uint256 wei_) external;
     function prank(address sender) external;
+    function signP256(uint256 key, bytes32 digest) external pure returns (bytes32 r, bytes32 s);
+    function publicKeyP256(uint256 key) external pure returns (uint256 x, uint256 y);
     function roll(uint256 number) external;
     function sign(uint256 key, bytes32 digest) external pure returns (uint8 v, bytes32 r, bytes32 s);
     function store(address target, bytes32 slot, bytes32 value) external;
@@ -38,6 +41,13 @@ abstract contract Testing {
 
     function equal(bytes32 got, bytes32 expected, string memory what) internal pure {
         equal(uint256(got), uint256(expected), what);
+    }
+
+    /// @dev The next call must revert, whatever with.
+    function refused(address target, bytes memory call) internal returns (bytes memory reason) {
+        (bool done, bytes memory answer) = target.call(call);
+        if (done) revert NotTrue("a call that must be refused was not");
+        return answer;
     }
 
     function equal(address got, address expected, string memory what) internal pure {
