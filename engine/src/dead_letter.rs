@@ -105,8 +105,8 @@ pub struct DeadLetter {
     /// takes: a record of a thousand late rows must not be kept a thousand times. Numbers that JSON has no word for (NaN,
     /// infinity) are text there.
     pub value: Option<Vec<u8>>,
-    /// What stood in the record's signature header, if readings are signed there: without it the record could not be given
-    /// to a pipeline again.
+    /// What stood in the record's signature header, if readings are signed there, up to 1,024 bytes, which no signature has:
+    /// without it the record could not be given to a pipeline again.
     pub signature: Option<Vec<u8>>,
 }
 

@@ -230,6 +230,22 @@ fn a_batch_is_signed_once_and_each_of_its_readings_stands_for_itself() {
 }
 
 #[test]
+fn a_dead_letter_keeps_its_signature_but_not_whatever_somebody_puts_in_its_place() {
+    let k = key("ed25519", 1);
+    let keys = keys_of(Naming::Name, domain(), &[("a", vec![span(9, u64::MAX, &k)])]);
+    let early = signed(&k, "a", 1, T0);
+    let huge = Sent { signature: Some(vec![7; 100_000]), ..early.clone() };
+    let mut out = Output::default();
+    let mut lane = lane(&header_plan(), &keys, &mut out);
+    lane.step(&raw(&[early.clone(), huge], 0), &mut out).unwrap();
+    assert_eq!(out.dead[0].signature, early.signature);
+    assert_eq!(out.dead[1].signature, Some(vec![7; 1_024]));
+    for letter in &out.dead {
+        assert_eq!(&avouch_engine::dead_letter::DeadLetter::from_bytes(&letter.to_bytes()).unwrap(), letter);
+    }
+}
+
+#[test]
 fn the_twin_of_an_ecdsa_signature_is_refused() {
     for kind in ["p256", "secp256k1"] {
         let k = key(kind, 1);

@@ -34,6 +34,9 @@ use crate::spec::{FieldSpec, FieldType, FormatSpec, SourceSpec};
 /// by one record's rows more. Where it is cut changes no result.
 const MOST_ROWS: usize = 8_192;
 const MOST_BYTES: usize = 64 << 20;
+/// What a dead letter keeps of a signature: more than the longest has, and not what somebody may put into its place to make
+/// a letter that no topic takes.
+const MOST_SIGNATURE: usize = 1_024;
 
 /// Admitted rows, and for each the facts that travel beside the columns. All vectors have one entry a row.
 #[derive(Debug)]
@@ -114,7 +117,7 @@ fn dead_letter(record: &RawRecord<'_>, e: RowError) -> DeadLetter {
         timestamp: record.timestamp,
         key: record.key.map(<[u8]>::to_vec),
         value: record.value.map(<[u8]>::to_vec),
-        signature: record.signature.map(<[u8]>::to_vec),
+        signature: record.signature.map(|s| s[..s.len().min(MOST_SIGNATURE)].to_vec()),
     }
 }
 
