@@ -23,10 +23,11 @@ demo: ## the whole path in two minutes: a simulated fleet, judged, anchored, ver
 	cargo build --locked --release --bin avouch
 	@"$(CARGO_TARGET_DIR)/release/avouch" demo
 
-bench: ## rows per CPU-second beside DuckDB and LaminarDB, detectors beside river, scikit-learn and PyOD; latency; the pause of a checkpoint
+bench: ## rows per CPU-second beside DuckDB and LaminarDB, detectors beside river, scikit-learn and PyOD; signatures; latency; the pause of a checkpoint
 	@tests/setup/install kafka duckdb laminardb peers
 	cargo build --locked --release --workspace --bins --examples
 	@tests/bench/detectors || test $$? -eq 3 && true
+	@"$(CARGO_TARGET_DIR)/release/examples/signature_rate" 500
 	@"$(CARGO_TARGET_DIR)/release/with-kafka" tests/bench/run || test $$? -eq 3 && true
 
 fmt: ## format the sources

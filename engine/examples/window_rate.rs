@@ -39,6 +39,7 @@ fn plan(window: WindowSpec, aggregates: &str) -> Result<Arc<LanePlan>, Box<dyn E
             max_future_ms: 0,
             device_ttl_ms: None,
             max_record_bytes: 1_000,
+            signature: None,
         },
         references: Vec::new(),
         sql: vec![SqlStepSpec {
@@ -71,6 +72,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             key: None,
             value: Some(r.as_bytes()),
             origin: None,
+            signature: None,
         })
         .collect();
     let sliding =

@@ -19,11 +19,23 @@ pub enum DeadReason {
     Sql,
     /// The record is larger than `max_record_bytes`, or unfolds to more than is taken from one.
     TooLarge,
+    /// Readings must be signed ([`crate::identity`]), and this one is not.
+    Unsigned,
+    /// The signature is not one that the device's key makes of this reading, or is in no form that a signature has.
+    Forged,
+    /// It is signed, but its number is not above that of the device's last accepted reading.
+    Replayed,
+    /// No key speaks for readings of this number any more.
+    Revoked,
+    /// No key was ever enrolled for the device.
+    UnknownDevice,
+    /// No key speaks for readings of this number yet.
+    KeyNotValid,
 }
 
 impl DeadReason {
     /// Every reason, in a fixed order.
-    pub const ALL: [DeadReason; 7] = [
+    pub const ALL: [DeadReason; 13] = [
         DeadReason::Undecodable,
         DeadReason::Schema,
         DeadReason::NoDevice,
@@ -31,6 +43,22 @@ impl DeadReason {
         DeadReason::Future,
         DeadReason::Sql,
         DeadReason::TooLarge,
+        DeadReason::Unsigned,
+        DeadReason::Forged,
+        DeadReason::Replayed,
+        DeadReason::Revoked,
+        DeadReason::UnknownDevice,
+        DeadReason::KeyNotValid,
+    ];
+
+    /// Those of readings that must be signed.
+    pub const OF_SIGNATURES: [DeadReason; 6] = [
+        DeadReason::Unsigned,
+        DeadReason::Forged,
+        DeadReason::Replayed,
+        DeadReason::Revoked,
+        DeadReason::UnknownDevice,
+        DeadReason::KeyNotValid,
     ];
 
     /// The stable name.
@@ -43,6 +71,12 @@ impl DeadReason {
             DeadReason::Future => "future",
             DeadReason::Sql => "sql",
             DeadReason::TooLarge => "too_large",
+            DeadReason::Unsigned => "unsigned",
+            DeadReason::Forged => "forged",
+            DeadReason::Replayed => "replayed",
+            DeadReason::Revoked => "revoked",
+            DeadReason::UnknownDevice => "unknown_device",
+            DeadReason::KeyNotValid => "key_not_valid",
         }
     }
 
@@ -71,6 +105,9 @@ pub struct DeadLetter {
     /// takes: a record of a thousand late rows must not be kept a thousand times. Numbers that JSON has no word for (NaN,
     /// infinity) are text there.
     pub value: Option<Vec<u8>>,
+    /// What stood in the record's signature header, if readings are signed there, up to 1,024 bytes, which no signature has:
+    /// without it the record could not be given to a pipeline again.
+    pub signature: Option<Vec<u8>>,
 }
 
 impl DeadLetter {
@@ -91,6 +128,10 @@ impl DeadLetter {
                     w.bytes(b);
                 }
             }
+        }
+        // Behind all else, and only where there is one: letters from before there were signatures read the same.
+        if let Some(signature) = &self.signature {
+            w.bytes(signature);
         }
         w.bytes
     }
@@ -119,8 +160,9 @@ impl DeadLetter {
                 other => return Err(r.invalid(format!("presence flag {other}"))),
             };
         }
+        let signature = if r.remaining() > 0 { Some(r.bytes()?.to_vec()) } else { None };
         r.finish()?;
         let [key, value] = parts;
-        Ok(Self { reason, detail, offset, row, timestamp, key, value })
+        Ok(Self { reason, detail, offset, row, timestamp, key, value, signature })
     }
 }

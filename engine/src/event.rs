@@ -26,11 +26,12 @@ pub struct Tick {
 pub enum LaneEvent {
     /// A tick (an input).
     Tick(Tick),
-    /// From here on rows are joined with this version of a reference table (an input).
+    /// From here on rows are joined with this version of a reference table, or signatures are checked with this version of
+    /// a source's keys (an input).
     Reference {
         /// Offset of the last record the lane had taken.
         after_offset: i64,
-        /// The reference's name.
+        /// The reference's name; of keys, [`KeySet::name_of`](crate::identity::KeySet::name_of) the source.
         name: String,
         /// SHA-256 of its canonical content.
         version: Hash32,

@@ -27,9 +27,10 @@ use crate::dead_letter::{DeadLetter, DeadReason};
 use crate::decode::{RawRecord, SchemaAnswer};
 use crate::device::DeviceTable;
 use crate::event::{BEFORE_ALL, LaneEvent, Tick};
+use crate::identity::{Checker, KeySet};
 use crate::ingest::{Ingest, Rows, Run};
 use crate::plan::{Input, LanePlan};
-use crate::reference::Reference;
+use crate::reference::{Reference, Versioned};
 use crate::sql::{Memory, RowPlaces, Selection, Surroundings};
 use crate::verdict::{Hash32, LogOrigin, Secret, Severity, VerdictRecord};
 use crate::window::{EarlyWindow, FiredWindow, WindowOperator};
@@ -188,7 +189,9 @@ pub struct Lane {
     incidents: Vec<Option<incidents::Incidents>>,
     /// The reference tables in use, by their index in the plan.
     references: Vec<Option<Arc<Reference>>>,
-    /// Every change of a reference: after which offset, which, to what.
+    /// Who checks signatures, where readings must be signed.
+    identity: Option<Checker>,
+    /// Every change of a reference or of the keys: after which offset, which, to what.
     switches: Vec<Switch>,
     counters: Counters,
     /// Rows of steps that somebody looks at.
@@ -200,6 +203,7 @@ pub struct Lane {
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Switch {
     after_offset: i64,
+    /// Its index in the plan; of keys, the one after those.
     reference: u32,
     version: Hash32,
 }
@@ -227,6 +231,7 @@ impl Lane {
             online: plan.scores.iter().map(|s| online::Memories::of(s.model.as_ref())).collect(),
             incidents: plan.scores.iter().map(|s| s.decide.incident_ms.map(incidents::Incidents::new)).collect(),
             references: vec![None; plan.references.len()],
+            identity: source.signature.as_ref().and_then(|s| Checker::new(s, &source.fields, secret.clone())),
             switches: Vec::new(),
             counters: Counters::default(),
             watched: watched::Watched::default(),
@@ -349,19 +354,34 @@ impl Lane {
         Ok(())
     }
 
-    /// From here on rows are joined with this version of its reference. An input like a tick: it is pushed to
-    /// `out.events`, unless the version is in use already.
+    /// From here on rows are joined with this version of its reference, or signatures are checked with these keys. An input
+    /// like a tick: it is pushed to `out.events`, unless the version is in use already.
     ///
     /// # Errors
     /// [`LaneError::Reference`] when the plan has no such reference, or one with other columns.
-    pub fn take_reference(&mut self, table: Arc<Reference>, out: &mut Output) -> Result<(), LaneError> {
-        let reference = self.reference_index(&table)?;
-        let version = table.version();
-        self.references[reference] = Some(table);
+    pub fn take_reference(&mut self, given: impl Into<Versioned>, out: &mut Output) -> Result<(), LaneError> {
+        let given = given.into();
+        let (name, version) = (given.name().to_owned(), given.version());
+        let reference = match given {
+            Versioned::Table(table) => {
+                let reference = self.reference_index(&table)?;
+                self.references[reference] = Some(table);
+                reference
+            }
+            Versioned::Keys(keys) => match &mut self.identity {
+                Some(identity) if name == KeySet::name_of(&self.plan.source.name) => {
+                    identity.take_keys(keys);
+                    self.plan.references.len()
+                }
+                _ => {
+                    let why = "readings of this pipeline's source need no signature".to_owned();
+                    return Err(LaneError::Reference { name, why });
+                }
+            },
+        };
         if self.version_of(reference) == Some(version) {
             return Ok(());
         }
-        let name = self.plan.references[reference].spec().name.clone();
         self.switches.push(Switch { after_offset: self.last_offset, reference: reference as u32, version });
         out.events.push(LaneEvent::Reference { after_offset: self.last_offset, name, version });
         Ok(())
@@ -377,9 +397,22 @@ impl Lane {
         plan.references.iter().try_for_each(|table| self.take_reference(table.clone(), out))
     }
 
-    /// The version of each reference that rows are joined with now, by name; `None` before the first one was given.
-    pub fn references_in_use(&self) -> impl Iterator<Item = (&str, Option<Hash32>)> {
-        self.plan.references.iter().enumerate().map(|(i, r)| (r.spec().name.as_str(), self.version_of(i)))
+    /// The version of each reference that rows are joined with now, and of the keys that signatures are checked with, by
+    /// name; `None` before the first one was given.
+    pub fn references_in_use(&self) -> impl Iterator<Item = (String, Option<Hash32>)> {
+        let names = self.versioned_names();
+        names.into_iter().enumerate().map(|(i, name)| (name, self.version_of(i)))
+    }
+
+    /// The names of what is given in versions, by the index that [`Switch::reference`] has.
+    fn versioned_names(&self) -> Vec<String> {
+        let tables = self.plan.references.iter().map(|r| r.spec().name.clone());
+        tables.chain(self.identity.as_ref().map(|_| KeySet::name_of(&self.plan.source.name))).collect()
+    }
+
+    /// Who checks signatures, where readings must be signed.
+    pub fn identity(&self) -> Option<&Checker> {
+        self.identity.as_ref()
     }
 
     fn version_of(&self, reference: usize) -> Option<Hash32> {
@@ -495,9 +528,13 @@ impl Lane {
             let name = self.plan.references[missing].spec().name.clone();
             return Err(LaneError::Reference { name, why: "it was not loaded before the first record".into() });
         }
+        if self.identity.as_ref().is_some_and(|i| i.keys().is_none()) {
+            let name = KeySet::name_of(&self.plan.source.name);
+            return Err(LaneError::Reference { name, why: "no keys were loaded before the first record".into() });
+        }
         let Run { rows, taken, rows_in } = self
             .ingest
-            .run(records, &mut self.admission, &mut self.devices, dead)
+            .run(records, &mut self.admission, &mut self.devices, self.identity.as_mut(), dead)
             .map_err(|e| LaneError::Step { step: self.plan.source.name.clone(), message: e.to_string() })?;
         if let Some(last) = records[..taken].last() {
             self.last_offset = last.offset;

@@ -20,6 +20,7 @@ pub mod decide;
 pub mod decode;
 pub mod device;
 pub mod event;
+pub mod identity;
 pub mod idle;
 pub mod ingest;
 pub mod label;

@@ -6,11 +6,12 @@ use std::sync::Arc;
 use arrow::datatypes::{DataType, SchemaRef};
 use thiserror::Error;
 
+use crate::identity::SignatureIn;
 use crate::ingest::{Decoding, arrow_schema};
 use crate::migrate::Definition;
 use crate::model::Scorer;
 use crate::reference::{Reference, ReferenceSpec};
-use crate::spec::{DecideSpec, FieldType, LaneSpec, SourceSpec, SqlStepSpec, WindowSpec};
+use crate::spec::{DecideSpec, FieldType, FormatSpec, LaneSpec, SourceSpec, SqlStepSpec, WindowSpec};
 use crate::sql::{RowPipeline, WindowedQuery, message};
 use crate::verdict::Hash32;
 
@@ -126,6 +127,7 @@ impl LanePlan {
         let time = field(source, &source.time, FieldType::TimestampMs, "time column", &mut errors);
         let decoding = Decoding::new(source)
             .map_err(|e| errors.extend(e.into_iter().map(|e| PlanError::new(&source.name, e.message))));
+        signature(source, &mut errors);
         let (Some(key), Some(time), Ok(decoding)) = (key, time, decoding) else { return Err(errors) };
         let mut plan = Self {
             pipeline: spec.pipeline.clone(),
@@ -212,11 +214,13 @@ impl LanePlan {
         if errors.is_empty() { Ok(plan) } else { Err(errors) }
     }
 
-    /// The plan for rows that come as JSON, whatever the source's format is: rows of files and of tests.
+    /// The plan for rows that come as JSON, whatever the source's format is: rows of files and of tests. Their signatures are not
+    /// checked.
     pub fn of_json(mut self) -> Self {
         self.decoding = Decoding::Json;
-        // Rows of files have no key.
+        // Rows of files have no key, and were not kept with their headers.
         self.source.keyed = false;
+        self.source.signature = None;
         self
     }
 
@@ -351,6 +355,22 @@ impl LanePlan {
             Input::Step(i) => &self.rows[i].definition,
         };
         Definition::of_step(step, upstream, references.iter().map(|&r| self.references[r].spec()))
+    }
+}
+
+/// Whether readings can carry the signature that they must.
+fn signature(source: &SourceSpec, errors: &mut Vec<PlanError>) {
+    let Some(signature) = &source.signature else { return };
+    let mut fail = |why: String| errors.push(PlanError::new(&source.name, why));
+    if matches!(source.format, FormatSpec::Arrow) {
+        fail("a record of Arrow holds rows of several devices, none of which can sign it; use a format of one row a record".into());
+    }
+    if let SignatureIn::Field(name) = signature {
+        match source.fields.iter().find(|f| f.name == *name) {
+            Some(f) if f.ty == FieldType::Utf8 && f.name != source.key => {}
+            Some(_) => fail(format!("the field \"{name}\" carries the signature and must be utf8, and not the key")),
+            None => fail(format!("there is no field \"{name}\" to carry the signature; add it as utf8")),
+        }
     }
 }
 

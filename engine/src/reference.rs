@@ -17,6 +17,7 @@ use sha2::{Digest, Sha256};
 use thiserror::Error;
 
 use crate::codec::{CodecError, Reader, Writer};
+use crate::identity::KeySet;
 use crate::ingest::arrow_schema;
 use crate::spec::{FieldSpec, FieldType};
 use crate::verdict::Hash32;
@@ -61,6 +62,46 @@ pub enum ReferenceError {
     /// Stored bytes could not be read.
     #[error("{0}")]
     Bytes(#[from] CodecError),
+}
+
+/// What a lane is given in versions: tables that rows are joined with, and the keys that readings are signed with. Both
+/// decide verdicts, are named by the SHA-256 of their content, and change at a recorded place.
+#[derive(Debug, Clone)]
+pub enum Versioned {
+    /// A reference table.
+    Table(Arc<Reference>),
+    /// Keys of devices.
+    Keys(Arc<KeySet>),
+}
+
+impl Versioned {
+    /// The name it is recorded under.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Table(table) => &table.spec.name,
+            Self::Keys(keys) => keys.name(),
+        }
+    }
+
+    /// The SHA-256 of its content.
+    pub fn version(&self) -> Hash32 {
+        match self {
+            Self::Table(table) => table.version,
+            Self::Keys(keys) => keys.version(),
+        }
+    }
+}
+
+impl From<Arc<Reference>> for Versioned {
+    fn from(table: Arc<Reference>) -> Self {
+        Self::Table(table)
+    }
+}
+
+impl From<Arc<KeySet>> for Versioned {
+    fn from(keys: Arc<KeySet>) -> Self {
+        Self::Keys(keys)
+    }
 }
 
 /// One version of a reference table. Immutable.

@@ -7,12 +7,11 @@
 //! ```
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 
 use crate::decode::RawRecord;
 use crate::event::LaneEvent;
 use crate::lane::{Lane, LaneError, Output, hex};
-use crate::reference::Reference;
+use crate::reference::Versioned;
 use crate::verdict::Hash32;
 
 /// Inputs that a lane has yet to take again.
@@ -70,15 +69,15 @@ impl Replay {
     }
 
     /// Gives the lane the inputs that stand behind the last record it has taken, and returns how many these were. `table` finds
-    /// a version of a reference by name and version.
+    /// a version of a reference, or of keys, by name and version.
     ///
     /// # Errors
     /// [`LaneError::EventOutOfPlace`] when the lane is past the place of the next one, or does not take it there;
     /// [`LaneError::NextPipeline`] where the next one is for another pipeline to take; those of `table` and of [`Lane::take_reference`].
-    pub fn give(
+    pub fn give<T: Into<Versioned>>(
         &mut self,
         lane: &mut Lane,
-        mut table: impl FnMut(&str, &Hash32) -> Result<Arc<Reference>, LaneError>,
+        mut table: impl FnMut(&str, &Hash32) -> Result<T, LaneError>,
         out: &mut Output,
     ) -> Result<usize, LaneError> {
         let mut n = 0;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 pub use crate::decide::{DecideSpec, Quantity, Threshold};
+use crate::identity::SignatureIn;
 use crate::model::Scorer;
 use crate::reference::Reference;
 use crate::verdict::Hash32;
@@ -119,6 +120,8 @@ pub struct SourceSpec {
     pub device_ttl_ms: Option<i64>,
     /// Records with a larger value die undecoded.
     pub max_record_bytes: usize,
+    /// Where readings carry their device's signature, if they must: see [`crate::identity`]. (Not for Arrow.)
+    pub signature: Option<SignatureIn>,
 }
 
 /// Event-time windows, `[start, end)`; tumbling and sliding ones are aligned to the epoch.

@@ -64,6 +64,7 @@ fn planned() -> LanePlan {
             max_future_ms: 60_000,
             device_ttl_ms: None,
             max_record_bytes: 1_000,
+            signature: None,
         },
         references: Vec::new(),
         sql: vec![
@@ -185,6 +186,7 @@ fn raw(records: &[Record], from: usize) -> Vec<RawRecord<'_>> {
             key: None,
             value: r.value.as_deref().map(str::as_bytes),
             origin: r.origin,
+            signature: None,
         })
         .collect()
 }
@@ -550,6 +552,7 @@ fn errors_of_planning_name_step_and_cure() {
             max_future_ms: 0,
             device_ttl_ms: None,
             max_record_bytes: 1,
+            signature: None,
         },
         references: Vec::new(),
         sql: vec![SqlStepSpec { name: "s".into(), from: from.into(), sql: query.into(), window }],

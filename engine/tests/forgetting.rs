@@ -92,6 +92,7 @@ fn run(plan: &Arc<LanePlan>, inputs: &[Input], cuts: &[usize], restore: bool) ->
                 key: None,
                 value: Some(v.as_bytes()),
                 origin: None,
+                signature: None,
             })
             .collect();
         lane.step(&records, out).unwrap();

@@ -150,6 +150,7 @@ fn plan(format: FormatSpec) -> Arc<LanePlan> {
             max_future_ms: 60_000,
             device_ttl_ms: None,
             max_record_bytes: 1 << 20,
+            signature: None,
         },
         references: Vec::new(),
         sql: vec![
@@ -227,6 +228,7 @@ fn run(plan: &Arc<LanePlan>, records: &[(i64, Vec<u8>)], cuts: &[usize], restore
             key: None,
             value: Some(v),
             origin: None,
+            signature: None,
         })
         .collect();
     let mut from = 0;
@@ -373,7 +375,7 @@ proptest! {
             for (i, value) in values.iter().enumerate() {
                 let value = value.as_deref();
                 let found = reader.device(value).map(<[u8]>::to_vec);
-                let record = |at: i64, key| RawRecord { offset: 2 * i as i64 + at, timestamp: broker(i), key, value, origin: None };
+                let record = |at: i64, key| RawRecord { offset: 2 * i as i64 + at, timestamp: broker(i), key, value, origin: None, signature: None };
                 // Under the device that was found the lane takes it, unless it is late or dated in the future; under any
                 // other key it does not. Where none was found it dies of the same thing whatever its key.
                 let mut right = Output::default();
@@ -415,7 +417,7 @@ proptest! {
 fn a_step_that_needs_a_schema_takes_nothing() {
     let r = Reading { device: "d".into(), ts: 1_700_000_000_000, x: Some(1.0), n: None };
     let value = r.avro();
-    let raw = [RawRecord { offset: 0, timestamp: r.ts, key: None, value: Some(&value), origin: None }];
+    let raw = [RawRecord { offset: 0, timestamp: r.ts, key: None, value: Some(&value), origin: None, signature: None }];
     let mut lane = Lane::new(plan(FormatSpec::Avro), 0, Secret::new(b"test"));
     let before = lane.snapshot();
     for _ in 0..2 {
@@ -442,7 +444,14 @@ fn large_records_are_taken_in_bounded_steps() {
         .collect();
     let record = arrow(&readings);
     let raw: Vec<RawRecord<'_>> = (0..3)
-        .map(|i| RawRecord { offset: i, timestamp: 1_700_000_000_000, key: None, value: Some(&record), origin: None })
+        .map(|i| RawRecord {
+            offset: i,
+            timestamp: 1_700_000_000_000,
+            key: None,
+            value: Some(&record),
+            origin: None,
+            signature: None,
+        })
         .collect();
     let mut lane = Lane::new(plan(FormatSpec::Arrow), 0, Secret::new(b"test"));
     let mut out = Output::default();

@@ -59,6 +59,7 @@ fn plan(window: WindowSpec) -> Arc<LanePlan> {
             max_future_ms: 0,
             device_ttl_ms: None,
             max_record_bytes: 1_000,
+            signature: None,
         },
         references: Vec::new(),
         sql: vec![SqlStepSpec {
@@ -196,6 +197,7 @@ fn can_be_computed_from_rows_and_definition() {
                 key: None,
                 value: Some(t.as_bytes()),
                 origin: None,
+                signature: None,
             })
             .collect();
         for (i, batch) in records.chunks(17).enumerate() {

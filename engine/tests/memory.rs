@@ -78,6 +78,7 @@ fn plan() -> Arc<LanePlan> {
             max_future_ms: 300_000,
             device_ttl_ms: Some(30 * DAY),
             max_record_bytes: 1 << 20,
+            signature: None,
         },
         references: Vec::new(),
         sql: vec![
@@ -123,7 +124,14 @@ fn report(lane: &mut Lane, devices: usize, at: i64, next_offset: &mut i64) {
                 let value = &text.as_bytes()[start..end];
                 start = end;
                 *next_offset += 1;
-                RawRecord { offset: *next_offset - 1, timestamp: at, key: None, value: Some(value), origin: None }
+                RawRecord {
+                    offset: *next_offset - 1,
+                    timestamp: at,
+                    key: None,
+                    value: Some(value),
+                    origin: None,
+                    signature: None,
+                }
             })
             .collect();
         let mut out = Output::default();

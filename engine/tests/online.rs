@@ -104,6 +104,7 @@ fn run(plan: &Arc<LanePlan>, rows: &[String], cuts: &[usize], restore: bool) -> 
                 key: None,
                 value: Some(rows[i].as_bytes()),
                 origin: None,
+                signature: None,
             })
             .collect();
         lane.step(&records, &mut out).unwrap();

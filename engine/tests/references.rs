@@ -186,7 +186,7 @@ fn a_change_is_recorded_where_it_happens_and_shows_in_the_evidence() {
     // Restored, it goes on with what is there, and says so only if that is another version.
     let snapshot = fleet.lane.snapshot();
     let mut lane = Lane::restore(fleet.plan.clone(), 0, secret(), &snapshot).unwrap();
-    assert_eq!(lane.references_in_use().collect::<Vec<_>>(), [("devices", Some(version))]);
+    assert_eq!(lane.references_in_use().collect::<Vec<_>>(), [("devices".to_owned(), Some(version))]);
     let mut out = Output::default();
     lane.take_reference(new, &mut out).unwrap();
     assert_eq!((out.events.len(), lane.snapshot() == snapshot), (0, true));
@@ -200,7 +200,14 @@ fn a_change_is_recorded_where_it_happens_and_shows_in_the_evidence() {
 }
 
 fn record(offset: i64, value: &str) -> RawRecord<'_> {
-    RawRecord { offset, timestamp: T0 + offset * 300, key: None, value: Some(value.as_bytes()), origin: None }
+    RawRecord {
+        offset,
+        timestamp: T0 + offset * 300,
+        key: None,
+        value: Some(value.as_bytes()),
+        origin: None,
+        signature: None,
+    }
 }
 
 /// Verdicts, events and snapshot of rows with changes of the table after some of them.

@@ -80,7 +80,7 @@ fn records(rows: &[String], from: usize) -> Vec<RawRecord<'_>> {
     let mut out = Vec::new();
     for (value, offset) in rows.iter().zip(from as i64..) {
         let value = Some(value.as_bytes());
-        out.push(RawRecord { offset, timestamp: T0 + 60_000, key: None, value, origin: None });
+        out.push(RawRecord { offset, timestamp: T0 + 60_000, key: None, value, origin: None, signature: None });
     }
     out
 }
@@ -133,6 +133,10 @@ fn given(out: &Output) -> [Vec<Vec<u8>>; 3] {
 /// A verdict without what the pipeline's hash and thresholds decide.
 fn judged(v: &VerdictRecord) -> (u64, u64, [u8; 32], Vec<u8>) {
     (v.index, v.verdict.seq, v.verdict.input_digest, v.evidence.to_bytes())
+}
+
+fn no_table(_: &str, _: &[u8; 32]) -> Result<std::sync::Arc<avouch_engine::reference::Reference>, LaneError> {
+    unreachable!("there are no references")
 }
 
 #[test]
@@ -249,7 +253,7 @@ fn a_recorded_change_is_taken_again_by_the_pipeline_it_names_and_by_no_other() {
     assert_eq!(n, 600);
     lane.step(&next[..n], &mut again).unwrap();
     // The pipeline before cannot go on, and says with which one to.
-    let error = replay.give(&mut lane, |_, _| unreachable!("there are no references"), &mut again).unwrap_err();
+    let error = replay.give(&mut lane, no_table, &mut again).unwrap_err();
     assert!(matches!(&error, LaneError::NextPipeline { after_offset: 599, to } if to.starts_with("0202")), "{error}");
     assert_eq!(replay.next_change(lane.last_offset()), Some((&[1; 32], &[2; 32])));
     let mut lane = Lane::migrate(after, 0, secret(), &lane.snapshot(), &mut again).unwrap();

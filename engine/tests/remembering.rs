@@ -308,6 +308,7 @@ fn run(plan: &Arc<LanePlan>, rows: &Made, cuts: &[usize], restore: bool) -> Left
             key: None,
             value: Some(v.as_bytes()),
             origin: None,
+            signature: None,
         })
         .collect();
     let mut lane = Lane::new(plan.clone(), 0, secret());

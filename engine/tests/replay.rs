@@ -119,6 +119,7 @@ proptest! {
                     let raw = RawRecord {
                         offset: offset(records.len()), timestamp: now, key: None, value: Some(value.as_bytes()),
                         origin: None,
+ signature: None,
                     };
                     lane.step(&[raw], &mut out).unwrap();
                     records.push((now, value));
@@ -149,13 +150,14 @@ proptest! {
         let mut restored = Lane::restore(plan, 0, secret(), &snapshot).unwrap();
         let (name, version) = {
             let (name, version) = restored.references_in_use().next().unwrap();
-            (name.to_owned(), version.unwrap())
+            (name, version.unwrap())
         };
         restored.take_reference(find(&name, &version).unwrap(), &mut again).unwrap();
         for piece in records[at..].chunks(piece).enumerate().map(|(i, p)| (at + i * piece, p)) {
             let raw: Vec<RawRecord<'_>> = piece.1.iter().enumerate().map(|(i, (timestamp, value))| RawRecord {
                 offset: offset(piece.0 + i), timestamp: *timestamp, key: None, value: Some(value.as_bytes()),
                 origin: None,
+ signature: None,
             }).collect();
             let mut rest = raw.as_slice();
             while !rest.is_empty() {
@@ -178,7 +180,8 @@ fn a_label_gets_the_next_index_and_the_devices_next_number() {
     let mut lane = Lane::new(plan, 0, secret());
     let mut out = Output::default();
     let row = row("a", T0, 1.0);
-    let raw = RawRecord { offset: 4, timestamp: T0, key: None, value: Some(row.as_bytes()), origin: None };
+    let raw =
+        RawRecord { offset: 4, timestamp: T0, key: None, value: Some(row.as_bytes()), origin: None, signature: None };
     lane.step(&[raw], &mut out).unwrap();
     lane.tick(Tick { after_offset: 4, watermark_ms: T0 + 600_000 }, &mut out).unwrap();
     let verdicts = out.verdicts.len();
@@ -204,7 +207,14 @@ fn a_label_gets_the_next_index_and_the_devices_next_number() {
     assert_eq!(out.verdicts[verdicts + 1].verdict.seq, 0);
     assert_eq!(lane.counters().verdicts, normal, "a label is no verdict of any severity");
     let row = fleet::row("c", T0 + 700_000, 1.0);
-    let raw = RawRecord { offset: 5, timestamp: T0 + 700_000, key: None, value: Some(row.as_bytes()), origin: None };
+    let raw = RawRecord {
+        offset: 5,
+        timestamp: T0 + 700_000,
+        key: None,
+        value: Some(row.as_bytes()),
+        origin: None,
+        signature: None,
+    };
     lane.step(&[raw], &mut out).unwrap();
     lane.tick(Tick { after_offset: 5, watermark_ms: T0 + 1_600_000 }, &mut out).unwrap();
     let of_c: Vec<u64> = out.verdicts.iter().filter(|v| v.evidence.device == "c").map(|v| v.verdict.seq).collect();
@@ -224,6 +234,7 @@ fn an_input_whose_record_is_gone_stops_the_lane() {
         key: None,
         value: Some(values[n].as_bytes()),
         origin: None,
+        signature: None,
     };
     let mut replay = Replay::new([LaneEvent::Tick(Tick { after_offset: 1, watermark_ms: T0 + 5_000 })]);
     assert_eq!(replay.before(&[raw(0), raw(1), raw(2)]).unwrap(), 2);

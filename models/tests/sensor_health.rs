@@ -121,6 +121,7 @@ fn frame(features: &[String]) -> TrainingFrame {
             key: None,
             value: Some(value.as_bytes()),
             origin: None,
+            signature: None,
         })
         .collect();
     let mut dead = Vec::new();

@@ -20,6 +20,7 @@ mod live_table;
 mod markup;
 pub mod query;
 pub mod runtime;
+pub mod signing;
 pub mod simulator;
 pub mod starter;
 pub mod top;

@@ -5,9 +5,9 @@ use std::process::ExitCode;
 
 use avouch::commands::log_filter;
 use avouch::commands::{
-    audit, backtest, bench, bundle, check, dead, demo, deploy, evaluate, explain, explain_verdict, export, graph,
-    label, model, monitor, new, produce, query, replay, retrain, rotate, run, schema, simulate, state, tap, test, top,
-    train, verify, witness,
+    audit, backtest, bench, bundle, check, dead, demo, deploy, device, evaluate, explain, explain_verdict, export,
+    graph, label, model, monitor, new, produce, query, replay, retrain, rotate, run, schema, simulate, state, tap,
+    test, top, train, verify, witness,
 };
 use clap::{Parser, Subcommand, ValueEnum};
 
@@ -49,6 +49,7 @@ enum Command {
     Run(run::RunArgs),
     Dead(dead::DeadArgs),
     Deploy(deploy::DeployArgs),
+    Device(device::DeviceArgs),
     Bundle(bundle::BundleArgs),
     Bench(bench::BenchArgs),
     Verify(verify::VerifyArgs),
@@ -96,6 +97,7 @@ fn main() -> ExitCode {
         Command::Run(args) => run::run(args),
         Command::Dead(args) => dead::run(args),
         Command::Deploy(args) => deploy::run(args),
+        Command::Device(args) => device::run(args),
         Command::Bundle(args) => bundle::run(args),
         Command::Bench(args) => bench::run(args),
         Command::Verify(args) => verify::run(args),

@@ -36,6 +36,7 @@ fn feed(readings: impl Iterator<Item = SimulatedReading>, mut step: impl FnMut(&
                 key: Some(r.device.as_bytes()),
                 value: Some(&r.payload),
                 origin: None,
+                signature: None,
             })
             .collect();
         step(&records);

@@ -317,6 +317,7 @@ fn replayed(kafka: &KafkaBroker, place: &Place, partition: i32) -> Vec<Vec<u8>> 
             key: r.key.as_deref(),
             value: r.value.as_deref(),
             origin: None,
+            signature: None,
         })
         .collect();
     let mut lane = Lane::new(plan, partition, Secret::new(SECRET.as_bytes()));

@@ -474,6 +474,7 @@ fn a_refused_transaction_leaves_nothing_behind_and_the_next_one_is_written() {
         key: key.map(Into::into),
         value: Some(value.into()),
         headers: Vec::new(),
+        named: None,
         may_be_cut: true,
     };
     let good = |value: &str| out(Some("k"), value);

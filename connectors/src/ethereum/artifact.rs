@@ -14,6 +14,8 @@ pub enum Contract {
     VerdictLog,
     /// Which models may decide, and since when.
     ModelRegistry,
+    /// Which keys speak for which device.
+    DeviceRegistry,
 }
 
 #[derive(Deserialize)]
@@ -31,13 +33,14 @@ struct Code {
 
 impl Contract {
     /// All of them.
-    pub const ALL: [Contract; 2] = [Contract::VerdictLog, Contract::ModelRegistry];
+    pub const ALL: [Contract; 3] = [Contract::VerdictLog, Contract::ModelRegistry, Contract::DeviceRegistry];
 
     /// Its name in Solidity.
     pub fn name(self) -> &'static str {
         match self {
             Contract::VerdictLog => "VerdictLog",
             Contract::ModelRegistry => "ModelRegistry",
+            Contract::DeviceRegistry => "DeviceRegistry",
         }
     }
 
@@ -60,6 +63,7 @@ impl Contract {
         match self {
             Contract::VerdictLog => include_str!("../../ethereum/contracts/artifacts/VerdictLog.json"),
             Contract::ModelRegistry => include_str!("../../ethereum/contracts/artifacts/ModelRegistry.json"),
+            Contract::DeviceRegistry => include_str!("../../ethereum/contracts/artifacts/DeviceRegistry.json"),
         }
     }
 
@@ -85,6 +89,7 @@ mod tests {
     use alloy::sol_types::{SolCall, SolError, SolEvent, SolInterface};
 
     use super::*;
+    use crate::ethereum::bindings::DeviceRegistry::{self, DeviceRegistryCalls, DeviceRegistryErrors};
     use crate::ethereum::bindings::ModelRegistry::{self, ModelRegistryCalls, ModelRegistryErrors};
     use crate::ethereum::bindings::VerdictLog::{self, VerdictLogCalls, VerdictLogErrors};
 
@@ -147,6 +152,16 @@ mod tests {
                 ModelRegistry::ModelProposed::SIGNATURE_HASH.0,
                 ModelRegistry::ModelActivated::SIGNATURE_HASH.0,
                 ModelRegistry::ModelRevoked::SIGNATURE_HASH.0,
+            ],
+        );
+        bound(
+            Contract::DeviceRegistry,
+            DeviceRegistryCalls::selectors().collect(),
+            DeviceRegistryErrors::selectors().collect(),
+            &[
+                DeviceRegistry::EnrollerSet::SIGNATURE_HASH.0,
+                DeviceRegistry::DeviceKeySet::SIGNATURE_HASH.0,
+                DeviceRegistry::DeviceRevoked::SIGNATURE_HASH.0,
             ],
         );
     }

@@ -82,6 +82,80 @@ sol! {
     }
 
     #[derive(Debug, PartialEq, Eq)]
+    struct DeviceKey {
+        bytes32 keyHash;
+        uint64 fromSeq;
+        uint64 untilSeq;
+        uint64 enrolledAt;
+    }
+
+    #[derive(Debug, PartialEq, Eq)]
+    struct Enrolment {
+        bytes32 fleetId;
+        bytes32 deviceId;
+        uint64 fromSeq;
+        bytes key;
+    }
+
+    #[derive(Debug, PartialEq, Eq)]
+    interface DeviceRegistry {
+        error UnknownFleet(bytes32 fleetId);
+        error AlreadyRegistered(bytes32 fleetId);
+        error ZeroAddress();
+        error NotAuthorized(bytes32 fleetId, address caller);
+        error AlreadyEnrolled(bytes32 fleetId, bytes32 deviceId);
+        error UnknownDevice(bytes32 fleetId, bytes32 deviceId);
+        error UnknownKey(bytes32 fleetId, bytes32 deviceId, uint256 number);
+        error NotSpokenFor(uint64 given, uint64 fromSeq, uint64 untilSeq);
+        error BadSeq(uint64 given, uint64 least);
+        error BadKey();
+        error NoConsent(bytes32 fleetId, bytes32 deviceId);
+        error CheckedOffChain();
+
+        event EnrollerSet(bytes32 indexed fleetId, address indexed owner, bytes32 indexed name, address enroller);
+        event DeviceKeySet(
+            bytes32 indexed fleetId, bytes32 indexed deviceId, uint256 number, uint64 fromSeq, bytes key, bytes consent
+        );
+        event DeviceRevoked(
+            bytes32 indexed fleetId, bytes32 indexed deviceId, uint256 number, uint64 fromSeq, bytes32 reasonHash
+        );
+
+        function ED25519() external view returns (address);
+        function register(bytes32 name, address enroller) external returns (bytes32 fleetId);
+        function setEnroller(bytes32 name, address enroller) external returns (bytes32 fleetId);
+        function enrol(bytes32 fleetId, bytes32 deviceId, bytes calldata key, bytes calldata consent) external;
+        function rotate(bytes32 fleetId, bytes32 deviceId, uint64 fromSeq, bytes calldata key, bytes calldata consent)
+            external;
+        function revoke(bytes32 fleetId, bytes32 deviceId, uint256 number, uint64 fromSeq, bytes32 reasonHash) external;
+        function verify(
+            bytes32 fleetId,
+            bytes32 deviceId,
+            uint64 seq,
+            bytes calldata key,
+            bytes32 hash,
+            bytes calldata signature
+        ) external view returns (bool);
+        function keyAt(bytes32 fleetId, bytes32 deviceId, uint64 seq) external view returns (DeviceKey memory);
+        function keysOf(bytes32 fleetId, bytes32 deviceId) external view returns (uint256);
+        function fleetOf(bytes32 fleetId) external view returns (address owner, address enroller);
+        function fleetIdOf(address owner, bytes32 name) external pure returns (bytes32);
+        function digestOf(Enrolment calldata enrolment) external view returns (bytes32);
+        function supportsInterface(bytes4 interfaceId) external view returns (bool);
+        function eip712Domain()
+            external
+            view
+            returns (
+                bytes1 fields,
+                string memory name,
+                string memory version,
+                uint256 chainId,
+                address verifyingContract,
+                bytes32 salt,
+                uint256[] memory extensions
+            );
+    }
+
+    #[derive(Debug, PartialEq, Eq)]
     struct Model {
         uint64 proposedAt;
         uint64 activeFrom;

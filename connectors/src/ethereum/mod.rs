@@ -7,6 +7,7 @@
 //! | [`ChainReader`] | what an auditor asks the chain: heads, inclusion, the transaction of a checkpoint |
 //! | [`deploy`], [`register_log`] | done once, by a person |
 //! | [`ModelRegistry`] | which models may decide, and since when |
+//! | [`DeviceRegistry`] | which keys speak for which device |
 //! | [`source`] | blocks and events as the input log of a lane |
 //! | [`OperatorKey`] | an encrypted keystore file, or an environment variable for development |
 //!
@@ -17,6 +18,7 @@ mod artifact;
 mod bindings;
 pub mod checkpoint;
 mod deploy;
+mod devices;
 mod error;
 mod journal;
 mod models;
@@ -36,6 +38,7 @@ pub use alloy::primitives::Address;
 pub use artifact::Contract;
 pub use checkpoint::{Checkpoint, Domain, log_id};
 pub use deploy::{Deployed, Registered, deploy, register_log, register_log_of, set_signer, set_successor};
+pub use devices::{DeviceRegistry, FleetKeys, RegisteredKey, fleet_id};
 pub use error::{Dissent, EthereumError, Roots};
 pub use models::{ModelOnChain, ModelRegistry, Roles, registry_id};
 pub use reader::{Anchor, ChainCheckpoint, ChainReader, Heads};

@@ -26,6 +26,7 @@ mod archive;
 mod csv_rows;
 mod error;
 mod json_text;
+mod keys;
 pub mod log;
 mod ndjson_rows;
 mod options;
@@ -38,6 +39,7 @@ mod tests;
 #[cfg(feature = "object-store")]
 pub use archive::{Archive, ArchiveCursor, archive_in_s3};
 pub use error::FilesError;
+pub use keys::{DeviceRow, KeyFile, KeyRow, read_keys};
 pub use options::{DeviceFrom, Format, Header, Order, ReplayOptions};
 pub use reference::read_reference;
 pub use replay::Replay;

@@ -175,6 +175,7 @@ impl JournalBatch {
             key: Some(&self.bytes[topic..value]),
             value: Some(&self.bytes[value..end]),
             origin: None,
+            signature: None,
         }));
     }
 }

@@ -35,6 +35,8 @@ pub struct PartitionReader {
     reports_ends: bool,
     /// How many messages the next batch may have, at most as many as there are pointers.
     ask: usize,
+    /// The header that carries records' signatures, if they are signed.
+    signature: Option<Arc<CStr>>,
     client: *mut sys::rd_kafka_t,
     // Keeps the client alive, whatever its callbacks are.
     _client: Arc<dyn Send + Sync>,
@@ -81,9 +83,16 @@ impl PartitionReader {
             pointers: vec![std::ptr::null_mut(); most.max(1)],
             reports_ends,
             ask: FIRST.min(most.max(1)),
+            signature: None,
             client,
             _client: consumer,
         })
+    }
+
+    /// The same, for records that carry their signature in a header of this name.
+    pub fn with_signature(mut self, header: Option<Arc<CStr>>) -> Self {
+        self.signature = header;
+        self
     }
 
     /// The partition.
@@ -169,7 +178,7 @@ impl PartitionReader {
                 Rd::MessageConsumption(RDKafkaErrorCode::Fail),
             )
         })?;
-        let mut batch = Batch { messages: self.pointers[..n].to_vec(), end: None };
+        let mut batch = Batch { messages: self.pointers[..n].to_vec(), end: None, signature: self.signature.clone() };
         let mut error = None;
         let mut bytes = 0;
         batch.messages.retain(|&m| {
@@ -218,6 +227,7 @@ impl PartitionReader {
 pub struct Batch {
     messages: Vec<*mut sys::rd_kafka_message_t>,
     end: Option<i64>,
+    signature: Option<Arc<CStr>>,
 }
 
 // SAFETY: messages are plain memory once consumed; destroying them from another thread is allowed.
@@ -263,7 +273,26 @@ impl Batch {
             key: bytes(message.key, message.key_len),
             value: bytes(message.payload, message.len),
             origin: None,
+            signature: self.signature(m),
         })
+    }
+
+    /// What stands in a message's signature header; the last one, where the name stands several times.
+    fn signature(&self, m: *mut sys::rd_kafka_message_t) -> Option<&[u8]> {
+        let name = self.signature.as_ref()?;
+        let (mut headers, mut value, mut size) = (std::ptr::null_mut(), std::ptr::null(), 0);
+        // SAFETY: the message is one of this batch and valid until that is dropped, which keeps headers and value alive; the name
+        // is NUL-terminated; the places are ours, and value and size belong together.
+        unsafe {
+            let none = sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR;
+            if sys::rd_kafka_message_headers(m, &mut headers) != none
+                || sys::rd_kafka_header_get_last(headers, name.as_ptr(), &mut value, &mut size) != none
+                || value.is_null()
+            {
+                return None;
+            }
+            Some(std::slice::from_raw_parts(value as *const u8, size))
+        }
     }
 
     /// The headers of the message at an index, in their order; a name may stand twice.

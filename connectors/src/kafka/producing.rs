@@ -35,6 +35,8 @@ pub struct OutRecord {
     pub partition: Option<i32>,
     /// Headers.
     pub headers: Vec<(&'static str, Vec<u8>)>,
+    /// A header whose name is the pipeline's to choose.
+    pub named: Option<(String, Vec<u8>)>,
     /// Whether a value that is too large for the topic is cut short (to 64 KiB, or half of what the topic takes if that is
     /// less; the header `truncated-from` then has its full size) or left to the broker to refuse.
     pub may_be_cut: bool,
@@ -43,7 +45,8 @@ pub struct OutRecord {
 impl OutRecord {
     fn size(&self) -> usize {
         let headers: usize = self.headers.iter().map(|(key, value)| key.len() + value.len() + 16).sum();
-        self.key.as_ref().map_or(0, Vec::len) + self.value.as_ref().map_or(0, Vec::len) + headers
+        let named = self.named.as_ref().map_or(0, |(key, value)| key.len() + value.len() + 16);
+        self.key.as_ref().map_or(0, Vec::len) + self.value.as_ref().map_or(0, Vec::len) + headers + named
     }
 }
 
@@ -129,6 +132,9 @@ pub(super) fn send_all(
             r.headers.iter().fold(OwnedHeaders::new_with_capacity(r.headers.len() + 1), |h, (key, value)| {
                 h.insert(Header { key, value: Some(value) })
             });
+        if let Some((key, value)) = &r.named {
+            headers = headers.insert(Header { key, value: Some(value) });
+        }
         let mut value = r.value.as_deref();
         if let (Some(limit), Some(full)) = (limit, value)
             && r.may_be_cut

@@ -9,7 +9,7 @@ use rdkafka::admin::{AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::{ClientContext, OAuthToken};
 use rdkafka::config::ClientConfig;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::DeliveryResult;
+use rdkafka::message::{DeliveryResult, Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
 use thiserror::Error;
 
@@ -175,7 +175,21 @@ impl Publisher {
     /// Hands one record to the client, waiting while its queue is full. Without a timestamp the record gets the time of
     /// the call. An `Ok` is no delivery yet: see [`Publisher::failed`] after [`Publisher::finish`].
     pub fn send(&mut self, key: Option<&[u8]>, value: &[u8], timestamp_ms: Option<i64>) -> Result<(), PublishError> {
+        self.send_with(key, value, timestamp_ms, None)
+    }
+
+    /// [`Publisher::send`] of a record with a header.
+    pub fn send_with(
+        &mut self,
+        key: Option<&[u8]>,
+        value: &[u8],
+        timestamp_ms: Option<i64>,
+        header: Option<(&str, &[u8])>,
+    ) -> Result<(), PublishError> {
         let mut record = BaseRecord::to(&self.topic).payload(value);
+        if let Some((key, value)) = header {
+            record = record.headers(OwnedHeaders::new().insert(Header { key, value: Some(value) }));
+        }
         if let Some(key) = key {
             record = record.key(key);
         }

@@ -2,6 +2,7 @@
 //! to this process.
 
 use std::collections::BTreeSet;
+use std::ffi::{CStr, CString};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -34,6 +35,8 @@ pub struct Source {
     group: GroupOptions,
     pub(super) most: usize,
     pub(super) reports_ends: bool,
+    /// The header that carries records' signatures, if they are signed.
+    signature: Option<Arc<CStr>>,
     /// Partitions being read.
     begun: Mutex<BTreeSet<i32>>,
 }
@@ -100,9 +103,16 @@ impl Source {
             group,
             most,
             reports_ends,
+            signature: None,
             begun: Mutex::default(),
         };
         Ok((source, told))
+    }
+
+    /// The same, for records that carry their signature in a header of this name. A name with a NUL byte is none.
+    pub fn with_signature(mut self, header: Option<&str>) -> Self {
+        self.signature = header.and_then(|name| CString::new(name).ok()).map(Arc::from);
+        self
     }
 
     pub(super) fn begun(&self) -> std::sync::MutexGuard<'_, BTreeSet<i32>> {
@@ -139,7 +149,8 @@ impl Source {
     /// Begins to read a partition that is ours, from `offset` (`None`: the earliest kept).
     pub fn begin(&self, partition: i32, offset: Option<i64>) -> Result<PartitionReader, KafkaError> {
         let doing = || format!("assigning {}/{partition}", self.topic);
-        let reader = PartitionReader::new(self.consumer.clone(), &self.topic, partition, self.most, self.reports_ends)?;
+        let reader = PartitionReader::new(self.consumer.clone(), &self.topic, partition, self.most, self.reports_ends)?
+            .with_signature(self.signature.clone());
         let mut list = TopicPartitionList::new();
         if self.begun().remove(&partition) {
             // It is begun anew.

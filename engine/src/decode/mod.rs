@@ -49,6 +49,8 @@ pub struct RawRecord<'a> {
     pub value: Option<&'a [u8]>,
     /// Where it was copied from, and when, if it was repartitioned.
     pub origin: Option<RecordOrigin>,
+    /// What stands in the header that its device's signature is expected in, if the source has one.
+    pub signature: Option<&'a [u8]>,
 }
 
 /// What a record that was repartitioned says of the copying. Part of the input log, so time judged by it is no clock's.

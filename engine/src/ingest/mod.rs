@@ -27,12 +27,16 @@ use crate::decode::{
     RowError, SchemaAnswer,
 };
 use crate::device::{DeviceNumber, DeviceTable};
+use crate::identity::Checker;
 use crate::spec::{FieldSpec, FieldType, FormatSpec, SourceSpec};
 
 /// A run of records is cut where so many rows or bytes have come together: columns stay in cache, and memory is bounded
 /// by one record's rows more. Where it is cut changes no result.
 const MOST_ROWS: usize = 8_192;
 const MOST_BYTES: usize = 64 << 20;
+/// What a dead letter keeps of a signature: more than the longest has, and not what somebody may put into its place to make
+/// a letter that no topic takes.
+const MOST_SIGNATURE: usize = 1_024;
 
 /// Admitted rows, and for each the facts that travel beside the columns. All vectors have one entry a row.
 #[derive(Debug)]
@@ -113,6 +117,7 @@ fn dead_letter(record: &RawRecord<'_>, e: RowError) -> DeadLetter {
         timestamp: record.timestamp,
         key: record.key.map(<[u8]>::to_vec),
         value: record.value.map(<[u8]>::to_vec),
+        signature: record.signature.map(|s| s[..s.len().min(MOST_SIGNATURE)].to_vec()),
     }
 }
 
@@ -246,7 +251,7 @@ impl Ingest {
     }
 
     /// Takes records in offset order, as many as make a batch of bounded size, and at least one. Every row of them becomes a
-    /// row of the result or a dead letter pushed to `dead`.
+    /// row of the result or a dead letter pushed to `dead`. `identity`: who checks signatures, where readings must be signed.
     ///
     /// # Errors
     /// When Arrow refuses the columns, for which no row is to blame.
@@ -255,13 +260,15 @@ impl Ingest {
         records: &[RawRecord<'_>],
         admission: &mut Admission,
         devices: &mut DeviceTable,
+        identity: Option<&mut Checker>,
         dead: &mut Vec<DeadLetter>,
     ) -> Result<Run, ArrowError> {
         let g = &mut self.gather;
         let mut run = match &mut self.decoder {
-            Decoder::Json(d) => g.slots(d, records, admission, devices, dead),
-            Decoder::Avro(d) => g.slots(d, records, admission, devices, dead),
-            Decoder::Protobuf(d) => g.slots(d, records, admission, devices, dead),
+            Decoder::Json(d) => g.slots(d, records, admission, devices, identity, dead),
+            Decoder::Avro(d) => g.slots(d, records, admission, devices, identity, dead),
+            Decoder::Protobuf(d) => g.slots(d, records, admission, devices, identity, dead),
+            // Planning refuses signatures here: a record has rows of several devices.
             Decoder::Arrow(d) => g.batches(d, records, admission, devices, dead),
         };
         let arrays: Vec<ArrayRef> = g.columns.iter_mut().map(Column::finish).collect::<Result<_, _>>()?;
@@ -273,7 +280,7 @@ impl Ingest {
 
 /// The value of a record that may be decoded.
 #[inline]
-fn payload(value: Option<&[u8]>, max_record_bytes: usize) -> Result<&[u8], RowError> {
+pub(crate) fn payload(value: Option<&[u8]>, max_record_bytes: usize) -> Result<&[u8], RowError> {
     let Some(payload) = value else {
         return Err(RowError::undecodable("the record has no value (a tombstone)"));
     };

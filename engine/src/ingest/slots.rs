@@ -5,6 +5,7 @@ use crate::admit::Admission;
 use crate::dead_letter::{DeadLetter, DeadReason};
 use crate::decode::{RawRecord, RowDecoder, RowError, Slot};
 use crate::device::DeviceTable;
+use crate::identity::Checker;
 
 /// A row whose device another lane follows.
 #[cold]
@@ -22,6 +23,16 @@ fn astray(key: Option<&[u8]>) -> RowError {
     RowError { reason: DeadReason::NoDevice, detail }
 }
 
+/// How many of these records are looked at together, so that memory is bounded: at least one.
+fn together(records: &[RawRecord<'_>]) -> usize {
+    let mut bytes = 0;
+    let fit = |r: &&RawRecord<'_>| {
+        bytes += r.value.map_or(0, <[u8]>::len) + r.signature.map_or(0, <[u8]>::len);
+        bytes <= super::MOST_BYTES
+    };
+    records.iter().take_while(fit).count().max(1).min(records.len())
+}
+
 impl Gather {
     pub(super) fn slots<D: RowDecoder>(
         &mut self,
@@ -29,16 +40,23 @@ impl Gather {
         records: &[RawRecord<'_>],
         admission: &mut Admission,
         devices: &mut DeviceTable,
+        mut identity: Option<&mut Checker>,
         dead: &mut Vec<DeadLetter>,
     ) -> Run {
         let n = records.len().min(super::MOST_ROWS);
+        let mut records = records;
+        if let Some(identity) = &mut identity {
+            // Before the rows, and all together: that is what makes signatures cheap.
+            records = &records[..together(&records[..n])];
+            identity.run(decoder, records, self.key, &self.fields, self.max_record_bytes);
+        }
         let mut rows = Rows::new(self.schema.clone(), n, 20 + 8 * self.columns.len());
         let mut taken = 0;
         for (i, record) in records.iter().enumerate() {
             if i > 0 && self.full(taken, &rows, record) {
                 break;
             }
-            if let Err(e) = self.row(decoder, i, record, admission, devices, &mut rows) {
+            if let Err(e) = self.row(decoder, i, record, admission, devices, identity.as_deref_mut(), &mut rows) {
                 dead.push(dead_letter(record, e));
             }
             taken += 1;
@@ -47,6 +65,7 @@ impl Gather {
     }
 
     #[inline]
+    #[expect(clippy::too_many_arguments, reason = "the parts of a lane, borrowed one by one")]
     fn row<D: RowDecoder>(
         &mut self,
         decoder: &mut D,
@@ -54,6 +73,7 @@ impl Gather {
         record: &RawRecord<'_>,
         admission: &mut Admission,
         devices: &mut DeviceTable,
+        identity: Option<&mut Checker>,
         rows: &mut Rows,
     ) -> Result<(), RowError> {
         let payload = super::payload(record.value, self.max_record_bytes)?;
@@ -61,6 +81,9 @@ impl Gather {
         let device = super::device(decoder, payload, self.key)?;
         if self.keyed && record.key != Some(device) {
             return Err(astray(record.key));
+        }
+        if let Some(identity) = identity {
+            identity.admit(index, device)?;
         }
         let Slot::Timestamp(time) = decoder.slots()[self.time] else {
             return Err(RowError::schema("the time column holds no time"));

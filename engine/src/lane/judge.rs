@@ -20,21 +20,25 @@ use crate::window::{Fired, FiredWindow};
 const TOGETHER: usize = 256;
 
 impl Lane {
-    /// The versions that rows from `first` to `last` were joined with, for the windowed step `step`.
+    /// The versions that rows from `first` to `last` were joined with, and their signatures checked with, for the windowed step
+    /// `step`.
     fn versions(&self, step: usize, first: i64, last: i64) -> Vec<ReferenceVersion> {
         let mut out = Vec::new();
-        if self.plan.windows[step].references.is_empty() {
+        let tables = &self.plan.windows[step].references;
+        // The keys decide which rows there are, whatever they are joined with.
+        let keys = self.identity.as_ref().map(|_| self.plan.references.len());
+        if tables.is_empty() && keys.is_none() {
             return out;
         }
         // In the order of their places.
         let of = |from: i64| self.switches.partition_point(|s| s.after_offset < from);
         let (before, rest) = self.switches.split_at(of(first));
         let within = &rest[..of(last).saturating_sub(before.len())];
-        for &reference in &self.plan.windows[step].references {
+        let names = self.versioned_names();
+        for reference in tables.iter().copied().chain(keys) {
             let own = |s: &&Switch| s.reference as usize == reference;
-            out.extend(before.iter().rfind(own).into_iter().chain(within.iter().filter(own)).map(|s| {
-                ReferenceVersion { name: self.plan.references[reference].spec().name.clone(), version: s.version }
-            }));
+            let used = before.iter().rfind(own).into_iter().chain(within.iter().filter(own));
+            out.extend(used.map(|s| ReferenceVersion { name: names[reference].clone(), version: s.version }));
         }
         out
     }

@@ -7,11 +7,15 @@ use super::{Counters, Lane, LaneError, Output, Switch, hex};
 use crate::codec::{CodecError, Reader, Section, Writer};
 use crate::device::DeviceTable;
 use crate::event::LaneEvent;
+use crate::identity::Checker;
 use crate::migrate::{Definition, DroppedState, StepState};
 use crate::plan::LanePlan;
 use crate::verdict::{Hash32, Secret};
 
-const SNAPSHOT_VERSION: u16 = 6;
+const SNAPSHOT_VERSION: u16 = 7;
+/// The version before there were signatures: fewer reasons to die, and no counters of devices.
+const UNSIGNED_VERSION: u16 = 6;
+const UNSIGNED_REASONS: usize = 7;
 /// In place of a time to live, where there is none.
 const NO_TTL: i64 = -1;
 
@@ -50,7 +54,7 @@ impl Counters {
         }
     }
 
-    fn restore(r: &mut Reader<'_>) -> Result<Self, CodecError> {
+    fn restore(version: u16, r: &mut Reader<'_>) -> Result<Self, CodecError> {
         let mut c = Self {
             rows_in: r.counted()?,
             rows_used: r.counted()?,
@@ -58,7 +62,8 @@ impl Counters {
             evicted: r.counted()?,
             ..Self::default()
         };
-        for n in c.dead.iter_mut().chain(&mut c.verdicts) {
+        let reasons = if version == UNSIGNED_VERSION { UNSIGNED_REASONS } else { c.dead.len() };
+        for n in c.dead[..reasons].iter_mut().chain(&mut c.verdicts) {
             *n = r.counted()?;
         }
         Ok(c)
@@ -81,8 +86,9 @@ impl Lane {
         w.section("devices", self.devices.live());
         self.devices.snapshot(&mut w);
         w.section("references", self.switches.len());
-        w.u32(self.plan.references.len() as u32);
-        self.plan.references.iter().for_each(|r| w.str(&r.spec().name));
+        let names = self.versioned_names();
+        w.u32(names.len() as u32);
+        names.iter().for_each(|name| w.str(name));
         w.u32(self.switches.len() as u32);
         for s in &self.switches {
             w.i64(s.after_offset);
@@ -115,6 +121,11 @@ impl Lane {
             w.str(&step.name);
             incidents.snapshot(&self.devices, &mut w);
         }
+        w.u8(u8::from(self.identity.is_some()));
+        if let Some(identity) = &self.identity {
+            w.section("identity", identity.counted());
+            identity.snapshot(&mut w);
+        }
         self.last_snapshot.set(w.bytes.len());
         Snapshot { bytes: w.bytes, sections: w.sections }
     }
@@ -125,7 +136,7 @@ impl Lane {
     /// When it is none of this version.
     pub fn config_of(snapshot: &[u8]) -> Result<Hash32, LaneError> {
         let mut r = Reader::new("lane state", snapshot);
-        Ok(head(&mut r)?)
+        Ok(head(&mut r)?.1)
     }
 
     /// A lane in the state of a snapshot of the same pipeline. Before it goes on, it takes
@@ -173,11 +184,11 @@ impl Lane {
         same: bool,
     ) -> Result<(Self, Vec<DroppedState>), LaneError> {
         let mut r = Reader::new("lane state", snapshot);
-        head(&mut r)?;
+        let (version, _) = head(&mut r)?;
         let mut lane = Self::new(plan, partition, secret.clone());
         lane.next_index = r.counted()?;
         lane.last_offset = r.i64()?;
-        lane.counters = Counters::restore(&mut r)?;
+        lane.counters = Counters::restore(version, &mut r)?;
         lane.admission.restore(&mut r)?;
         let (disorder, ttl) = (r.milliseconds()?, r.i64()?);
         if disorder != lane.plan.source.max_disorder_ms && !lane.admission.keep_watermark(disorder) {
@@ -192,6 +203,13 @@ impl Lane {
         dropped.extend(lane.read_windows(&mut r, same)?);
         dropped.extend(lane.read_online(&mut r, same)?);
         lane.read_incidents(&mut r, same)?;
+        if version != UNSIGNED_VERSION {
+            match r.u8()? {
+                0 => {}
+                1 => Checker::restore(lane.identity.as_mut(), &mut r)?,
+                other => return Err(r.invalid(format!("counters of devices with the flag {other}")).into()),
+            }
+        }
         r.finish()?;
         dropped.sort_by(|a, b| a.step.cmp(&b.step));
         Ok((lane, dropped))
@@ -199,11 +217,12 @@ impl Lane {
 
     fn read_switches(&mut self, r: &mut Reader<'_>) -> Result<(), LaneError> {
         // Their numbers in the pipeline that wrote them, to those in this one.
+        let names = self.versioned_names();
         let n = r.count(4)?;
         let mut numbers = Vec::with_capacity(n);
         for _ in 0..n {
             let name = r.str()?;
-            numbers.push(self.plan.references.iter().position(|t| t.spec().name == name));
+            numbers.push(names.iter().position(|n| n == name));
         }
         let mut last = i64::MIN;
         for _ in 0..r.count(44)? {
@@ -335,10 +354,11 @@ impl Lane {
     }
 }
 
-fn head(r: &mut Reader<'_>) -> Result<Hash32, CodecError> {
+fn head(r: &mut Reader<'_>) -> Result<(u16, Hash32), CodecError> {
     let version = r.u16()?;
-    if version != SNAPSHOT_VERSION {
-        return Err(r.invalid(format!("version {version}; this program reads version {SNAPSHOT_VERSION}")));
+    if ![SNAPSHOT_VERSION, UNSIGNED_VERSION].contains(&version) {
+        let reads = format!("{UNSIGNED_VERSION} and {SNAPSHOT_VERSION}");
+        return Err(r.invalid(format!("version {version}; this program reads versions {reads}")));
     }
-    r.array()
+    Ok((version, r.array()?))
 }

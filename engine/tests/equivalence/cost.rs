@@ -22,6 +22,7 @@ fn cost(size_ms: i64, every_ms: i64) -> (u64, u64) {
             key: None,
             value: Some(text.as_bytes()),
             origin: None,
+            signature: None,
         };
         let fired = lane.step_features(&[record], 0, &mut Vec::new()).unwrap();
         windows += fired.iter().map(|f| f.devices.len() as u64).sum::<u64>();

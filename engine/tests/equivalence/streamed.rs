@@ -49,6 +49,7 @@ pub fn plan(query: &Query) -> Arc<LanePlan> {
             max_future_ms: 0,
             device_ttl_ms: None,
             max_record_bytes: 10_000,
+            signature: None,
         },
         references: Vec::new(),
         sql,
@@ -75,6 +76,7 @@ pub fn answer(query: &Query, readings: &[Reading], cut: usize) -> (Answer, usize
             key: None,
             value: Some(t.as_bytes()),
             origin: None,
+            signature: None,
         })
         .collect();
     let mut take = |rows: Vec<avouch_engine::lane::FeatureRows>| {

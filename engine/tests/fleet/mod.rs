@@ -42,6 +42,7 @@ pub fn spec() -> LaneSpec {
             max_future_ms: 60_000,
             device_ttl_ms: None,
             max_record_bytes: 1_000,
+            signature: None,
         },
         references: Vec::new(),
         sql: vec![SqlStepSpec {
@@ -92,6 +93,7 @@ impl Fleet {
             key: None,
             value: Some(value.as_bytes()),
             origin: None,
+            signature: None,
         };
         self.next_offset += 1;
         let mut out = Output::default();

@@ -69,6 +69,7 @@ impl RealPlans {
                 max_future_ms: 5_000,
                 device_ttl_ms: None,
                 max_record_bytes: 1_000,
+                signature: None,
             },
             references: Vec::new(),
             sql: vec![SqlStepSpec {
@@ -125,7 +126,8 @@ impl RealLane {
             0 => "{\"device\":".to_owned(),
             n => format!("{{\"device\":\"d{}\",\"ts\":{ts},\"x\":{}}}", value % 3, (value >> 20) as f64 / n as f64),
         };
-        let record = RawRecord { offset, timestamp, key: None, value: Some(text.as_bytes()), origin: None };
+        let record =
+            RawRecord { offset, timestamp, key: None, value: Some(text.as_bytes()), origin: None, signature: None };
         let mut output = Output::default();
         self.0.step(&[record], &mut output).expect("no record stops a lane");
         let word = |bytes: &[u8]| u64::from_le_bytes(bytes[..8].try_into().expect("eight bytes"));

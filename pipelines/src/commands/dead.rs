@@ -183,13 +183,14 @@ fn list(pipeline: &Pipeline, args: &ListArgs) -> Result<String, DeadError> {
     } else if !last.is_empty() {
         out.push('\n');
     }
+    let reasons = last.iter().map(|l| l.letter.reason.name().len()).max().unwrap_or(0).max(11);
     let key = |l: &Letter| l.letter.key.as_deref().map_or_else(String::new, |k| printable(&String::from_utf8_lossy(k)));
     let width = |f: &dyn Fn(&Letter) -> usize| last.iter().map(f).max().unwrap_or(0);
     let (places, keys) = (width(&|l| l.place().len()), width(&|l| key(l).chars().count()).min(24));
     for l in &last {
         let time = format_timestamp(l.letter.timestamp);
         out.push_str(&format!(
-            "{:<places$}  {time}  {:<11}  {:<keys$}  {}\n",
+            "{:<places$}  {time}  {:<reasons$}  {:<keys$}  {}\n",
             l.place(),
             l.letter.reason.name(),
             key(l),

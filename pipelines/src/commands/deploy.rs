@@ -38,6 +38,8 @@ pub enum Which {
     VerdictLog,
     /// Which models may decide, and since when: `avouch model`
     ModelRegistry,
+    /// Which keys speak for which device: `avouch device`
+    DeviceRegistry,
 }
 
 impl Which {
@@ -45,6 +47,7 @@ impl Which {
         match self {
             Which::VerdictLog => Contract::VerdictLog,
             Which::ModelRegistry => Contract::ModelRegistry,
+            Which::DeviceRegistry => Contract::DeviceRegistry,
         }
     }
 
@@ -53,6 +56,7 @@ impl Which {
         match self {
             Which::VerdictLog => "set it as `contract` in [anchor]",
             Which::ModelRegistry => "name it to `avouch model` with --registry",
+            Which::DeviceRegistry => "make a fleet there with `avouch device register`, and set both in `identity`",
         }
     }
 }

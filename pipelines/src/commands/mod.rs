@@ -10,6 +10,7 @@ mod connect;
 pub mod dead;
 pub mod demo;
 pub mod deploy;
+pub mod device;
 pub mod evaluate;
 pub mod explain;
 pub mod explain_verdict;

@@ -1,10 +1,12 @@
 //! `avouch produce`: replays files into a Kafka topic, at a chosen pace.
 
 mod pace;
+mod signing;
 #[cfg(test)]
 mod tests;
 
 use std::io::Write;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use avouch_connectors::files::{DeviceFrom, FilesError, Format, Header, Order, Replay, ReplayOptions, Row};
@@ -13,9 +15,11 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 use thiserror::Error;
 
+use crate::signing::SigningError;
 use avouch_connectors::kafka::KafkaConnection;
 pub use avouch_connectors::kafka::{PublishError, Publisher, TopicOptions, create_topic};
 pub use pace::{Pace, Pacer};
+use signing::{Signing, signing};
 
 /// Replay CSV, NDJSON or Parquet files into a Kafka topic.
 ///
@@ -82,6 +86,19 @@ pub struct ProduceArgs {
     /// Send lines that are no JSON as they stand, instead of stopping at them
     #[arg(long)]
     pub keep_unreadable: bool,
+
+    /// Sign each reading as its device, for the source of this pipeline, which must have an `identity`
+    #[arg(long, value_name = "PIPELINE.toml", requires = "device_keys")]
+    pub sign_for: Option<PathBuf>,
+
+    /// Directory with a file <device>.json for each device, from `avouch device keygen`
+    #[arg(long, value_name = "DIR", requires = "sign_for")]
+    pub device_keys: Option<PathBuf>,
+
+    /// Sign so many readings of a device at once, by the root of a Merkle tree
+    #[arg(long, value_name = "N", requires = "sign_for", default_value_t = 1,
+        value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    pub sign_batch: u32,
 
     /// Pace in rows a second, such as 5000 or 5000/s; without --rate and --speed, as fast as it goes
     #[arg(long, value_parser = pace::rate, conflicts_with = "speed", value_name = "N/s")]
@@ -157,6 +174,12 @@ pub enum ProduceError {
     /// Arguments that contradict each other.
     #[error("{0}")]
     Arguments(String),
+    /// The readings cannot be signed.
+    #[error(transparent)]
+    Sign(#[from] SigningError),
+    /// The pipeline that readings are signed for has mistakes.
+    #[error("{0}")]
+    Pipeline(String),
     /// The replay stopped on the way.
     #[error("{cause}; rows delivered before it: {delivered}")]
     Stopped {
@@ -256,12 +279,14 @@ fn produce(args: &ProduceArgs) -> Result<(ProduceSummary, Option<String>), Produ
         let options = TopicOptions { partitions: args.partitions, replication: None };
         create_topic(&connection, &args.topic, &options, &args.settings)?;
     }
+    let mut signing = signing(args)?;
     let mut publisher = Publisher::connect(&connection, &args.topic, &args.settings)?;
     let bar = progress_bar(&replay, args.json);
     let started = Instant::now();
     let mut pacer = Pacer::new(pace);
     let mut counts = Counts::default();
-    let sent = send_all(&mut replay, &mut publisher, &mut pacer, stamp, &bar, &mut counts);
+    let sent = send_all(&mut replay, &mut publisher, &mut pacer, stamp, signing.as_mut(), &bar, &mut counts);
+    let settled = signing.as_mut().map_or(Ok(()), |s| s.signer.settle());
     bar.set_message("waiting for the last acknowledgements");
     let finished = publisher.finish();
     bar.finish_and_clear();
@@ -269,6 +294,7 @@ fn produce(args: &ProduceArgs) -> Result<(ProduceSummary, Option<String>), Produ
         return Err(ProduceError::Stopped { delivered: publisher.delivered(), cause: Box::new(cause) });
     }
     finished?;
+    settled?;
     let summary = ProduceSummary {
         topic: args.topic.clone(),
         partitions: publisher.partitions(),
@@ -295,6 +321,7 @@ fn send_all(
     publisher: &mut Publisher,
     pacer: &mut Pacer,
     stamp: RecordTime,
+    mut signing: Option<&mut Signing>,
     bar: &ProgressBar,
     counts: &mut Counts,
 ) -> Result<(), ProduceError> {
@@ -309,8 +336,13 @@ fn send_all(
             RecordTime::Event => row.time_ms,
             RecordTime::Arrival => row.arrival_ms,
         };
-        let key = (!row.key.is_empty()).then_some(row.key.as_bytes());
-        publisher.send(key, &row.json, timestamp)?;
+        match &mut signing {
+            Some(signing) => signing.send(&row, timestamp, publisher)?,
+            None => {
+                let key = (!row.key.is_empty()).then_some(row.key.as_bytes());
+                publisher.send(key, &row.json, timestamp)?;
+            }
+        }
         counts.rows += 1;
         counts.bytes += row.json.len() as u64;
         counts.unreadable += u64::from(!row.readable);
@@ -319,7 +351,10 @@ fn send_all(
             show(bar, replay, counts.rows);
         }
     }
-    Ok(())
+    match signing {
+        Some(signing) => signing.flush(publisher),
+        None => Ok(()),
+    }
 }
 
 fn record_time(args: &ProduceArgs) -> Result<RecordTime, ProduceError> {

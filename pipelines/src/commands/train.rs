@@ -443,6 +443,7 @@ fn features_of(
                     key: None,
                     value: Some(json),
                     origin: None,
+                    signature: None,
                 })
                 .collect();
             out.extend(lane.step_features(&records, window, &mut dead).map_err(|e| engine(e.to_string()))?);

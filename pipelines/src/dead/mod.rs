@@ -125,6 +125,9 @@ impl Letter {
                     Some(Err(bytes)) => map.insert(format!("{name}_hex"), hexadecimal(bytes).into()),
                 };
             }
+            if let Some(signature) = &l.signature {
+                map.insert("signature_hex".to_owned(), hexadecimal(signature).into());
+            }
         }
         out
     }
@@ -142,6 +145,9 @@ impl Letter {
         line("timestamp", &time);
         line("reason", l.reason.name());
         line("detail", &printable(&l.detail));
+        if let Some(signature) = &l.signature {
+            line("signature", &format!("{} B in hexadecimal: {}", signature.len(), hexadecimal(signature)));
+        }
         for (name, bytes) in [("key", &l.key), ("value", &l.value)] {
             match bytes {
                 None => line(name, "none"),

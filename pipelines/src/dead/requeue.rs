@@ -132,6 +132,7 @@ impl<'p> Requeue<'p> {
             Some(sink) => {
                 let topic = self.pipeline.source.log_name();
                 // A lane's partition is its letters' own, whatever partitioner the devices' producer has.
+                let header = self.pipeline.source.signature_header().map(str::to_owned);
                 let own = self.pipeline.source.repartition().is_none();
                 let records: Vec<OutRecord> = self
                     .letters
@@ -141,6 +142,7 @@ impl<'p> Requeue<'p> {
                         partition: own.then_some(l.lane),
                         key: l.letter.key,
                         value: l.letter.value,
+                        named: header.clone().zip(l.letter.signature),
                         may_be_cut: false,
                     })
                     .collect();

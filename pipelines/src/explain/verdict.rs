@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use avouch_engine::decode::format_timestamp;
+use avouch_engine::identity::KeySet;
 use avouch_engine::label::{Label, Opinion};
 use avouch_engine::verdict::{Evidence, FeatureEvidence, Severity, Verdict, class};
 
@@ -42,7 +43,10 @@ pub fn verdict_in_words(log: &str, index: u64, v: &Verdict, e: &Evidence) -> Str
     features(&mut out, e);
     for r in &e.references {
         let hash: String = r.version.iter().take(4).map(|b| format!("{b:02x}")).collect();
-        let _ = writeln!(out, "The readings were joined with `{}` in the version {hash}….", r.name);
+        let _ = match KeySet::is_name(&r.name) {
+            true => writeln!(out, "The readings were signed, by the keys `{}` in the version {hash}….", r.name),
+            false => writeln!(out, "The readings were joined with `{}` in the version {hash}….", r.name),
+        };
     }
     out
 }

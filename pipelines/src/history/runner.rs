@@ -212,6 +212,7 @@ impl Feed {
                 key: (!taken.key.is_empty()).then_some(&taken.key),
                 value: Some(&taken.value),
                 origin: None,
+                signature: None,
             })
             .collect();
         self.next_offset += records.len() as i64;

@@ -579,6 +579,7 @@ fn stand_in(path: &str, key: &str) -> String {
         "rpc" | "url" | "endpoint" | "token_endpoint" | "generator_url" => "http://unset.invalid".into(),
         "brokers" => "unset.invalid:9092".into(),
         "listen" => "127.0.0.1:9464".into(),
+        "fleet" => format!("0x{}", "11".repeat(32)),
         "contract" => format!("0x{}", "11".repeat(20)),
         "key" => format!("0x{}", "11".repeat(32)),
         "store" | "cache" => "file://./unset".into(),

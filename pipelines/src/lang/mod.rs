@@ -57,9 +57,10 @@ pub(crate) use fields::{closest, list};
 pub use format::{Format, Protobuf, Registry, RegistryLogin};
 pub use interpolate::{Environment, ProcessEnvironment, SecretString, Text};
 pub use pipeline::{
-    Anchor, ChainSource, Checkpoint, Delivery, FileFormat, FilesPlace, FilesSource, Gas, JournalSettings,
-    KafkaSecurity, KafkaSource, Membership, ModelStep, MqttSource, ObjectStore, Pipeline, ReferenceTable, Repartition,
-    Rpc, Signer, Source, SourceKind, SqlStep, Time, Train, TrainData, TrainDevice, TrainFailures, TrainLabel,
+    Anchor, ChainKeys, ChainSource, Checkpoint, Delivery, FileFormat, FilesPlace, FilesSource, Gas, Identity,
+    JournalSettings, KafkaSecurity, KafkaSource, KeyRegistry, Membership, ModelStep, MqttSource, ObjectStore, Pipeline,
+    ReferenceTable, Repartition, Rpc, SignaturePlace, Signer, Source, SourceKind, SqlStep, Time, Train, TrainData,
+    TrainDevice, TrainFailures, TrainLabel,
 };
 pub use planning::{Models, check, lane_spec, load_models, load_models_there, plan};
 pub(crate) use planning::{advice, condition_mistake};

@@ -12,6 +12,7 @@ use std::time::Duration;
 use avouch_connectors::ethereum::source::Reads;
 use avouch_connectors::ethereum::{Endpoint, EthereumError, RpcOptions};
 use avouch_connectors::kafka::{GroupOptions, GroupProtocol, KafkaConnection, Sasl, Tls};
+use avouch_engine::identity::SignatureIn;
 use avouch_engine::spec::{DecideSpec, FieldSpec, WindowSpec};
 use avouch_engine::verdict::Hash32;
 use avouch_models::{AlgorithmConfig, LabelConfig, SplitConfig};
@@ -208,8 +209,66 @@ pub struct Source {
     pub device_ttl_ms: Option<Spanned<i64>>,
     /// Records with a larger value die undecoded; 1 MiB if not given.
     pub max_record_bytes: usize,
+    /// Who must have signed them, if anybody.
+    pub identity: Option<Identity>,
     /// What is read, and how it is reached.
     pub kind: SourceKind,
+}
+
+/// `identity`: readings must be signed by their devices.
+#[derive(Debug, Clone)]
+pub struct Identity {
+    /// Where the signature stands.
+    pub signature: Spanned<SignaturePlace>,
+    /// Where the keys are.
+    pub registry: KeyRegistry,
+    /// Where the table stands.
+    pub span: Span,
+}
+
+/// Where a reading's signature stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SignaturePlace {
+    /// In this header of the record.
+    Header(String),
+    /// In this field of the reading.
+    Field(String),
+}
+
+impl SignaturePlace {
+    /// As the engine takes it.
+    pub fn spec(&self) -> SignatureIn {
+        match self {
+            SignaturePlace::Header(_) => SignatureIn::Header,
+            SignaturePlace::Field(name) => SignatureIn::Field(name.clone()),
+        }
+    }
+}
+
+/// Where the keys of devices are.
+#[derive(Debug, Clone)]
+pub enum KeyRegistry {
+    /// In a JSON file.
+    File(Spanned<PathBuf>),
+    /// In a DeviceRegistry on a chain.
+    Chain(ChainKeys),
+}
+
+/// A fleet in a DeviceRegistry.
+#[derive(Debug, Clone)]
+pub struct ChainKeys {
+    /// JSON-RPC endpoint.
+    pub rpc: Text,
+    /// EIP-155 chain id.
+    pub chain_id: u64,
+    /// Where it stands.
+    pub chain_id_span: Span,
+    /// The contract.
+    pub contract: Spanned<[u8; 20]>,
+    /// The fleet's id.
+    pub fleet: Spanned<[u8; 32]>,
+    /// The first block that is read.
+    pub from_block: u64,
 }
 
 impl Source {
@@ -230,6 +289,14 @@ impl Source {
         match &self.kind {
             SourceKind::Kafka(kafka) => kafka.repartition.as_deref(),
             SourceKind::Files(_) | SourceKind::Mqtt(_) | SourceKind::Ethereum(_) => None,
+        }
+    }
+
+    /// The header that records carry their signature in, if they do.
+    pub fn signature_header(&self) -> Option<&str> {
+        match &self.identity.as_ref()?.signature.value {
+            SignaturePlace::Header(name) => Some(name),
+            SignaturePlace::Field(_) => None,
         }
     }
 

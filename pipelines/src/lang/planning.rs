@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use avouch_connectors::files::{FilesError, read_reference};
+use avouch_connectors::files::{FilesError, read_keys, read_reference};
+use avouch_engine::identity::KeySet;
 use avouch_engine::model::Scorer;
 use avouch_engine::plan::{LanePlan, PlanError};
 use avouch_engine::reference::Reference;
@@ -16,7 +17,7 @@ use super::canonical::hex;
 use super::decisions;
 use super::diagnostics::Diagnostics;
 use super::fields::{closest, list};
-use super::pipeline::{ModelStep, Pipeline};
+use super::pipeline::{KeyRegistry, ModelStep, Pipeline};
 use super::span::{Span, Spanned};
 use super::warnings;
 use crate::verdict_table::{TABLE, condition_schema};
@@ -44,6 +45,7 @@ pub fn lane_spec(pipeline: &Pipeline, models: &Models) -> LaneSpec {
             max_future_ms: source.time.max_future_ms,
             device_ttl_ms: source.device_ttl_ms.as_ref().map(|d| d.value),
             max_record_bytes: source.max_record_bytes,
+            signature: source.identity.as_ref().map(|i| i.signature.value.spec()),
         },
         references: Vec::new(),
         sql: pipeline
@@ -131,6 +133,7 @@ pub fn check(pipeline: &Pipeline) -> Diagnostics {
     if let Some(plan) = plan.filter(|_| !diags.has_errors()) {
         warnings::of_plan(pipeline, &plan, &mut diags);
     }
+    check_keys(pipeline, &mut diags);
     let mut models = Models::new();
     for step in &pipeline.model_steps {
         let trained_here = pipeline.train.iter().find(|t| t.step.value == step.name.value);
@@ -222,6 +225,16 @@ pub(super) fn default_features(pipeline: &mut Pipeline) {
             .filter(|name| *name != key && Some(*name) != label)
             .map(|name| Spanned::new(name.clone(), step.name.span))
             .collect();
+    }
+}
+
+/// Reads the file of keys, if there is one.
+fn check_keys(pipeline: &Pipeline, diags: &mut Diagnostics) {
+    let Some(KeyRegistry::File(file)) = pipeline.source.identity.as_ref().map(|i| &i.registry) else { return };
+    if let Err(e) = read_keys(&file.value, &KeySet::name_of(&pipeline.source.name.value)) {
+        let message = format!("the keys cannot be used: {}", pipeline.shown(&e.to_string()));
+        let help = "correct the file; `avouch device enrol` writes one";
+        diags.error("bad-keys", file.span, message, help);
     }
 }
 

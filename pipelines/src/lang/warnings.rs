@@ -7,14 +7,17 @@ use avouch_engine::verdict::Severity;
 
 use super::diagnostics::Diagnostics;
 use super::fields::{either, list};
-use super::pipeline::{ModelStep, Pipeline};
+use super::pipeline::{ModelStep, Pipeline, SignaturePlace};
 use super::sink::Sink;
 use crate::verdict_table::{TABLE, condition_schema};
 
 /// Warns of fields that nothing reads, and of sinks that nothing can reach. For pipelines without errors.
 pub(super) fn of_plan(pipeline: &Pipeline, plan: &LanePlan, diags: &mut Diagnostics) {
     let unread = plan.unread_fields();
-    for field in pipeline.source.fields.iter().filter(|f| unread.contains(&f.value.name.as_str())) {
+    let signature = pipeline.source.identity.as_ref().map(|i| &i.signature.value);
+    let signs = |name: &str| matches!(signature, Some(SignaturePlace::Field(field)) if field == name);
+    let unread = |name: &str| unread.contains(&name) && !signs(name);
+    for field in pipeline.source.fields.iter().filter(|f| unread(&f.value.name)) {
         // Of a field that must be there, rows without it die: it is of use.
         if !field.value.required {
             diags.warning(

@@ -1,4 +1,4 @@
-//! Copies of the models, pipelines and reference tables a log was made with, by hash, so that evidence can be bundled years later.
+//! Copies of the models, pipelines, reference tables and keys a log was made with, by hash, so that evidence can be bundled years later.
 
 use std::fs::File;
 use std::io::Write as _;
@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use avouch_connectors::store::{ObjectError, ObjectStoreRoot, Objects};
+use avouch_engine::identity::KeySet;
 use avouch_engine::lane::LaneError;
-use avouch_engine::reference::Reference;
+use avouch_engine::reference::{Reference, Versioned};
 use avouch_engine::verdict::Hash32;
 
 use super::checkpoint_store::CheckpointStore;
@@ -31,6 +32,11 @@ pub fn descriptor_path(dir: &Path, hash: &Hash32) -> PathBuf {
 /// Where a version of a reference table is kept: its canonical content, whose SHA-256 is the version.
 pub fn reference_path(dir: &Path, version: &Hash32) -> PathBuf {
     dir.join("references").join(format!("{}.reference", hex(version)))
+}
+
+/// Where a version of a source's keys is kept: its canonical content, whose SHA-256 is the version.
+pub fn keys_path(dir: &Path, version: &Hash32) -> PathBuf {
+    dir.join("keys").join(format!("{}.keys", hex(version)))
 }
 
 /// The files of this kind of one pipeline: in its state directory, and, where lanes are copied to an object store, in
@@ -97,12 +103,13 @@ impl Artifacts {
         }
     }
 
-    /// A version of a reference table, as it was kept before any lane heard of it.
+    /// A version of a reference table, or of a source's keys, as it was kept before any lane heard of it.
     ///
     /// # Errors
     /// [`LaneError::Reference`] when it is not there, or is not what it was.
-    pub fn reference(&self, name: &str, version: &Hash32) -> Result<Arc<Reference>, LaneError> {
-        let path = reference_path(&self.state, version);
+    pub fn reference(&self, name: &str, version: &Hash32) -> Result<Versioned, LaneError> {
+        let is_keys = KeySet::is_name(name);
+        let path = if is_keys { keys_path(&self.state, version) } else { reference_path(&self.state, version) };
         let fail = |why: String| LaneError::Reference {
             name: name.to_owned(),
             why: format!(
@@ -112,7 +119,10 @@ impl Artifacts {
             ),
         };
         let bytes = self.read(&path).map_err(|e| fail(e.to_string()))?;
-        let table = Reference::from_bytes(name, &bytes).map_err(|e| fail(e.to_string()))?;
+        let table: Versioned = match is_keys {
+            true => KeySet::from_bytes(name, &bytes).map_err(|e| fail(e.to_string()))?.into(),
+            false => Reference::from_bytes(name, &bytes).map_err(|e| fail(e.to_string()))?.into(),
+        };
         if table.version() == *version { Ok(table) } else { Err(fail("the file was altered".into())) }
     }
 }

@@ -76,6 +76,7 @@ impl Inputs {
             let (source, events) =
                 blocking(move || Ok(kafka::Source::open(&connection, &topic, group, options.share, MOST_MESSAGES)?))
                     .await?;
+            let source = source.with_signature(pipeline.source.signature_header());
             return Ok(OpenInputs { inputs: Inputs::Kafka(source), events, bridges });
         }
         let (tell, events) = unbounded_channel();

@@ -278,18 +278,16 @@ impl LaneWorker {
             inputs = self.replay.len(),
             "taking recorded ticks and switches of reference tables again"
         );
-        let used: Vec<_> =
-            self.lane.references_in_use().filter_map(|(name, version)| Some((name.to_owned(), version?))).collect();
+        let used: Vec<_> = self.lane.references_in_use().filter_map(|(name, version)| Some((name, version?))).collect();
         for (name, version) in used {
             let outcome = self.artifacts.reference(&name, &version).and_then(|t| self.lane.take_reference(t, output));
             outcome.map_err(|source| self.failed(source))?;
         }
         self.go_on_replaying(output)?;
         // A lane that is at the very beginning records its first tables there; those it has not recorded are new.
-        let missing: Vec<_> =
-            self.lane.references_in_use().filter(|(_, v)| v.is_none()).map(|(n, _)| n.to_owned()).collect();
+        let missing: Vec<_> = self.lane.references_in_use().filter(|(_, v)| v.is_none()).map(|(n, _)| n).collect();
         for table in self.references.borrow().clone() {
-            if missing.contains(&table.spec().name) {
+            if missing.iter().any(|name| name == table.name()) {
                 self.lane.take_reference(table, output).map_err(|source| self.failed(source))?;
             }
         }
@@ -566,6 +564,9 @@ impl LaneWorker {
         self.metrics.show(self.lane.counters());
         self.metrics.next_offset.set(self.next_offset);
         self.metrics.devices.set(self.lane.devices() as i64);
+        if let Some(identity) = self.lane.identity() {
+            self.metrics.show_gaps(identity.skipped());
+        }
         if let Some(w) = self.lane.watermark() {
             self.metrics.watermark.set(w as f64 / 1000.0);
         }

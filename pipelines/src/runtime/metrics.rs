@@ -61,6 +61,7 @@ declarations! {
     SCHEMA_ERRORS: Counter "avouch_lane_schema_errors_total" ["lane"] "Requests to the schema registry without an answer; the lane waits and asks again.";
     DEVICES: Gauge "avouch_lane_devices" ["lane"] "Devices the lane remembers.";
     EVICTED: Counter "avouch_lane_devices_evicted_total" ["lane"] "Devices forgotten because they were idle for longer than device_ttl.";
+    SIGNED_GAPS: Counter "avouch_lane_signed_gaps_total" ["lane"] "Numbers that devices passed over between accepted signed readings: readings that were lost, refused or never sent.";
     IDLE: Gauge "avouch_lane_idle" ["lane"] "1 while the partition is idle and its time goes on by the clock, else 0.";
     TICKS: Counter "avouch_lane_ticks_total" ["lane"] "Recorded ticks: times that an idle partition's windows closed by the clock.";
     LOG_SIZE: Gauge "avouch_log_size_entries" ["lane"] "Verdicts in the log that a durable checkpoint covers.";
@@ -93,9 +94,9 @@ declarations! {
     ANCHOR_FEE: Gauge "avouch_anchor_gas_fee_ether" [] "What a unit of gas costs now, where `anchor.gas` limits it.";
     ANCHOR_SPENT: Gauge "avouch_anchor_gas_spent_ether" [] "Spent for gas on the present day (UTC), or reserved for what is on its way, where `anchor.gas` limits it.";
     ANCHOR_BUDGET: Gauge "avouch_anchor_gas_budget_ether" [] "What may be spent for gas on a day, where `anchor.gas.per_day` limits it.";
-    REFERENCE_ROWS: Gauge "avouch_reference_rows" ["reference"] "Rows of the reference table in use.";
-    REFERENCE_CHANGES: Counter "avouch_reference_changes_total" ["reference"] "Changed reference files taken into use since the process started.";
-    REFERENCE_ERRORS: Counter "avouch_reference_errors_total" ["reference"] "Changed reference files that could not be used; the old table stays.";
+    REFERENCE_ROWS: Gauge "avouch_reference_rows" ["reference"] "Rows of the reference table in use; of a source's keys (source.identity), how many devices they name.";
+    REFERENCE_CHANGES: Counter "avouch_reference_changes_total" ["reference"] "Changed reference files, or keys of devices, taken into use since the process started.";
+    REFERENCE_ERRORS: Counter "avouch_reference_errors_total" ["reference"] "Changed reference files, or keys of devices, that could not be used; the old ones stay.";
     LANES_OWNED: Gauge "avouch_lanes_owned" [] "Lanes that this process runs.";
     LANES_OPENING: Gauge "avouch_lanes_opening" [] "Lanes given to this process that are not running: restoring, or waiting for the process that had them.";
     LANE_WAITS: Counter "avouch_lane_opening_waits_total" [] "Times a lane had to wait because another process still had its store.";
@@ -135,6 +136,7 @@ pub struct Metrics {
     schema_errors: IntCounterVec,
     devices: IntGaugeVec,
     evicted: IntCounterVec,
+    signed_gaps: IntCounterVec,
     idle: IntGaugeVec,
     ticks: IntCounterVec,
     log_size: IntGaugeVec,
@@ -242,6 +244,7 @@ impl Metrics {
             schema_errors: counter(SCHEMA_ERRORS)?,
             devices: int(DEVICES)?,
             evicted: counter(EVICTED)?,
+            signed_gaps: counter(SIGNED_GAPS)?,
             idle: int(IDLE)?,
             ticks: counter(TICKS)?,
             log_size: int(LOG_SIZE)?,
@@ -326,6 +329,7 @@ impl Metrics {
             schema_errors: self.schema_errors.with_label_values(&l),
             devices: self.devices.with_label_values(&l),
             evicted: self.evicted.with_label_values(&l),
+            signed_gaps: self.signed_gaps.with_label_values(&l),
             idle: self.idle.with_label_values(&l),
             ticks: self.ticks.with_label_values(&l),
             log_size: self.log_size.with_label_values(&l),
@@ -515,6 +519,7 @@ pub struct LaneMetrics {
     pub idle: IntGauge,
     ticks: IntCounter,
     evicted: IntCounter,
+    signed_gaps: IntCounter,
     /// [`LOG_SIZE`].
     pub log_size: IntGauge,
     /// [`CHECKPOINT_TIME`].
@@ -567,6 +572,11 @@ impl LaneMetrics {
 }
 
 impl LaneMetrics {
+    /// Brings the counter of gaps between signed readings up to that of the lane, which goes on over restarts.
+    pub fn show_gaps(&self, now: u64) {
+        self.signed_gaps.inc_by(now.saturating_sub(self.signed_gaps.get()));
+    }
+
     /// How far the lane is behind.
     pub fn lag(&self, records: i64) {
         self.lag.with_label_values(&[self.lane.as_str()]).set(records);

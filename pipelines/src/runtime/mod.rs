@@ -21,6 +21,7 @@ mod error;
 mod generations;
 mod halt;
 mod inputs;
+mod keys;
 mod lane_input;
 mod lane_worker;
 mod lanes;
@@ -43,10 +44,11 @@ mod verdict_json;
 pub(crate) use anchor_lease::AnchorLease;
 pub(crate) use anchor_tail::{JOURNAL, open_writer};
 pub use anchor_tail::{log_owner, operator_key};
-pub use artifacts::{Artifacts, hex, model_path, pipeline_path, reference_path};
+pub use artifacts::{Artifacts, hex, keys_path, model_path, pipeline_path, reference_path};
 pub use checkpoint_store::CheckpointStore;
 pub use error::RuntimeError;
 pub use inputs::{chain_options, files_place, mqtt_options};
+pub use keys::registry as device_registry;
 pub use lanes_here::lanes_here;
 pub use reload::{Load, Reloads, ask_on_change};
 pub use schemas::{Schemas, registry as schema_registry};
@@ -185,7 +187,8 @@ pub async fn run_watched(
         })
         .await?
     };
-    let (reference_watch, references) = ReferenceWatch::new(pipeline, &plan, &artifacts, &metrics)?;
+    let keys = keys::open(pipeline, &artifacts, &metrics).await?;
+    let (watches, references) = ReferenceWatch::new(pipeline, &plan, &artifacts, &metrics, keys)?;
 
     let readiness = Readiness::default();
     readiness.waiting("lanes", "none given yet");
@@ -258,7 +261,7 @@ pub async fn run_watched(
         readers,
         registry,
         references,
-        watching: reference_watch.map(|w| tokio::spawn(w.run())),
+        watching: watches.spawn(),
         partitions,
         reloads,
         taps,
@@ -306,9 +309,7 @@ pub async fn run_watched(
     if let Some(http) = beside.http {
         http.abort();
     }
-    if let Some(watch) = membership.watching {
-        watch.abort();
-    }
+    drop(membership);
     outcome
 }
 

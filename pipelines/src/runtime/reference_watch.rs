@@ -6,29 +6,55 @@
 
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use avouch_connectors::files::read_reference;
 use avouch_engine::plan::LanePlan;
-use avouch_engine::reference::Reference;
+use avouch_engine::reference::Versioned;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
 use super::artifacts::{Artifacts, hex, reference_path};
 use super::error::RuntimeError;
+use super::keys::{KeyWatch, Keys};
 use super::metrics::{Metrics, ReferenceMetrics};
 use crate::lang::Pipeline;
 
 /// How often files are looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// What the lanes are told: the tables in use, in the order of the plan.
-pub type Tables = Vec<Arc<Reference>>;
+/// What the lanes are told: the tables in use, in the order of the plan, then the source's keys, if its readings are signed.
+pub type Tables = Vec<Versioned>;
 
 struct Watched {
     path: PathBuf,
     seen: Option<Stamp>,
     metrics: ReferenceMetrics,
+}
+
+/// What is watched while a pipeline runs.
+pub struct Watches {
+    tables: Option<ReferenceWatch>,
+    keys: Option<KeyWatch>,
+}
+
+impl Watches {
+    /// Begins to.
+    pub fn spawn(self) -> Watching {
+        let tables = self.tables.map(|w| tokio::spawn(w.run()));
+        Watching { tasks: tables.into_iter().chain(self.keys.map(|w| tokio::spawn(w.run()))).collect() }
+    }
+}
+
+/// What is being watched, until this is dropped.
+pub struct Watching {
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl Drop for Watching {
+    fn drop(&mut self) {
+        self.tasks.iter().for_each(JoinHandle::abort);
+    }
 }
 
 /// Watches the files of a pipeline's references.
@@ -48,8 +74,8 @@ fn stamp(path: &Path) -> Option<Stamp> {
 }
 
 impl ReferenceWatch {
-    /// Keeps the versions the plan was made with, and begins to watch. `None` for a pipeline without references, for which
-    /// the receiver never has news.
+    /// Keeps the versions the plan was made with, and begins to watch, and to follow the keys. Nothing for a pipeline without
+    /// either, for which the receiver never has news.
     ///
     /// # Errors
     /// [`RuntimeError::File`] when the state directory cannot be written.
@@ -58,8 +84,11 @@ impl ReferenceWatch {
         plan: &LanePlan,
         artifacts: &Artifacts,
         metrics: &Metrics,
-    ) -> Result<(Option<Self>, watch::Receiver<Tables>), RuntimeError> {
-        let (tell, told) = watch::channel(plan.references.clone());
+        keys: Option<Keys>,
+    ) -> Result<(Watches, watch::Receiver<Tables>), RuntimeError> {
+        let (keys, follower) = keys.map(|k| (k.now, k.follower)).unzip();
+        let tables: Tables = plan.references.iter().cloned().map(Versioned::from).collect();
+        let (tell, told) = watch::channel(tables.into_iter().chain(keys.map(Versioned::from)).collect());
         let mut watched = Vec::new();
         for (table, file) in plan.references.iter().zip(&pipeline.references) {
             artifacts.keep(&reference_path(artifacts.state(), &table.version()), &table.to_bytes())?;
@@ -68,8 +97,9 @@ impl ReferenceWatch {
             // Looked at once more at first: the file may have changed since it was planned with.
             watched.push(Watched { path: file.file.value.clone(), seen: None, metrics });
         }
+        let keys = follower.map(|follower| follower.telling(tell.clone()));
         let watch = Self { artifacts: artifacts.clone(), watched, tell };
-        Ok(((!watch.watched.is_empty()).then_some(watch), told))
+        Ok((Watches { tables: (!watch.watched.is_empty()).then_some(watch), keys }, told))
     }
 
     /// Runs until its task is aborted.
@@ -91,9 +121,12 @@ impl ReferenceWatch {
     }
 
     fn look(&mut self) {
-        let mut tables = self.tell.borrow().clone();
-        let mut changed = false;
-        for (table, w) in tables.iter_mut().zip(&mut self.watched) {
+        let tables = self.tell.borrow().clone();
+        let tables = tables.iter().filter_map(|t| match t {
+            Versioned::Table(table) => Some(table.clone()),
+            Versioned::Keys(_) => None,
+        });
+        for (at, (table, w)) in tables.zip(&mut self.watched).enumerate() {
             let now = stamp(&w.path);
             if now == w.seen {
                 continue;
@@ -122,17 +155,14 @@ impl ReferenceWatch {
                     tracing::info!(reference = spec.name, version, rows, "reference table changed");
                     w.metrics.changes.inc();
                     w.metrics.rows.set(rows as i64);
-                    *table = new;
-                    changed = true;
+                    // The keys, which stand behind the tables, may be changed meanwhile by who follows them.
+                    self.tell.send_modify(|tables| tables[at] = new.into());
                 }
                 Err(why) => {
                     tracing::error!(reference = spec.name, why, "the changed file cannot be used; the old table stays");
                     w.metrics.errors.inc();
                 }
             }
-        }
-        if changed {
-            self.tell.send_replace(tables);
         }
     }
 }

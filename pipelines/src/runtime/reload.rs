@@ -17,8 +17,8 @@ use tokio::sync::{mpsc, watch};
 use super::artifacts::Artifacts;
 use super::generations::Generations;
 use super::metrics::Metrics;
-use super::reference_watch::{ReferenceWatch, Tables};
-use super::{blocking, keep_artifacts, schemas, sinks};
+use super::reference_watch::{ReferenceWatch, Tables, Watches};
+use super::{blocking, keep_artifacts, keys, schemas, sinks};
 use crate::lang::{self, Pipeline};
 
 /// How long reading, checking and preparing may take.
@@ -99,7 +99,7 @@ pub(super) struct Candidate {
     pub generation: u64,
     pub registry: Option<Arc<SchemaRegistry>>,
     pub references: watch::Receiver<Tables>,
-    pub watch: Option<ReferenceWatch>,
+    pub watch: Watches,
 }
 
 /// What preparing one needs.
@@ -139,9 +139,10 @@ impl Preparation {
         }
         let state = self.artifacts.state().to_path_buf();
         let registry = schemas::registry(&pipeline, &state).map_err(|e| e.to_string())?;
+        let keys = keys::open(&pipeline, &self.artifacts, &self.metrics).await.map_err(|e| e.to_string())?;
         let prepared = blocking(move || {
             keep_artifacts(&pipeline, &plan, &self.artifacts)?;
-            let (watch, references) = ReferenceWatch::new(&pipeline, &plan, &self.artifacts, &self.metrics)?;
+            let (watch, references) = ReferenceWatch::new(&pipeline, &plan, &self.artifacts, &self.metrics, keys)?;
             // Last: from here on processes with an older number leave alone what we carry over.
             let generation = self.generations.claim(&self.version, &plan.config_hash)?;
             Ok(Box::new(Candidate { pipeline, plan, generation, registry, references, watch }))

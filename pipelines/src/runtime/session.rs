@@ -14,7 +14,7 @@ use avouch_engine::control::reload::{HELD_FOR_MS, ReloadAction, ReloadControl, R
 use avouch_engine::plan::LanePlan;
 use avouch_engine::verdict::Secret;
 use tokio::sync::{mpsc, watch};
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::JoinSet;
 
 use super::artifacts::{Artifacts, hex};
 use super::checkpoint_store::CheckpointStore;
@@ -25,7 +25,7 @@ use super::lanes::{Lanes, Setup};
 use super::metrics::Metrics;
 use super::open::Opener;
 use super::readers::OwnReaders;
-use super::reference_watch::Tables;
+use super::reference_watch::{Tables, Watching};
 use super::reload::{Candidate, Preparation, Reloads};
 use super::tap::Taps;
 use super::{Beside, RunOptions, Share, Summary, joined};
@@ -53,8 +53,8 @@ pub(super) struct Membership {
     pub registry: Option<Arc<SchemaRegistry>>,
     /// The reference tables, as they change.
     pub references: watch::Receiver<Tables>,
-    /// What watches their files, where there are any.
-    pub watching: Option<JoinHandle<()>>,
+    /// What watches their files, and follows the keys.
+    pub watching: Watching,
     /// With how many partitions topics are made.
     pub partitions: i32,
     /// Where reloads come from.
@@ -331,9 +331,7 @@ impl Membership {
 
     fn adopt(&mut self, candidate: Candidate) {
         let Candidate { pipeline, plan, generation, registry, references, watch } = candidate;
-        if let Some(watching) = std::mem::replace(&mut self.watching, watch.map(|w| tokio::spawn(w.run()))) {
-            watching.abort();
-        }
+        self.watching = watch.spawn();
         self.taps.running(&pipeline, &plan);
         self.pipeline = pipeline;
         self.plan = plan;

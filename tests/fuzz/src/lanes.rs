@@ -40,11 +40,19 @@ fn source(format: FormatSpec) -> SourceSpec {
         max_future_ms: 60_000,
         device_ttl_ms: Some(3_600_000),
         max_record_bytes: 1 << 16,
+        signature: None,
         keyed: false,
     }
 }
 
 fn plan(format: FormatSpec) -> Arc<LanePlan> {
+    match LanePlan::new(&spec(format)) {
+        Ok(plan) => Arc::new(plan),
+        Err(e) => panic!("the targets' own plan: {e:?}"),
+    }
+}
+
+pub(crate) fn spec(format: FormatSpec) -> LaneSpec {
     let features: Vec<String> = ["m", "k", "c"].map(str::to_owned).to_vec();
     let step = |name: &str, from: &str, sql: &str, window| SqlStepSpec {
         name: name.into(),
@@ -52,7 +60,7 @@ fn plan(format: FormatSpec) -> Arc<LanePlan> {
         sql: sql.into(),
         window,
     };
-    let spec = LaneSpec {
+    LaneSpec {
         pipeline: "p".into(),
         config_hash: [1; 32],
         source: source(format),
@@ -78,14 +86,10 @@ fn plan(format: FormatSpec) -> Arc<LanePlan> {
             model: Arc::new(SumModel(features)),
             decide: DecideSpec::p_values(Some(0.05), Some(0.01)),
         }],
-    };
-    match LanePlan::new(&spec) {
-        Ok(plan) => Arc::new(plan),
-        Err(e) => panic!("the targets' own plan: {e:?}"),
     }
 }
 
-fn secret() -> Secret {
+pub(crate) fn secret() -> Secret {
     Secret::new(b"fuzz")
 }
 
@@ -126,6 +130,7 @@ fn feed(plan: &Arc<LanePlan>, data: &[u8]) {
             key: None,
             value: Some(value),
             origin: None,
+            signature: None,
         })
         .collect();
     let (mut whole, mut each) = (Lane::new(plan.clone(), 0, secret()), Lane::new(plan.clone(), 0, secret()));
@@ -208,11 +213,12 @@ fn decoding(format: FormatSpec) -> (SourceSpec, Decoding) {
 
 /// Takes one record to its end.
 fn take(ingest: &mut Ingest, value: &[u8]) {
-    let mut records = vec![RawRecord { offset: 0, timestamp: BROKER, key: None, value: Some(value), origin: None }];
+    let mut records =
+        vec![RawRecord { offset: 0, timestamp: BROKER, key: None, value: Some(value), origin: None, signature: None }];
     let (mut admission, mut devices) = (Admission::new(2_000, 60_000, Vec::new()), DeviceTable::new(secret(), None));
     let (mut dead, mut rows, mut rows_in) = (Vec::new(), 0, 0);
     while !records.is_empty() {
-        match ingest.run(&records, &mut admission, &mut devices, &mut dead) {
+        match ingest.run(&records, &mut admission, &mut devices, None, &mut dead) {
             Ok(run) => {
                 assert!(run.taken > 0 || run.rows_in > 0, "a run takes something");
                 rows += run.rows.len() as u64;
@@ -261,7 +267,7 @@ pub fn descriptor_seeds() -> Vec<Vec<u8>> {
 pub fn arrow(data: &[u8]) {
     // One record: the stream's own bytes may hold the cut.
     static PLAN: LazyLock<Arc<LanePlan>> = LazyLock::new(|| plan(FormatSpec::Arrow));
-    let raw = RawRecord { offset: 0, timestamp: BROKER, key: None, value: Some(data), origin: None };
+    let raw = RawRecord { offset: 0, timestamp: BROKER, key: None, value: Some(data), origin: None, signature: None };
     let mut lane = Lane::new(PLAN.clone(), 0, secret());
     let mut out = Output::default();
     step(&mut lane, &[raw], &mut out);
@@ -283,7 +289,14 @@ pub fn state(data: &[u8]) {
         Err(e) => panic!("a state that was accepted, written again: {e}"),
     }
     let value = br#"{"device":"a","ts":1700000000000,"x":1.5,"n":3}"#;
-    let record = |offset| RawRecord { offset, timestamp: BROKER, key: None, value: Some(&value[..]), origin: None };
+    let record = |offset| RawRecord {
+        offset,
+        timestamp: BROKER,
+        key: None,
+        value: Some(&value[..]),
+        origin: None,
+        signature: None,
+    };
     let mut out = Output::default();
     // A state may make the lane refuse to go on; it must not make it panic.
     let _ = lane.step(&[record(i64::MAX - 1)], &mut out);
@@ -296,7 +309,14 @@ pub fn state_seeds() -> Vec<Vec<u8>> {
     for (offset, value) in json_seeds().iter().enumerate() {
         step(
             &mut lane,
-            &[RawRecord { offset: offset as i64, timestamp: BROKER, key: None, value: Some(value), origin: None }],
+            &[RawRecord {
+                offset: offset as i64,
+                timestamp: BROKER,
+                key: None,
+                value: Some(value),
+                origin: None,
+                signature: None,
+            }],
             &mut out,
         );
         seeds.push(lane.snapshot().bytes[34..].to_vec());

@@ -7,6 +7,7 @@
 mod formats;
 mod lanes;
 mod parts;
+mod signed;
 mod stores;
 #[path = "../../../engine/tests/sum_model/mod.rs"]
 mod sum_model;
@@ -39,5 +40,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "bundle", run: parts::bundle, seeds: parts::bundle_seeds },
     Target { name: "model", run: parts::model, seeds: parts::model_seeds },
     Target { name: "pipeline", run: parts::pipeline, seeds: parts::pipeline_seeds },
+    Target { name: "signed", run: signed::envelopes, seeds: signed::envelope_seeds },
+    Target { name: "keys", run: signed::keys, seeds: signed::key_seeds },
     Target { name: "rows", run: tables::rows, seeds: tables::row_seeds },
 ];

@@ -71,6 +71,7 @@ pub fn record_seeds() -> Vec<Vec<u8>> {
         timestamp: 1,
         key: Some(b"k".to_vec()),
         value: Some(b"v".to_vec()),
+        signature: Some(vec![1; 73]),
     };
     [(1, letter.to_bytes()), (2, tick), (2, reference), (2, evicted), (3, evidence().to_bytes()), (4, coverage)]
         .into_iter()

@@ -369,6 +369,7 @@ impl ChainBatch {
             key: None,
             value: Some(r.value.as_bytes()),
             origin: None,
+            signature: None,
         }));
     }
 

@@ -313,6 +313,7 @@ impl FileBatch {
                 key: None,
                 value: Some(value),
                 origin: None,
+                signature: None,
             });
         }
     }

@@ -67,13 +67,14 @@ pub fn record(index: u64) -> VerdictRecord {
 
 pub fn dead(n: u64) -> DeadLetter {
     DeadLetter {
-        reason: DeadReason::ALL[n as usize % 7],
+        reason: DeadReason::ALL[n as usize % DeadReason::ALL.len()],
         detail: format!("letter {n}"),
         offset: n as i64,
         row: None,
         timestamp: 1_700_000_000_000,
         key: n.is_multiple_of(2).then(|| b"key".to_vec()),
         value: Some(vec![n as u8; n as usize % 50]),
+        signature: n.is_multiple_of(3).then(|| vec![7; n as usize % 70]),
     }
 }
 

@@ -49,6 +49,7 @@ pub(super) fn measure(plan: &Arc<LanePlan>, first: &[u8], devices: usize, state:
                     key: None,
                     value: Some(row),
                     origin: None,
+                    signature: None,
                 })
                 .collect();
             lane.step(&records, &mut out)?;

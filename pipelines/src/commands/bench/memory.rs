@@ -49,6 +49,7 @@ fn records<'a>(values: impl Iterator<Item = &'a [u8]>) -> Vec<RawRecord<'a>> {
             key: None,
             value: Some(value),
             origin: None,
+            signature: None,
         })
         .collect()
 }
@@ -69,7 +70,7 @@ fn decode(name: &str, plan: &Arc<LanePlan>, records: &[RawRecord<'_>], rows: usi
         for batch in records.chunks(BATCH) {
             let mut rest = batch;
             while !rest.is_empty() {
-                let run = std::hint::black_box(ingest.run(rest, &mut admission, &mut devices, &mut dead)?);
+                let run = std::hint::black_box(ingest.run(rest, &mut admission, &mut devices, None, &mut dead)?);
                 rest = &rest[run.taken..];
             }
         }

@@ -185,6 +185,12 @@ pub enum BenchError {
     /// The pipeline writes its verdicts elsewhere.
     #[error("the pipeline has no sink of kind \"kafka\" to see verdicts in")]
     NoSink,
+    /// Readings would have to be signed.
+    #[error(
+        "readings of this pipeline must be signed, and those of the benchmark are not; measure a copy without `identity`. What \
+         signatures cost is in docs/signed-readings.md"
+    )]
+    Signed,
     /// The pipeline has no windowed step.
     #[error("the pipeline has no windowed step to measure")]
     NoWindow,
@@ -193,6 +199,7 @@ pub enum BenchError {
 /// Measures. Exit code 0 if every stage ran.
 pub fn run(args: &BenchArgs) -> ExitCode {
     let plan = match super::run::load(&args.pipeline) {
+        Ok((pipeline, _)) if pipeline.source.identity.is_some() => return fail(false, BenchError::Signed),
         Ok((pipeline, plan)) => (pipeline, plan),
         Err(diags) => {
             eprint!("{}", diags.render_text(super::check::colour()));

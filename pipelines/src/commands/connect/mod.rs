@@ -2,6 +2,7 @@
 
 mod chain;
 mod chain_source;
+mod device_registry;
 mod places;
 
 use std::sync::mpsc;
@@ -30,6 +31,7 @@ pub fn try_all(pipeline: &Pipeline, diags: &mut Diagnostics) -> Vec<String> {
         SourceKind::Mqtt(source) => found.extend(broker(pipeline, source, diags)),
         SourceKind::Ethereum(source) => found.extend(chain_source::try_all(pipeline, source, diags)),
     }
+    found.extend(device_registry::try_all(pipeline, diags));
     let (there, lanes) = topics(pipeline, diags);
     found.extend(there);
     found.extend(places::try_all(pipeline, diags));

@@ -50,6 +50,7 @@ fn a_pipeline(state: &Path) {
                         timestamp: 0,
                         key: None,
                         value: None,
+                        signature: None,
                     })
                     .unwrap();
             }

@@ -5,6 +5,7 @@ mod anchor;
 mod decide;
 mod format;
 mod head;
+mod identity;
 mod kafka;
 mod label;
 mod outputs;

@@ -9,6 +9,7 @@ use super::super::pipeline::{KafkaSource, Source, SourceKind, Time};
 use super::super::span::Spanned;
 use super::super::tree::{Entry, NodeValue};
 use super::format::{FORMAT_KEYS, FORMAT_RULES};
+use super::identity::{self, IDENTITY};
 use super::kafka::{MEMBERSHIP_KEYS, SECURITY};
 use super::repartition::REPARTITION;
 use super::source_ethereum::{self, ETHEREUM_SOURCE};
@@ -41,9 +42,9 @@ const KAFKA_SOURCE: Keys = Keys::new(
         TIMES,
         DEVICE_TTL,
         MAX_RECORD_BYTES,
+        IDENTITY,
     ],
 )
-.planned(&[("identity", "remove it; until then, let Kafka's access control say who may write to the topic")])
 .rules(&FORMAT_RULES);
 pub(super) const SOURCE_TABLES: [&Keys; 4] = [&KAFKA_SOURCE, &FILES_SOURCE, &MQTT_SOURCE, &ETHEREUM_SOURCE];
 
@@ -154,6 +155,13 @@ fn read_body(cx: &mut Reading<'_>, e: &Entry, default_group: Option<Text>) -> Op
             f.size(cx, Need::May, "max_record_bytes", range, "max_record_bytes = \"1MiB\"").map(|s| s.value)
         }
     };
+    let identity = match keys.has("identity") {
+        true => identity::read(cx, &f, keys.name == KAFKA_SOURCE.name),
+        false => Some(None),
+    };
+    if let (Some(Some(identity)), Some(format), Some(fields), Some(key)) = (&identity, &format, &fields, &key) {
+        identity::check(cx, identity, format, fields, key);
+    }
     let source = Source {
         name: name_of(e),
         format: format?,
@@ -162,6 +170,7 @@ fn read_body(cx: &mut Reading<'_>, e: &Entry, default_group: Option<Text>) -> Op
         time: time?,
         device_ttl_ms: device_ttl_ms?,
         max_record_bytes: usize::try_from(max_record?).ok()?,
+        identity: identity?,
         kind: kind?,
     };
     super::repartition::check_format(cx, &source);

@@ -4,6 +4,7 @@ use super::super::fields::{Choices, Fields, Key, Keys, Kind, Need, Reading};
 use super::super::interpolate::Text;
 use super::super::pipeline::{FileFormat, FilesPlace, FilesSource};
 use super::super::tree::NodeValue;
+use super::identity::IDENTITY;
 use super::source::{DEVICE, DEVICE_TTL, MAX_RECORD_BYTES, SCHEMA, TIMES, is};
 
 pub(super) const FILES_SOURCE: Keys = Keys::new(
@@ -21,9 +22,9 @@ pub(super) const FILES_SOURCE: Keys = Keys::new(
         TIMES,
         DEVICE_TTL,
         MAX_RECORD_BYTES,
+        IDENTITY,
     ],
-)
-.planned(&[("identity", "remove it; until then, let the file system say who may write there")]);
+);
 const FILE_FORMAT: Choices =
     Choices { what: "file format", known: &["csv", "ndjson", "parquet"], planned: &["avro", "arrow"] };
 const PATH_EXAMPLE: &str = "path = \"data/*.csv\"";

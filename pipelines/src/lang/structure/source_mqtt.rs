@@ -5,6 +5,7 @@ use super::super::interpolate::Text;
 use super::super::pipeline::{JournalSettings, MqttSource};
 use super::super::span::Spanned;
 use super::format::FORMAT_KEYS;
+use super::identity::IDENTITY;
 use super::source::{DEVICE, DEVICE_TTL, MAX_RECORD_BYTES, SCHEMA, TIMES, is};
 
 pub(super) const MQTT_SOURCE: Keys = Keys::new(
@@ -36,13 +37,13 @@ pub(super) const MQTT_SOURCE: Keys = Keys::new(
         TIMES,
         DEVICE_TTL,
         MAX_RECORD_BYTES,
+        IDENTITY,
     ],
 )
 .planned(&[
     ("device", "remove it and name a field of the payload: `key = \"device\"`"),
     ("lanes", "remove it; one lane reads the journal"),
     ("qos", "remove it; subscriptions ask for QoS 1"),
-    ("identity", "remove it; until then, let the broker's access control say who may publish"),
 ])
 .rules(&[
     Rule::When("format", &["avro"], &["registry"]),

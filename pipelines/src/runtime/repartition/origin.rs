@@ -67,6 +67,7 @@ mod tests {
             timestamp: 1,
             key: None,
             value: None,
+            signature: None,
         }
     }
 

@@ -232,6 +232,7 @@ fn record(log: &str, r: &EarlyVerdict, json: Value) -> OutRecord {
         key: Some(r.evidence.device.clone().into_bytes()),
         value: Some(json.to_string().into_bytes()),
         headers: vec![("log", log.as_bytes().to_vec()), ("early", b"true".to_vec())],
+        named: None,
         may_be_cut: false,
     }
 }

@@ -217,6 +217,9 @@ impl Item {
                 if let Some(row) = l.row {
                     out["row"] = row.into();
                 }
+                if let Some(signature) = &l.signature {
+                    out["signature_hex"] = hex(signature).into();
+                }
                 for (name, bytes) in [("key", &l.key), ("value", &l.value)] {
                     match bytes.as_deref().map(|b| (std::str::from_utf8(b), b)) {
                         None => out[name] = Value::Null,

@@ -113,6 +113,7 @@ fn record(log: &str, target: &Target, item: &Item, lines: &mut impl Iterator<Ite
             key: Some(r.evidence.device.clone().into_bytes()),
             value: lines.next(),
             headers: vec![("log", text(log)), ("index", r.index.to_string().into_bytes())],
+            named: None,
             // Half a verdict is none; one that is too large goes to the dead letters.
             may_be_cut: false,
         },
@@ -128,6 +129,7 @@ fn record(log: &str, target: &Target, item: &Item, lines: &mut impl Iterator<Ite
                 ("log", text(log)),
                 ("index", refusal.index.to_string().into_bytes()),
             ],
+            named: None,
             may_be_cut: true,
         },
         Record::Dead(l) => {
@@ -142,7 +144,17 @@ fn record(log: &str, target: &Target, item: &Item, lines: &mut impl Iterator<Ite
             if let Some(row) = l.row {
                 headers.push(("row", row.to_string().into_bytes()));
             }
-            OutRecord { partition: None, key: l.key.clone(), value: l.value.clone(), headers, may_be_cut: true }
+            if let Some(signature) = &l.signature {
+                headers.push(("signature", signature.clone()));
+            }
+            OutRecord {
+                partition: None,
+                key: l.key.clone(),
+                value: l.value.clone(),
+                headers,
+                named: None,
+                may_be_cut: true,
+            }
         }
     }
 }

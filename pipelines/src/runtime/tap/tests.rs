@@ -87,8 +87,14 @@ impl Bench {
         self.lane_taps.follow(&mut self.lane);
         let ts = 1_767_686_400_000 + second * 1000;
         let value = format!(r#"{{"device":"{device}","ts":{ts},"lane":"own","heat":{heat}}}"#);
-        let record =
-            RawRecord { offset: self.next, timestamp: ts, key: None, value: Some(value.as_bytes()), origin: None };
+        let record = RawRecord {
+            offset: self.next,
+            timestamp: ts,
+            key: None,
+            value: Some(value.as_bytes()),
+            origin: None,
+            signature: None,
+        };
         self.next += 1;
         self.lane.step(&[record], &mut Output::default()).unwrap();
         self.lane_taps.rows(&mut self.lane);
