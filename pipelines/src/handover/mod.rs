@@ -10,6 +10,7 @@
 //! | `models/<sha256>.model` | the models that decided |
 //! | `pipelines/<sha256>.json` | the canonical pipelines under which they did |
 //! | `references/<sha256>.reference` | the versions of reference tables that rows were joined with |
+//! | `keys/<sha256>.keys` | of signed readings: the versions of the devices' keys |
 //! | `schemas/…` | of Avro: the schemas that records were written with |
 //! | `readings` | only on request: the records of the source that the lane read, in frames ([`Reading`]) |
 //!

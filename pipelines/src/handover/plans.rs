@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use avouch_engine::event::LaneEvent;
+use avouch_engine::identity::KeySet;
 use avouch_engine::plan::LanePlan;
-use avouch_engine::reference::Reference;
+use avouch_engine::reference::{Reference, Versioned};
 use avouch_engine::spec::LaneSpec;
 use avouch_engine::verdict::{Hash32, NO_MODEL, VerdictRecord};
 use thiserror::Error;
@@ -145,7 +146,10 @@ impl<'a> Plans<'a> {
             let fail = |why: String| PlanFailure::Reference { name: name.clone(), why };
             let version =
                 self.references.get(name).ok_or_else(|| fail("the lane never took a version of it".into()))?;
-            tables.push(self.reference(name, version).map_err(fail)?);
+            match self.version(name, version).map_err(fail)? {
+                Versioned::Table(table) => tables.push(table),
+                Versioned::Keys(_) => return Err(fail("keys of devices stand under its name".into())),
+            }
         }
         let spec = LaneSpec { references: tables, ..lane_spec(&pipeline, &models) };
         LanePlan::new(&spec).map(Arc::new).map_err(|errors| PlanFailure::Plan {
@@ -154,10 +158,13 @@ impl<'a> Plans<'a> {
         })
     }
 
-    /// A version of a reference table, which must be what its hash says.
-    pub fn reference(&self, name: &str, version: &Hash32) -> Result<Arc<Reference>, String> {
-        let bytes = self.handover.reference(version).map_err(|e| e.to_string())?;
-        let table = Reference::from_bytes(name, &bytes).map_err(|e| e.to_string())?;
+    /// A version of a reference table, or of keys of devices, which must be what its hash says.
+    pub fn version(&self, name: &str, version: &Hash32) -> Result<Versioned, String> {
+        let bytes = self.handover.version(name, version).map_err(|e| e.to_string())?;
+        let table: Versioned = match KeySet::is_name(name) {
+            true => KeySet::from_bytes(name, &bytes).map_err(|e| e.to_string())?.into(),
+            false => Reference::from_bytes(name, &bytes).map_err(|e| e.to_string())?.into(),
+        };
         if table.version() == *version { Ok(table) } else { Err(format!("version {} was altered", hex(version))) }
     }
 

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use avouch_engine::bundle::SignedCheckpoint;
 use avouch_engine::event::LaneEvent;
+use avouch_engine::identity::KeySet;
 use avouch_engine::verdict::{Hash32, VerdictRecord};
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
@@ -13,7 +14,7 @@ use super::frames::{FrameReader, failed};
 use super::reading::Reading;
 use super::{FORMAT, HandoverError, Head, file};
 use crate::lang::hex_bytes;
-use crate::runtime::{reference_path, signed};
+use crate::runtime::{keys_path, reference_path, signed};
 
 /// An export on this machine.
 #[derive(Debug, Clone)]
@@ -126,12 +127,13 @@ impl Handover {
         Ok(Readings(FrameReader::open(path)?))
     }
 
-    /// A version of a reference table, as it was kept; the caller compares its hash.
+    /// A version of a reference table, or of keys of devices, as it was kept; the caller compares its hash.
     ///
     /// # Errors
     /// When it is not there.
-    pub fn reference(&self, version: &Hash32) -> Result<Vec<u8>, HandoverError> {
-        let path = reference_path(&self.dir, version);
+    pub fn version(&self, name: &str, version: &Hash32) -> Result<Vec<u8>, HandoverError> {
+        let path = if KeySet::is_name(name) { keys_path } else { reference_path };
+        let path = path(&self.dir, version);
         std::fs::read(&path).map_err(failed(&path))
     }
 }

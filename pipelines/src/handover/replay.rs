@@ -109,7 +109,7 @@ pub fn replay(handover: &Handover, given: &[Pipeline], secret: Option<Secret>) -
     let mut ended = false;
     while !ended && run.difference.is_none() {
         let table = |name: &str, version: &_| {
-            plans.reference(name, version).map_err(|why| LaneError::Reference { name: name.to_owned(), why })
+            plans.version(name, version).map_err(|why| LaneError::Reference { name: name.to_owned(), why })
         };
         let records: Vec<RawRecord<'_>> = piece.iter().map(Reading::record).collect();
         let mut rest = &records[..];

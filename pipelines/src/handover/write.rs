@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use avouch_connectors::store::LaneReader;
 use avouch_engine::event::LaneEvent;
+use avouch_engine::identity::KeySet;
 use avouch_engine::verdict::{Hash32, NO_MODEL};
 
 use super::frames::{Frames, failed};
@@ -12,8 +13,8 @@ use super::reading::Reading;
 use super::{FORMAT, HandoverError, Head, file};
 use crate::lang::{Pipeline, load_models_there};
 use crate::runtime::{
-    Artifacts, CheckpointStore, hex, lane_dir, lanes_here, model_path, pipeline_path, read_source, reference_path,
-    signed,
+    Artifacts, CheckpointStore, hex, keys_path, lane_dir, lanes_here, model_path, pipeline_path, read_source,
+    reference_path, signed,
 };
 
 /// What to export.
@@ -122,8 +123,9 @@ pub fn export(pipeline: &Pipeline, wanted: &Wanted) -> Result<Exported, Handover
     for hash in &pipelines {
         copy(pipeline_path(&state, hash), pipeline_path(out, hash))?;
     }
-    for hash in &references {
-        copy(reference_path(&state, hash), reference_path(out, hash))?;
+    for (is_keys, hash) in &references {
+        let path = if *is_keys { keys_path } else { reference_path };
+        copy(path(&state, hash), path(out, hash))?;
     }
     copy_schemas(&state, out)?;
     let readings = match wanted.readings {
@@ -170,13 +172,14 @@ fn sha256(bytes: &[u8]) -> Hash32 {
     Sha256::digest(bytes).into()
 }
 
-/// Returns how many events there are, and the versions of references they name. What pipelines they name is added.
+/// Returns how many events there are, and the versions they name: of keys of devices, or of references. What pipelines they name
+/// is added.
 fn write_events(
     out: &Path,
     reader: &LaneReader,
     count: u64,
     pipelines: &mut BTreeSet<Hash32>,
-) -> Result<(u64, BTreeSet<Hash32>), HandoverError> {
+) -> Result<(u64, BTreeSet<(bool, Hash32)>), HandoverError> {
     let mut references = BTreeSet::new();
     let mut frames = Frames::create(out.join(file::EVENTS))?;
     let mut at = 0;
@@ -188,8 +191,8 @@ fn write_events(
         for event in events.iter().take(usize::try_from(count - at).unwrap_or(usize::MAX)) {
             frames.push(&event.to_bytes())?;
             match event {
-                LaneEvent::Reference { version, .. } => {
-                    references.insert(*version);
+                LaneEvent::Reference { name, version, .. } => {
+                    references.insert((KeySet::is_name(name), *version));
                 }
                 LaneEvent::Pipeline { from, to, .. } => pipelines.extend([*from, *to]),
                 LaneEvent::Tick(_) | LaneEvent::Evicted { .. } | LaneEvent::Label { .. } => {}
