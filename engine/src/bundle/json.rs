@@ -98,7 +98,7 @@ impl<'de, T: std::str::FromStr> Deserialize<'de> for Decimal<T> {
     }
 }
 
-fn render<T: Serialize>(value: &T) -> String {
+pub(super) fn render<T: Serialize>(value: &T) -> String {
     // Invariant: plain structs of strings and numbers have a JSON form.
     let mut text = serde_json::to_string_pretty(value).unwrap_or_default();
     text.push('\n');
@@ -106,7 +106,7 @@ fn render<T: Serialize>(value: &T) -> String {
 }
 
 /// Parses one of our files and refuses every spelling but ours.
-fn parse<T: DeserializeOwned + Serialize>(file: &'static str, bytes: &[u8]) -> Result<T, BundleError> {
+pub(super) fn parse<T: DeserializeOwned + Serialize>(file: &'static str, bytes: &[u8]) -> Result<T, BundleError> {
     let value: T = serde_json::from_slice(bytes).map_err(|e| BundleError::Malformed { file, why: e.to_string() })?;
     same(file, bytes, &render(&value))?;
     Ok(value)
@@ -121,7 +121,7 @@ fn same(file: &'static str, bytes: &[u8], ours: &str) -> Result<(), BundleError>
     Err(BundleError::Altered { file, why: format!("line {line} is not spelt as a bundle spells it") })
 }
 
-fn format_is(file: &'static str, found: &str, expected: &str) -> Result<(), BundleError> {
+pub(super) fn format_is(file: &'static str, found: &str, expected: &str) -> Result<(), BundleError> {
     if found == expected {
         return Ok(());
     }

@@ -13,6 +13,7 @@
 //! | `coverage.json` | the same, to be read | rendered from `coverage.bin`, compared byte for byte |
 //! | `model` | the model file | `modelHash` |
 //! | `pipeline.canonical.json` | the canonical pipeline | `configHash` |
+//! | `withheld.json` | which parts are kept back ([`withhold`]), if any are | nothing: they are missed by their hashes |
 //! | `README.txt` | what to do with it | nothing; it is not read |
 //!
 //! Every JSON file has exactly one accepted spelling: it is parsed strictly and must equal its own re-rendering, so
@@ -25,12 +26,14 @@
 mod json;
 mod readme;
 mod steps;
+mod withheld;
 
 #[cfg(test)]
 mod tests;
 
 pub use json::utc;
 pub use steps::{Outcome, SignatureCheck, Step, accepted, verify_offline};
+pub use withheld::{Part, withhold};
 
 use std::collections::BTreeMap;
 
@@ -65,7 +68,9 @@ pub mod file {
     pub const PIPELINE: &str = "pipeline.canonical.json";
     /// What to do with it all.
     pub const README: &str = "README.txt";
-    /// Those that must be there.
+    /// Which parts are kept back, if any are.
+    pub const WITHHELD: &str = "withheld.json";
+    /// Those that must be there, unless they are kept back.
     pub const REQUIRED: [&str; 9] =
         [VERDICT, EVIDENCE, EVIDENCE_JSON, INCLUSION, CHECKPOINT, COVERAGE, COVERAGE_JSON, MODEL, PIPELINE];
 }
@@ -191,9 +196,9 @@ pub struct Bundle {
     pub index: u64,
     /// The verdict.
     pub verdict: Verdict,
-    /// What it rests on.
-    pub evidence: Evidence,
-    /// `evidence.bin` as it stands.
+    /// What it rests on; `None` where that is kept back.
+    pub evidence: Option<Evidence>,
+    /// `evidence.bin` as it stands; empty where that is kept back.
     pub evidence_bytes: Vec<u8>,
     /// The inclusion proof.
     pub inclusion: Inclusion,
@@ -203,10 +208,10 @@ pub struct Bundle {
     pub coverage: Coverage,
     /// `coverage.bin` as it stands.
     pub coverage_bytes: Vec<u8>,
-    /// The model file.
-    pub model: Vec<u8>,
-    /// The canonical pipeline.
-    pub pipeline: Vec<u8>,
+    /// The model file; `None` where it is kept back.
+    pub model: Option<Vec<u8>>,
+    /// The canonical pipeline; `None` where it is kept back.
+    pub pipeline: Option<Vec<u8>>,
 }
 
 /// Makes a bundle's files. Same parts, same bytes.
@@ -249,24 +254,31 @@ pub fn build(parts: &Parts<'_>) -> Result<Files, BundleError> {
 /// # Errors
 /// When a file is missing, does not belong, is malformed, has unknown fields, or is not spelt as [`build`] spells it.
 pub fn parse(files: &Files) -> Result<Bundle, BundleError> {
-    if let Some(unknown) = files.keys().find(|n| *n != file::README && !file::REQUIRED.contains(&n.as_str())) {
+    let allowed = |n: &str| [file::README, file::WITHHELD].contains(&n) || file::REQUIRED.contains(&n);
+    if let Some(unknown) = files.keys().find(|n| !allowed(n)) {
         return Err(BundleError::Unknown { file: unknown.clone() });
     }
     let get = |name: &'static str| files.get(name).ok_or(BundleError::Missing { file: name });
-    for name in file::REQUIRED {
+    let withheld = withheld::parse(files)?;
+    let kept_back = |name: &str| withheld.iter().any(|p| p.files().contains(&name));
+    for name in file::REQUIRED.into_iter().filter(|n| !kept_back(n)) {
         get(name)?;
     }
     let (origin, index, verdict) = json::parse_verdict(get(file::VERDICT)?)?;
     let malformed = |file, why: &dyn std::fmt::Display| BundleError::Malformed { file, why: why.to_string() };
 
-    let evidence_bytes = get(file::EVIDENCE)?.clone();
-    let evidence = Evidence::from_bytes(&evidence_bytes).map_err(|e| malformed(file::EVIDENCE, &e))?;
+    let evidence_bytes = files.get(file::EVIDENCE).cloned().unwrap_or_default();
+    let evidence = match kept_back(file::EVIDENCE) {
+        true => None,
+        false => Some(Evidence::from_bytes(&evidence_bytes).map_err(|e| malformed(file::EVIDENCE, &e))?),
+    };
     let coverage_bytes = get(file::COVERAGE)?.clone();
     let coverage = Coverage::from_bytes(&coverage_bytes).map_err(|e| malformed(file::COVERAGE, &e))?;
-    for (readable, hashed, text) in [
-        (file::EVIDENCE_JSON, file::EVIDENCE, json::evidence(&evidence)),
-        (file::COVERAGE_JSON, file::COVERAGE, json::coverage(&coverage)),
-    ] {
+    for (readable, hashed, text) in evidence
+        .iter()
+        .map(|e| (file::EVIDENCE_JSON, file::EVIDENCE, json::evidence(e)))
+        .chain([(file::COVERAGE_JSON, file::COVERAGE, json::coverage(&coverage))])
+    {
         if get(readable)? != text.as_bytes() {
             return Err(BundleError::Altered { file: readable, why: format!("it does not say what {hashed} says") });
         }
@@ -281,7 +293,7 @@ pub fn parse(files: &Files) -> Result<Bundle, BundleError> {
         checkpoint: json::parse_checkpoint(get(file::CHECKPOINT)?)?,
         coverage,
         coverage_bytes,
-        model: get(file::MODEL)?.clone(),
-        pipeline: get(file::PIPELINE)?.clone(),
+        model: files.get(file::MODEL).cloned(),
+        pipeline: files.get(file::PIPELINE).cloned(),
     })
 }

@@ -3,9 +3,9 @@
 use sha2::{Digest, Sha256};
 
 use super::json::hex;
-use super::{Bundle, SignedCheckpoint, chain_log_id, file};
+use super::{Bundle, Part, SignedCheckpoint, chain_log_id, file};
 use crate::log::verify_inclusion;
-use crate::verdict::{Hash32, NO_MODEL, SCORE_NOT_A_NUMBER, Severity, class, score_e6};
+use crate::verdict::{Evidence, Hash32, NO_MODEL, SCORE_NOT_A_NUMBER, Severity, class, score_e6};
 
 /// What became of a step.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,6 +21,8 @@ pub enum Outcome {
     },
     /// Nobody has checked it.
     NotChecked(String),
+    /// It cannot be checked, because the bundle keeps this part back.
+    Withheld(Part),
 }
 
 /// One check.
@@ -40,9 +42,20 @@ pub struct Step {
 /// found: an account recovered, or why not.
 pub type SignatureCheck<'a> = &'a dyn Fn(&SignedCheckpoint) -> Result<String, String>;
 
-/// Whether every step passed.
-pub fn accepted(steps: &[Step]) -> bool {
-    steps.iter().all(|s| matches!(s.outcome, Outcome::Passed(_)))
+/// Whether every step passed, but for those that take a part which may be kept back.
+pub fn accepted(steps: &[Step], may_be_withheld: &[Part]) -> bool {
+    steps.iter().all(|s| match &s.outcome {
+        Outcome::Passed(_) => true,
+        Outcome::Withheld(part) => may_be_withheld.contains(part),
+        Outcome::Failed { .. } | Outcome::NotChecked(_) => false,
+    })
+}
+
+impl Outcome {
+    /// What is said of a step that cannot be made because a part is kept back.
+    pub fn of_withheld(part: Part) -> String {
+        format!("the operator keeps the {} back; the verdict has its hash, {}", part.name(), part.hash())
+    }
 }
 
 /// Checks everything in a bundle that needs no chain. All steps are made, whatever fails. Without `signature` that step
@@ -59,18 +72,24 @@ pub fn verify_offline(bundle: &Bundle, signature: Option<SignatureCheck<'_>>) ->
             name: "evidence",
             proves: "the device, features and contributions shown are those the verdict was made with",
             does_not_prove: "that the sensors told the truth",
-            outcome: digest(
-                &bundle.evidence_bytes,
-                &bundle.verdict.evidence_hash,
-                file::EVIDENCE,
-                (file::VERDICT, "evidenceHash"),
-            ),
+            outcome: match &bundle.evidence {
+                None => Outcome::Withheld(Part::Evidence),
+                Some(_) => digest(
+                    &bundle.evidence_bytes,
+                    &bundle.verdict.evidence_hash,
+                    file::EVIDENCE,
+                    (file::VERDICT, "evidenceHash"),
+                ),
+            },
         },
         Step {
             name: "score",
             proves: "the contributions add up to the score, and the score is the verdict's",
             does_not_prove: "that the model gives this score for these features; re-execute the lane for that",
-            outcome: score(bundle),
+            outcome: match &bundle.evidence {
+                None => Outcome::Withheld(Part::Evidence),
+                Some(evidence) => score(bundle, evidence),
+            },
         },
         Step {
             name: "model",
@@ -82,12 +101,12 @@ pub fn verify_offline(bundle: &Bundle, signature: Option<SignatureCheck<'_>>) ->
             name: "pipeline",
             proves: "pipeline.canonical.json is the configuration that was running",
             does_not_prove: "that the configuration suits its purpose",
-            outcome: digest(
-                &bundle.pipeline,
-                &bundle.verdict.config_hash,
-                file::PIPELINE,
-                (file::VERDICT, "configHash"),
-            ),
+            outcome: match &bundle.pipeline {
+                None => Outcome::Withheld(Part::Pipeline),
+                Some(pipeline) => {
+                    digest(pipeline, &bundle.verdict.config_hash, file::PIPELINE, (file::VERDICT, "configHash"))
+                }
+            },
         },
         Step {
             name: "inclusion",
@@ -148,22 +167,23 @@ fn verdict(b: &Bundle) -> Outcome {
 }
 
 fn model(b: &Bundle) -> Outcome {
+    let Some(model) = &b.model else { return Outcome::Withheld(Part::Model) };
     if !class::is_label(b.verdict.class) {
-        return digest(&b.model, &b.verdict.model_hash, file::MODEL, (file::VERDICT, "modelHash"));
+        return digest(model, &b.verdict.model_hash, file::MODEL, (file::VERDICT, "modelHash"));
     }
     if b.verdict.model_hash != NO_MODEL {
         return failed([file::VERDICT], "no model makes a label, but there is a modelHash");
     }
-    if !b.model.is_empty() {
+    if !model.is_empty() {
         return failed([file::MODEL, file::VERDICT], "no model makes a label, but there is a model");
     }
     Outcome::Passed("a person said this, and no model: modelHash is zero".into())
 }
 
 /// Of a label: it has no score, and says what the verdict says.
-fn label(b: &Bundle) -> Outcome {
+fn label(b: &Bundle, e: &Evidence) -> Outcome {
     let (v, files) = (&b.verdict, [file::VERDICT, file::EVIDENCE]);
-    let Some(label) = &b.evidence.label else {
+    let Some(label) = &e.label else {
         return failed(files, &format!("class_ {} is a label but the evidence has none", v.class));
     };
     if label.id() != v.input_digest {
@@ -171,24 +191,24 @@ fn label(b: &Bundle) -> Outcome {
         return failed(files, &format!("the SHA-256 of the label is {id} but inputDigest is {stated}"));
     }
     let said = (label.opinion.class(), &*label.device, &*label.step, label.from, label.to);
-    if said != (v.class, &*b.evidence.device, &*b.evidence.step, v.window_start, v.window_end) {
+    if said != (v.class, &*e.device, &*e.step, v.window_start, v.window_end) {
         return failed(files, "the label is of another class, device, step or time than the verdict");
     }
     if label.verdict.is_some_and(|about| about >= b.index) {
         return failed(files, "the label is about a verdict that came after it");
     }
-    let scored = v.score_e6 != SCORE_NOT_A_NUMBER || !b.evidence.score.is_nan();
-    if scored || v.severity != Severity::Normal.code() || b.evidence.rows > 0 || !b.evidence.features.is_empty() {
+    let scored = v.score_e6 != SCORE_NOT_A_NUMBER || !e.score.is_nan();
+    if scored || v.severity != Severity::Normal.code() || e.rows > 0 || !e.features.is_empty() {
         return failed(files, "a label has no score, severity, rows or features");
     }
     Outcome::Passed(format!("it is a label, which has no score: a person says {}", label.opinion.name()))
 }
 
-fn score(b: &Bundle) -> Outcome {
-    let (v, e) = (&b.verdict, &b.evidence);
+fn score(b: &Bundle, e: &Evidence) -> Outcome {
+    let v = &b.verdict;
     let files = [file::VERDICT, file::EVIDENCE];
     if class::is_label(v.class) {
-        return label(b);
+        return label(b, e);
     }
     if e.label.is_some() {
         return failed(files, &format!("the evidence is a label but class_ {} is none", v.class));
@@ -246,12 +266,16 @@ fn inclusion(b: &Bundle) -> Outcome {
 }
 
 fn coverage(b: &Bundle) -> Outcome {
-    let (c, e) = (&b.coverage, &b.evidence);
+    let c = &b.coverage;
     let outcome =
         digest(&b.coverage_bytes, &b.checkpoint.data_commitment, file::COVERAGE, (file::CHECKPOINT, "dataCommitment"));
     if !matches!(outcome, Outcome::Passed(_)) {
         return outcome;
     }
+    let run = format!("{}/{} from offset {} up to {}", c.topic, c.partition, c.from_offset, c.to_offset);
+    let Some(e) = &b.evidence else {
+        return Outcome::Passed(format!("{run}; which rows of it the verdict rests on is kept back"));
+    };
     let files = [file::COVERAGE, file::EVIDENCE];
     if (&*c.topic, c.partition) != (&*e.topic, e.partition) {
         let why = format!("it covers {}/{} but the rows are of {}/{}", c.topic, c.partition, e.topic, e.partition);
@@ -262,7 +286,7 @@ fn coverage(b: &Bundle) -> Outcome {
             format!("the rows at offsets {} to {} do not end before {}", e.first_offset, e.last_offset, c.to_offset);
         return failed(files, &why);
     }
-    Outcome::Passed(format!("{}/{} from offset {} up to {}", c.topic, c.partition, c.from_offset, c.to_offset))
+    Outcome::Passed(run)
 }
 
 fn log(b: &Bundle) -> Outcome {

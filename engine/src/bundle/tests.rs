@@ -155,7 +155,7 @@ fn refusal(files: &Files) -> Option<String> {
                     _ => None,
                 })
                 .collect();
-            assert_eq!(why.is_empty(), accepted(&steps));
+            assert_eq!(why.is_empty(), accepted(&steps, &[]));
             (!why.is_empty()).then(|| why.join("\n"))
         }
     }
@@ -167,17 +167,60 @@ fn a_bundle_round_trips_and_is_accepted() {
     let files = build(&s.parts()).unwrap();
     let bundle = parse(&files).unwrap();
     assert_eq!(bundle.origin, s.origin);
-    assert_eq!((bundle.index, &bundle.verdict, &bundle.evidence), (INDEX, &s.record.verdict, &s.record.evidence));
+    assert_eq!(
+        (bundle.index, &bundle.verdict, bundle.evidence.as_ref()),
+        (INDEX, &s.record.verdict, Some(&s.record.evidence))
+    );
     assert_eq!((&bundle.checkpoint, &bundle.coverage), (&s.checkpoint, &s.coverage));
-    assert_eq!((&bundle.model, &bundle.pipeline), (&s.model, &s.pipeline));
+    assert_eq!((bundle.model.as_ref(), bundle.pipeline.as_ref()), (Some(&s.model), Some(&s.pipeline)));
     assert_eq!(refusal(&files), None);
     assert_eq!(build(&s.parts()).unwrap(), files);
     // Without a check of signatures nobody can accept it.
-    assert!(!accepted(&verify_offline(&bundle, None)));
+    assert!(!accepted(&verify_offline(&bundle, None), &Part::ALL));
     // The README is for people.
     let mut without = files;
     without.remove(file::README);
     assert_eq!(refusal(&without), None);
+}
+
+#[test]
+fn what_is_kept_back_is_not_in_the_files_and_the_rest_is_still_checked() {
+    let s = sample();
+    let whole = build(&s.parts()).unwrap();
+    for parts in [&[Part::Evidence][..], &[Part::Model, Part::Evidence], &Part::ALL] {
+        let mut files = whole.clone();
+        withhold(&mut files, parts);
+        let steps = verify_offline(&parse(&files).unwrap(), Some(&check));
+        assert!(!accepted(&steps, &[]), "not without being told so");
+        assert!(accepted(&steps, parts));
+        assert!(!accepted(&steps, &[Part::Pipeline]));
+        let all: Vec<u8> = files.values().flatten().copied().collect();
+        let holds = |text: &str| all.windows(text.len()).any(|w| w == text.as_bytes());
+        // Evidence names the device and its features; all else has pseudonyms and hashes.
+        assert!(!holds("pump-7") && !holds("vib_rms"));
+        let withheld = |s: &&Step| matches!(s.outcome, Outcome::Withheld(_));
+        assert_eq!(steps.iter().filter(withheld).count(), parts.len() + 1, "evidence takes the score with it");
+        // What is shown must still be what was decided.
+        let mut forged = s.record.clone();
+        forged.verdict.severity = 0;
+        let mut other = build(&Parts { record: &forged, ..s.parts() }).map_or_else(|_| whole.clone(), |f| f);
+        other.insert(file::VERDICT.into(), json::verdict(&s.origin, INDEX, &forged.verdict).into_bytes());
+        withhold(&mut other, parts);
+        assert!(!accepted(&verify_offline(&parse(&other).unwrap(), Some(&check)), &Part::ALL));
+    }
+    // A part cannot be there and kept back, nor missing without a word.
+    let mut files = whole.clone();
+    withhold(&mut files, &[Part::Model]);
+    files.insert(file::MODEL.into(), s.model.clone());
+    assert!(parse(&files).unwrap_err().to_string().contains("but model is there"));
+    let mut files = whole.clone();
+    files.remove(file::MODEL);
+    assert!(matches!(parse(&files), Err(BundleError::Missing { .. })));
+    for wrong in ["{}", "{\n  \"format\": \"avouch-withheld/1\",\n  \"withheld\": [\"verdict\"]\n}\n"] {
+        let mut files = whole.clone();
+        files.insert(file::WITHHELD.into(), wrong.into());
+        assert!(parse(&files).is_err());
+    }
 }
 
 #[test]
@@ -232,7 +275,7 @@ fn a_label_is_bundled_like_a_verdict_and_has_no_model() {
     let text = String::from_utf8(files[file::EVIDENCE_JSON].clone()).unwrap();
     assert!(text.contains("\"says\": \"false-alarm\""), "{text}");
     assert!(files[file::MODEL].is_empty());
-    assert_eq!(parse(&files).unwrap().evidence.label, s.record.evidence.label);
+    assert_eq!(parse(&files).unwrap().evidence.unwrap().label, s.record.evidence.label);
 }
 
 #[test]

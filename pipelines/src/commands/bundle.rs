@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use avouch_connectors::ethereum::{Address, ChainReader, EthereumError, RpcOptions};
 use avouch_connectors::store::{LaneReader, StoreError};
-use avouch_engine::bundle::{BundleError, Files, Parts, SignedCheckpoint, build};
+use avouch_engine::bundle::{BundleError, Files, Part, Parts, SignedCheckpoint, build, withhold};
 use avouch_engine::verdict::{LogOrigin, NO_MODEL, Severity, VerdictRecord, class};
 use clap::Args;
 use serde_json::json;
@@ -43,6 +43,10 @@ pub struct BundleArgs {
     /// Directory to write; it must not exist
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
+
+    /// Keep this part back; several may be given. The verdict has its hash, so that it can be shown later
+    #[arg(long, value_name = "evidence|model|pipeline", value_parser = super::verify::part)]
+    pub withhold: Vec<Part>,
 
     /// Print JSON
     #[arg(long)]
@@ -263,7 +267,7 @@ fn write(
         NO_MODEL => Vec::new(),
         hash => artifacts.read(&model_path(state, &hash))?,
     };
-    let files: Files = build(&Parts {
+    let mut files: Files = build(&Parts {
         origin: &LogOrigin::from_text(reader.committed().origin.clone()),
         record,
         inclusion: &reader.inclusion_proof(record.index, checkpoint.new_size)?,
@@ -272,6 +276,7 @@ fn write(
         model: &model,
         pipeline: &artifacts.read(&pipeline_path(state, &record.verdict.config_hash))?,
     })?;
+    withhold(&mut files, &args.withhold);
     let fail = |path: &Path| {
         let path = path.to_path_buf();
         move |source| BundleFailure::File { path, source }

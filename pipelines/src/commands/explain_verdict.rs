@@ -68,6 +68,9 @@ pub enum ExplainVerdictError {
     /// It is no bundle.
     #[error(transparent)]
     Bundle(#[from] BundleError),
+    /// What would be explained is not there.
+    #[error("{0}: the operator keeps the evidence back, so there is nothing to explain; ask for it")]
+    Withheld(PathBuf),
     /// The state cannot be read.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -213,6 +216,7 @@ fn of_bundle(dir: &Path) -> Result<Found, ExplainVerdictError> {
         }
     }
     let bundle = parse(&files)?;
-    let record = VerdictRecord { index: bundle.index, verdict: bundle.verdict, evidence: bundle.evidence };
+    let evidence = bundle.evidence.ok_or_else(|| ExplainVerdictError::Withheld(dir.to_path_buf()))?;
+    let record = VerdictRecord { index: bundle.index, verdict: bundle.verdict, evidence };
     Ok(Found { log: bundle.origin.as_str().to_owned(), record, labels: Vec::new(), state: None })
 }

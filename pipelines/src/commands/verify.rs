@@ -3,11 +3,15 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use avouch_connectors::ethereum::{Address, At, ChainReader, Checkpoint, Domain, EthereumError, RpcOptions};
-use avouch_engine::bundle::{Bundle, Files, Outcome, SignedCheckpoint, Step, accepted, parse, verify_offline};
+use avouch_connectors::ethereum::{
+    Address, At, ChainReader, Checkpoint, Domain, EthereumError, ModelRegistry, RpcOptions,
+};
+use avouch_engine::bundle::{Bundle, Files, Outcome, Part, SignedCheckpoint, Step, accepted, parse, verify_offline};
 use avouch_engine::decode::format_timestamp;
+use avouch_engine::verdict::{Hash32, NO_MODEL};
 use clap::Args;
 use serde_json::json;
+use sha2::{Digest as _, Sha256};
 
 use super::fail;
 
@@ -30,9 +34,30 @@ pub struct VerifyArgs {
     #[arg(long, value_name = "ADDRESS")]
     pub signer: Option<Address>,
 
+    /// Address of the ModelRegistry contract: whether the model was active there
+    #[arg(long, value_name = "ADDRESS", requires = "rpc", requires = "registry_owner")]
+    pub registry: Option<Address>,
+
+    /// Whose registry of models it is
+    #[arg(long, value_name = "ADDRESS", requires = "registry")]
+    pub registry_owner: Option<Address>,
+
+    /// The owner's name for the registry
+    #[arg(long, value_name = "NAME", default_value = "models")]
+    pub registry_name: String,
+
+    /// Accept that the bundle keeps this part back; several may be given
+    #[arg(long, value_name = "evidence|model|pipeline", value_parser = part)]
+    pub allow_withheld: Vec<Part>,
+
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+}
+
+/// A part of a bundle that may be kept back, by its name.
+pub(super) fn part(name: &str) -> Result<Part, String> {
+    Part::named(name).ok_or_else(|| "use evidence, model or pipeline".to_owned())
 }
 
 /// Verifies. Exit code 0 only if every step that was made passed.
@@ -46,7 +71,14 @@ pub fn run(args: &VerifyArgs) -> ExitCode {
             Ok(r) => r,
             Err(e) => return fail(args.json, format!("cannot start the async runtime: {e}")),
         };
-        match runtime.block_on(on_chain(url, &bundle)) {
+        let asking = async {
+            let mut more = on_chain(url, &bundle).await?;
+            if let (Some(registry), Some(owner)) = (args.registry, args.registry_owner) {
+                more.push(in_registry(url, &bundle, registry, owner, &args.registry_name).await?);
+            }
+            Ok::<_, EthereumError>(more)
+        };
+        match runtime.block_on(asking) {
             Ok(mut more) => steps.append(&mut more),
             Err(e) => {
                 // Not a verdict on the bundle: the question could not be asked.
@@ -56,7 +88,7 @@ pub fn run(args: &VerifyArgs) -> ExitCode {
         }
     }
     show(args, &bundle, &steps, None);
-    if accepted(&steps) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if accepted(&steps, &args.allow_withheld) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// Reads a bundle and makes every check that needs no chain. The error says why it is no bundle at all.
@@ -65,6 +97,9 @@ pub(crate) fn offline(
     contract: Option<Address>,
     signer: Option<Address>,
 ) -> Result<(Bundle, Vec<Step>), String> {
+    if dir.join("log.json").exists() && !dir.join("verdict.json").exists() {
+        return Err(format!("{0} is the export of a whole log, not a bundle: avouch audit {0}", dir.display()));
+    }
     let bundle = parse(&read(dir)?).map_err(|e| e.to_string())?;
     let signature = |c: &SignedCheckpoint| check_signature(c, contract, signer);
     let steps = verify_offline(&bundle, Some(&signature));
@@ -181,6 +216,43 @@ pub(crate) async fn on_chain(url: &str, bundle: &Bundle) -> Result<Vec<Step>, Et
     Ok(steps)
 }
 
+/// Whether the model might decide, as a registry says.
+async fn in_registry(
+    url: &str,
+    bundle: &Bundle,
+    registry: Address,
+    owner: Address,
+    name: &str,
+) -> Result<Step, EthereumError> {
+    let name: Hash32 = Sha256::digest(name).into();
+    let chain = Some(bundle.checkpoint.chain_id);
+    let registry = ModelRegistry::connect(url, chain, registry, owner, name, RpcOptions::default()).await?;
+    let v = &bundle.verdict;
+    let when = v.window_end / 1000;
+    let failed = |why: &str| Outcome::Failed { files: vec!["verdict.json"], why: format!("verdict.json: {why}") };
+    let outcome = match registry.model(&v.model_hash).await? {
+        _ if v.model_hash == NO_MODEL => Outcome::Passed("a person said this, and no model".into()),
+        None => failed("its model was never proposed to the registry"),
+        Some(m) => match m.window {
+            None => failed("its model was proposed, and never activated"),
+            Some(_) if !m.is_active(when) => failed("its model was not active at the end of its window"),
+            Some((from, _)) => {
+                let since = format_timestamp(i64::try_from(from).unwrap_or(0).saturating_mul(1000));
+                Outcome::Passed(match m.revoked_at {
+                    None => format!("active since {since}"),
+                    Some(_) => format!("active since {since}; it was revoked after this window"),
+                })
+            }
+        },
+    };
+    Ok(Step {
+        name: "model registry",
+        proves: "a second person had activated the model by the end of the window",
+        does_not_prove: "that the model is right, or that the window's time is",
+        outcome,
+    })
+}
+
 fn refuse(args: &VerifyArgs, why: &str) -> ExitCode {
     if args.json {
         println!("{}", json!({ "accepted": false, "error": why }));
@@ -192,7 +264,7 @@ fn refuse(args: &VerifyArgs, why: &str) -> ExitCode {
 
 /// Prints the steps and what follows from them; `undecided` says why nothing does.
 fn show(args: &VerifyArgs, bundle: &Bundle, steps: &[Step], undecided: Option<&str>) {
-    let ok = accepted(steps);
+    let ok = accepted(steps, &args.allow_withheld);
     if args.json {
         let steps: Vec<_> = steps
             .iter()
@@ -200,6 +272,7 @@ fn show(args: &VerifyArgs, bundle: &Bundle, steps: &[Step], undecided: Option<&s
                 let (outcome, detail) = match &s.outcome {
                     Outcome::Passed(d) => ("passed", d.clone()),
                     Outcome::Failed { why, .. } => ("failed", why.clone()),
+                    Outcome::Withheld(part) => ("withheld", Outcome::of_withheld(*part)),
                     other => ("not checked", format!("{other:?}")),
                 };
                 json!({ "step": s.name, "outcome": outcome, "detail": detail, "proves": s.proves, "does_not_prove": s.does_not_prove })
@@ -224,7 +297,7 @@ fn show(args: &VerifyArgs, bundle: &Bundle, steps: &[Step], undecided: Option<&s
         bundle.origin.as_str(),
         avouch_engine::verdict::Severity::from_code(v.severity).map_or("unknown", |s| s.name()),
         crate::runtime::class_name(v.class),
-        bundle.evidence.device,
+        bundle.evidence.as_ref().map_or("a device that is kept back", |e| &*e.device),
         format_timestamp(v.window_start as i64),
         format_timestamp(v.window_end as i64)
     );
@@ -232,6 +305,7 @@ fn show(args: &VerifyArgs, bundle: &Bundle, steps: &[Step], undecided: Option<&s
         let (mark, detail) = match &s.outcome {
             Outcome::Passed(d) => ("ok     ", d.clone()),
             Outcome::Failed { why, .. } => ("REFUSED", why.clone()),
+            Outcome::Withheld(part) => ("withheld", Outcome::of_withheld(*part)),
             other => ("skipped", format!("{other:?}")),
         };
         println!(
@@ -246,6 +320,10 @@ fn show(args: &VerifyArgs, bundle: &Bundle, steps: &[Step], undecided: Option<&s
         println!(
             "  (without --contract and --signer the addresses are the bundle's own word: compare them with ones you know)"
         );
+    }
+    let kept_back = |s: &&Step| matches!(&s.outcome, Outcome::Withheld(p) if !args.allow_withheld.contains(p));
+    if undecided.is_none() && steps.iter().any(|s| kept_back(&s)) {
+        println!("  (parts are kept back; whoever does not need them says so with --allow-withheld)");
     }
     match undecided {
         Some(why) if ok => println!("NOT DECIDED: {why}"),

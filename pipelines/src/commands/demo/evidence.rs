@@ -46,6 +46,7 @@ pub(super) async fn make(
         device: None,
         severity: None,
         out: out.to_path_buf(),
+        withhold: Vec::new(),
         json: false,
     };
     Ok(bundle(&args, pipeline).await?)
@@ -55,9 +56,10 @@ fn verdict_on(steps: &[Step]) -> Verified {
     let why = steps.iter().find_map(|s| match &s.outcome {
         Outcome::Passed(_) => None,
         Outcome::Failed { why, .. } | Outcome::NotChecked(why) => Some(format!("{}: {why}", s.name)),
+        Outcome::Withheld(part) => Some(format!("{}: {}", s.name, Outcome::of_withheld(*part))),
     });
     let passed = steps.iter().filter(|s| matches!(s.outcome, Outcome::Passed(_))).count();
-    Verified { accepted: accepted(steps), passed, steps: steps.len(), why }
+    Verified { accepted: accepted(steps, &[]), passed, steps: steps.len(), why }
 }
 
 /// What `avouch verify DIR --contract … --signer …` says.
