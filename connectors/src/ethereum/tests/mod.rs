@@ -6,5 +6,6 @@ mod faults;
 mod flow;
 mod merkle;
 mod models;
+mod proofs;
 mod proxy;
 mod restarts;
