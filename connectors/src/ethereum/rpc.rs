@@ -199,7 +199,7 @@ impl Endpoint {
         let method = "eth_getBlockByNumber";
         let block: Option<Block> = self.read(method, json!([U64::from(number), false])).await?;
         block.map(|b| b.header.timestamp).ok_or_else(|| EthereumError::Malformed {
-            endpoint: self.shown.clone(),
+            endpoint: self.to_string(),
             method: method.to_owned(),
             reason: format!("it has no block {number}, of which it gave an event"),
         })

@@ -37,6 +37,8 @@ contract Carriage is VerdictsFixture {
     uint256 public wrongs;
     /// Of each minute how often it was billed, whoever rented.
     mapping(uint64 windowStart => uint256) private _billed;
+    /// Of each shipment the slots in which an excursion counts.
+    mapping(uint256 id => mapping(uint64 slot => bool)) private _counted;
 
     function begin() external {
         setUp();
@@ -133,7 +135,10 @@ contract Carriage is VerdictsFixture {
         ++done;
         if (before || !cases.stands(deskId, index)) ++wrongs;
         if (rental && (v.class_ != USAGE || ++_billed[v.windowStart] > 1)) ++wrongs;
-        if (!rental && (v.class_ != Class.ANOMALY || v.severity != Severity.CRITICAL)) ++wrongs;
+        if (rental) return;
+        uint64 slot = v.windowStart / 300_000;
+        if (v.class_ != Class.ANOMALY || v.severity != Severity.CRITICAL || _counted[id][slot]) ++wrongs;
+        _counted[id][slot] = true;
     }
 
     function carry(uint256 by, uint256 act, uint256 id) external {
@@ -156,6 +161,11 @@ contract Carriage is VerdictsFixture {
         if (!made) return;
         ++done;
         if (settled && act % 9 < 8) ++wrongs;
+        if (act % 9 == 7) {
+            uint64 slot = slotOf(by >> 32);
+            if (!_counted[id][slot]) ++wrongs;
+            _counted[id][slot] = false;
+        }
     }
 
     function slotOf(uint256 which) private view returns (uint64) {

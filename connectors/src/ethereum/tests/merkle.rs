@@ -64,44 +64,88 @@ impl MerkleLog {
 
     /// PATH(index, D_size), leaf to root.
     pub fn inclusion(&self, index: u64, size: u64) -> Vec<Hash32> {
-        let mut path = Vec::new();
-        let (mut start, mut n) = (0, size);
-        while n > 1 {
-            let k = split(n);
-            if index < start + k {
-                path.push(self.mth(start + k, n - k));
-                n = k;
-            } else {
-                path.push(self.mth(start, k));
-                start += k;
-                n -= k;
-            }
-        }
-        path.reverse();
-        path
+        inclusion(|start, n| self.mth(start, n), index, size)
     }
 
     /// PROOF(old, D_new); empty from size 0.
     pub fn consistency(&self, old: u64, new: u64) -> Vec<Hash32> {
-        let mut proof = Vec::new();
-        if old == 0 || old == new {
-            return proof;
-        }
-        let (mut start, mut m, mut n, mut whole) = (0, old, new, true);
-        while m != n {
-            let k = split(n);
-            if m <= k {
-                proof.push(self.mth(start + k, n - k));
-                n = k;
-            } else {
-                proof.push(self.mth(start, k));
-                (start, m, n, whole) = (start + k, m - k, n - k, false);
-            }
-        }
-        if !whole {
-            proof.push(self.mth(start, n));
-        }
-        proof.reverse();
-        proof
+        consistency(|start, n| self.mth(start, n), old, new)
     }
+}
+
+/// A log whose entries are all [`entry`] 0, so that logs of any size have their roots and proofs at once.
+pub struct UniformLog {
+    /// `perfect[k]` is the root of 2^k entries.
+    perfect: Vec<Hash32>,
+}
+
+impl UniformLog {
+    pub fn new() -> Self {
+        let mut perfect = vec![Sha256::new().chain_update([0]).chain_update(entry(0)).finalize().into()];
+        for k in 0..63 {
+            perfect.push(node(&perfect[k], &perfect[k]));
+        }
+        Self { perfect }
+    }
+
+    fn mth(&self, n: u64) -> Hash32 {
+        if n.is_power_of_two() {
+            return self.perfect[n.trailing_zeros() as usize];
+        }
+        let k = split(n);
+        node(&self.mth(k), &self.mth(n - k))
+    }
+
+    pub fn root(&self, size: u64) -> Hash32 {
+        self.mth(size)
+    }
+
+    pub fn inclusion(&self, index: u64, size: u64) -> Vec<Hash32> {
+        inclusion(|_, n| self.mth(n), index, size)
+    }
+
+    pub fn consistency(&self, old: u64, new: u64) -> Vec<Hash32> {
+        consistency(|_, n| self.mth(n), old, new)
+    }
+}
+
+fn inclusion(mth: impl Fn(u64, u64) -> Hash32, index: u64, size: u64) -> Vec<Hash32> {
+    let mut path = Vec::new();
+    let (mut start, mut n) = (0, size);
+    while n > 1 {
+        let k = split(n);
+        if index < start + k {
+            path.push(mth(start + k, n - k));
+            n = k;
+        } else {
+            path.push(mth(start, k));
+            start += k;
+            n -= k;
+        }
+    }
+    path.reverse();
+    path
+}
+
+fn consistency(mth: impl Fn(u64, u64) -> Hash32, old: u64, new: u64) -> Vec<Hash32> {
+    let mut proof = Vec::new();
+    if old == 0 || old == new {
+        return proof;
+    }
+    let (mut start, mut m, mut n, mut whole) = (0, old, new, true);
+    while m != n {
+        let k = split(n);
+        if m <= k {
+            proof.push(mth(start + k, n - k));
+            n = k;
+        } else {
+            proof.push(mth(start, k));
+            (start, m, n, whole) = (start + k, m - k, n - k, false);
+        }
+    }
+    if !whole {
+        proof.push(mth(start, n));
+    }
+    proof.reverse();
+    proof
 }

@@ -6,6 +6,10 @@ mod faults;
 mod flow;
 mod merkle;
 mod models;
+<<<<<<< HEAD
 #[allow(dead_code)] // Used by `connectors/tests/anchoring` too.
+=======
+mod proofs;
+>>>>>>> contracts
 mod proxy;
 mod restarts;
