@@ -6,10 +6,7 @@ mod faults;
 mod flow;
 mod merkle;
 mod models;
-<<<<<<< HEAD
 #[allow(dead_code)] // Used by `connectors/tests/anchoring` too.
-=======
 mod proofs;
->>>>>>> contracts
 mod proxy;
 mod restarts;
