@@ -6,7 +6,7 @@ mod faults;
 mod flow;
 mod merkle;
 mod models;
-#[allow(dead_code)] // Used by `connectors/tests/anchoring` too.
 mod proofs;
+#[allow(dead_code)] // Used by `connectors/tests/anchoring` too.
 mod proxy;
 mod restarts;
