@@ -237,6 +237,7 @@ mod checkpoints {
 
 mod anchors {
     use super::*;
+    use crate::control::pace;
     use anchor::{
         Action, AnchorPolicy, Anchoring, Ended, LOOK_MS, Outcome, PAUSES_MS, Place, TICK_MS, place, taken_back,
     };
