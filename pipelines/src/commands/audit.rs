@@ -4,6 +4,7 @@ mod chain;
 mod html;
 mod render;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -115,7 +116,11 @@ pub(crate) fn audit(args: &AuditArgs) -> Result<Audit, String> {
         Some(url) => {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             let runtime = runtime.map_err(|e| format!("cannot start the async runtime: {e}"))?;
-            let asking = chain::ask(args, url, &handover, &origin);
+            let named = match args.registry {
+                Some(_) => handover.models_named().map_err(|e| e.to_string())?,
+                None => BTreeSet::new(),
+            };
+            let asking = chain::ask(args, url, &handover, &named, &origin);
             Some(runtime.block_on(asking).map_err(|e| format!("the chain could not be asked: {e}"))?)
         }
     };

@@ -130,7 +130,8 @@ impl<'a> Plans<'a> {
         }
         let hash = hex(config);
         let json = self.handover.pipelines.get(config).ok_or_else(|| PlanFailure::NoPipeline(hash.clone()))?;
-        let text = toml_of_canonical(json).ok_or_else(|| PlanFailure::NoPipeline(hash.clone()))?;
+        let text = without_files(json).and_then(|json| toml_of_canonical(&json));
+        let text = text.ok_or_else(|| PlanFailure::NoPipeline(hash.clone()))?;
         let path = self.handover.dir.join(format!("{hash}.toml"));
         let read = Pipeline::read_offline(Arc::new(SourceFile::new(&path, text)), &ProcessEnvironment);
         read.map_err(|why| PlanFailure::Pipeline { config: hash, why: Box::new(why) })
@@ -151,7 +152,8 @@ impl<'a> Plans<'a> {
                 Versioned::Keys(_) => return Err(fail("keys of devices stand under its name".into())),
             }
         }
-        let spec = LaneSpec { references: tables, ..lane_spec(&pipeline, &models) };
+        // The hash of what was handed over, not of what it was read from here.
+        let spec = LaneSpec { config_hash: *config, references: tables, ..lane_spec(&pipeline, &models) };
         LanePlan::new(&spec).map(Arc::new).map_err(|errors| PlanFailure::Plan {
             config: hex(config),
             why: errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "),
@@ -199,6 +201,20 @@ impl<'a> Plans<'a> {
         }
         Ok(models)
     }
+}
+
+/// A canonical pipeline, but for where its models lie and how they were trained: the records say which models they were, and the
+/// operator's paths, and the variables that stand in them, are of no use here.
+fn without_files(json: &str) -> Option<String> {
+    let mut pipeline: serde_json::Value = serde_json::from_str(json).ok()?;
+    pipeline.as_object_mut()?.remove("train");
+    for step in pipeline.get_mut("steps").and_then(|s| s.as_object_mut()).into_iter().flat_map(|s| s.values_mut()) {
+        if let Some(model) = step.get_mut("model").and_then(|m| m.as_object_mut()) {
+            model.remove("sha256");
+            model.insert("file".into(), "model".into());
+        }
+    }
+    Some(pipeline.to_string())
 }
 
 fn note(record: &VerdictRecord, used: &mut Used) {

@@ -1,12 +1,12 @@
 //! Reading an export, believing nothing of it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use avouch_engine::bundle::SignedCheckpoint;
 use avouch_engine::event::LaneEvent;
 use avouch_engine::identity::KeySet;
-use avouch_engine::verdict::{Hash32, VerdictRecord};
+use avouch_engine::verdict::{Hash32, NO_MODEL, VerdictRecord};
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 
@@ -97,6 +97,22 @@ impl Handover {
     /// When there are none.
     pub fn records(&self) -> Result<Records, HandoverError> {
         Ok(Records(FrameReader::open(self.dir.join(file::RECORDS))?))
+    }
+
+    /// The models that the records name, by going through all of them.
+    ///
+    /// # Errors
+    /// As [`Records::next`].
+    pub fn models_named(&self) -> Result<BTreeSet<Hash32>, HandoverError> {
+        let (mut records, mut models) = (self.records()?, BTreeSet::new());
+        loop {
+            let piece = records.next()?;
+            if piece.is_empty() {
+                models.remove(&NO_MODEL);
+                return Ok(models);
+            }
+            models.extend(piece.iter().map(|r| r.verdict.model_hash));
+        }
     }
 
     /// All events, in order.

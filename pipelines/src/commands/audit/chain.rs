@@ -1,6 +1,6 @@
 //! What the chain says of a log: its anchors, and what a registry says of its models.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use avouch_connectors::ethereum::{Address, At, ChainReader, EthereumError, ModelRegistry, RpcOptions, log_id};
 use avouch_engine::audit::{ChainAnchor, ModelWindow};
@@ -25,6 +25,7 @@ pub(super) async fn ask(
     args: &AuditArgs,
     url: &str,
     handover: &Handover,
+    named: &BTreeSet<Hash32>,
     origin: &LogOrigin,
 ) -> Result<Asked, EthereumError> {
     let contract = args.contract.unwrap_or_default();
@@ -69,7 +70,7 @@ pub(super) async fn ask(
             let id = Some(chain.domain().chain_id);
             let registry = ModelRegistry::connect(url, id, registry, owner, name, RpcOptions::default()).await?;
             let mut models = BTreeMap::new();
-            for hash in handover.models.keys() {
+            for hash in named {
                 let found = registry.model(hash).await?;
                 let window = found
                     .and_then(|m| m.window.map(|(from, until)| ModelWindow { from, until, revoked_at: m.revoked_at }));
