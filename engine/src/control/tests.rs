@@ -331,6 +331,7 @@ mod anchors {
     #[test]
     fn what_cannot_be_paid_for_waits_and_goes_together() {
         let mut a = watching();
+        a.seen(0, head(4, 4), 0);
         a.priced(costs(false, 9), 0);
         assert!(matches!(a.action(0), Action::WaitUntil(_)));
         assert_eq!((a.held(1, 0), a.held(0, 0)), (Some(pace::Held::Ceiling), None), "what is not due is not held");
@@ -342,9 +343,10 @@ mod anchors {
         a.priced(costs(true, 1), 30);
         assert_eq!(a.action(30), Action::Anchor { lane: 1, from: head(2, 2), to: head(30, 30) }, "all in one");
         tell(&mut a, Outcome::Anchored { lane: 1, head: head(30, 30) });
-        assert!(matches!(a.action(30), Action::WaitUntil(_)), "it was the last that could be paid for");
+        a.committed(1, head(31, 31), 40).unwrap();
+        assert!(matches!(a.action(40), Action::WaitUntil(_)), "it was the last that could be paid for");
         a.stop(Stop::Now);
-        assert_eq!(a.action(30), Action::End(Ended::Stopped));
+        assert_eq!(a.action(40), Action::End(Ended::Stopped));
     }
 
     #[test]
