@@ -25,6 +25,8 @@ contract DeviceRegistry is IDeviceRegistry {
         keccak256("Enrolment(bytes32 fleetId,bytes32 deviceId,uint64 fromSeq,bytes key)");
 
     mapping(bytes32 fleetId => Fleet) private _fleets;
+    // It is written through the list that `_add` has of it.
+    // slither-disable-next-line uninitialized-state
     mapping(bytes32 fleetId => mapping(bytes32 deviceId => DeviceKey[])) private _keys;
 
     // ── changing ────────────────────────────────────────────────────────────
