@@ -171,6 +171,19 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
     }
     report("Ed25519, together", items.len(), began)?;
+    // Signatures of other readings: one of 512 that are judged together, or all.
+    let other: Vec<Item<'_>> =
+        few.iter().zip(few.iter().skip(1)).map(|(a, b)| Item { signature: b.signature, ..*a }).collect();
+    let one: Vec<Item<'_>> =
+        few.iter().zip(&other).enumerate().map(|(i, (good, bad))| if i % 512 == 7 { *bad } else { *good }).collect();
+    for (what, items) in [("Ed25519, together, one in 512 bad", &one), ("Ed25519, together, all bad", &other)] {
+        let began = cpu()?;
+        let bad = items.chunks(PIECE).map(|p| ed25519::verify_each(p).iter().filter(|v| !**v).count()).sum::<usize>();
+        report(what, items.len(), began)?;
+        if bad != items.iter().filter(|i| !ed25519::verify(i)).count() {
+            return Err("one by one and together do not agree".into());
+        }
+    }
 
     lane("lane, no signatures", &rows, None)?;
     for kind in ["ed25519", "p256", "secp256k1"] {

@@ -230,7 +230,7 @@ mod tests {
         let seen = Seen {
             rows_in: 287_123,
             rows_used: 280_000,
-            dead: [141, 0, 0, 139, 6_843, 0, 0],
+            dead: [141, 0, 0, 139, 6_843, 0, 0, 0, 0, 0, 0, 0, 0],
             verdicts: [13_000, 400, 900],
             log: 14_300,
             anchors: 21,
