@@ -101,7 +101,7 @@ fn a_swapped_model_is_found_by_audit() {
     let dir = world.altered("swapped", |_| {});
     let model = std::fs::read_dir(dir.join("models")).unwrap().next().unwrap().unwrap().path();
     std::fs::copy(pumps::seasoned_model(), model).unwrap();
-    assert_eq!(world.failed(&dir), ["files"]);
+    assert_eq!(world.failed(&dir), ["files"], "the one that decided is in the registry, and was not handed over");
     let outcome = Avouch::new(["replay"]).args([&dir]).run(LIMIT);
     assert!(outcome.stderr.contains("is not in the export"), "{}", outcome.stderr);
 }

@@ -57,7 +57,14 @@ fn whole(command: &str) -> bool {
 fn masked(line: &str) -> String {
     let mut out = String::new();
     let mut rest = line;
+    let base64 = |b: &u8| b.is_ascii_alphanumeric() || b"+/=".contains(b);
     while let Some(c) = rest.chars().next() {
+        let run = rest.bytes().take_while(base64).count();
+        if run > 40 {
+            out.push('#');
+            rest = &rest[run..];
+            continue;
+        }
         let hex = rest.bytes().take_while(u8::is_ascii_hexdigit).count();
         let is_hex = hex >= 8 && rest[..hex].bytes().any(|b| b.is_ascii_digit());
         let digits = rest.bytes().take_while(u8::is_ascii_digit).count();

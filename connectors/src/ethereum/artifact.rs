@@ -16,6 +16,14 @@ pub enum Contract {
     ModelRegistry,
     /// Which keys speak for which device.
     DeviceRegistry,
+    /// A person's answer to a machine's verdict.
+    Cases,
+    /// Orders that proven verdicts open, paid from escrow.
+    MaintenanceOrder,
+    /// Shipments that proven excursions reduce the pay of.
+    ColdChainShipment,
+    /// Machines that rent themselves out, paid by proven usage.
+    MachineRental,
 }
 
 #[derive(Deserialize)]
@@ -33,7 +41,15 @@ struct Code {
 
 impl Contract {
     /// All of them.
-    pub const ALL: [Contract; 3] = [Contract::VerdictLog, Contract::ModelRegistry, Contract::DeviceRegistry];
+    pub const ALL: [Contract; 7] = [
+        Contract::VerdictLog,
+        Contract::ModelRegistry,
+        Contract::DeviceRegistry,
+        Contract::Cases,
+        Contract::MaintenanceOrder,
+        Contract::ColdChainShipment,
+        Contract::MachineRental,
+    ];
 
     /// Its name in Solidity.
     pub fn name(self) -> &'static str {
@@ -41,6 +57,10 @@ impl Contract {
             Contract::VerdictLog => "VerdictLog",
             Contract::ModelRegistry => "ModelRegistry",
             Contract::DeviceRegistry => "DeviceRegistry",
+            Contract::Cases => "Cases",
+            Contract::MaintenanceOrder => "MaintenanceOrder",
+            Contract::ColdChainShipment => "ColdChainShipment",
+            Contract::MachineRental => "MachineRental",
         }
     }
 
@@ -64,6 +84,10 @@ impl Contract {
             Contract::VerdictLog => include_str!("../../ethereum/contracts/artifacts/VerdictLog.json"),
             Contract::ModelRegistry => include_str!("../../ethereum/contracts/artifacts/ModelRegistry.json"),
             Contract::DeviceRegistry => include_str!("../../ethereum/contracts/artifacts/DeviceRegistry.json"),
+            Contract::Cases => include_str!("../../ethereum/contracts/artifacts/Cases.json"),
+            Contract::MaintenanceOrder => include_str!("../../ethereum/contracts/artifacts/MaintenanceOrder.json"),
+            Contract::ColdChainShipment => include_str!("../../ethereum/contracts/artifacts/ColdChainShipment.json"),
+            Contract::MachineRental => include_str!("../../ethereum/contracts/artifacts/MachineRental.json"),
         }
     }
 

@@ -40,6 +40,14 @@ pub enum Which {
     ModelRegistry,
     /// Which keys speak for which device: `avouch device`
     DeviceRegistry,
+    /// A person's answer to a machine's verdict: open, acknowledge, override, dispute, resolve
+    Cases,
+    /// Orders that proven verdicts open, paid from escrow
+    MaintenanceOrder,
+    /// Shipments that proven excursions reduce the pay of
+    ColdChainShipment,
+    /// Machines that rent themselves out, paid by proven usage
+    MachineRental,
 }
 
 impl Which {
@@ -48,6 +56,10 @@ impl Which {
             Which::VerdictLog => Contract::VerdictLog,
             Which::ModelRegistry => Contract::ModelRegistry,
             Which::DeviceRegistry => Contract::DeviceRegistry,
+            Which::Cases => Contract::Cases,
+            Which::MaintenanceOrder => Contract::MaintenanceOrder,
+            Which::ColdChainShipment => Contract::ColdChainShipment,
+            Which::MachineRental => Contract::MachineRental,
         }
     }
 
@@ -57,6 +69,9 @@ impl Which {
             Which::VerdictLog => "set it as `contract` in [anchor]",
             Which::ModelRegistry => "name it to `avouch model` with --registry",
             Which::DeviceRegistry => "make a fleet there with `avouch device register`, and set both in `identity`",
+            Which::Cases | Which::MaintenanceOrder | Which::ColdChainShipment | Which::MachineRental => {
+                "it is used with `cast` or a wallet: connectors/ethereum/contracts/README.md says how"
+            }
         }
     }
 }
