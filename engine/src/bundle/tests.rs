@@ -435,7 +435,7 @@ fn what_a_bundle_looks_like() {
 fn what_the_steps_say() {
     let bundle = parse(&build(&sample().parts()).unwrap()).unwrap();
     let steps = verify_offline(&bundle, Some(&check));
-    assert!(accepted(&steps));
+    assert!(accepted(&steps, &[]));
     let text = |s: &Step| {
         let Outcome::Passed(found) = &s.outcome else { panic!("{s:?}") };
         format!("{}\n  proves: {}\n  does not prove: {}\n  found: {found}\n", s.name, s.proves, s.does_not_prove)
