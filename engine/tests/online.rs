@@ -233,8 +233,8 @@ fn a_memory_that_the_model_would_not_write_is_refused() {
         false,
     );
     let mut snapshot = lane.snapshot();
-    // Behind the memory stands the number of steps with incidents.
-    let at = snapshot.bytes.len() - 16 - 4;
+    // Behind the memory stand the number of steps with incidents, and whether devices are counted.
+    let at = snapshot.bytes.len() - 16 - 4 - 1;
     snapshot.bytes[at..at + 8].fill(0);
     let said = Lane::restore(plan, 0, secret(), &snapshot).unwrap_err().to_string();
     assert!(said.contains("a mean of nothing"), "{said}");
