@@ -236,8 +236,7 @@ async fn anchored(
     index: u64,
 ) -> Result<Option<SignedCheckpoint>, BundleFailure> {
     let contract = Address::from(anchor.contract.value);
-    let chain =
-        ChainReader::connect(anchor.rpc.as_str(), Some(anchor.chain_id), contract, RpcOptions::default()).await?;
+    let chain = ChainReader::over(anchor.rpc.endpoint(RpcOptions::default())?, Some(anchor.chain_id), contract).await?;
     let mut candidates: Vec<&SignedCheckpoint> = kept
         .iter()
         .filter(|c| c.new_size > index && c.chain_id == anchor.chain_id && c.contract == anchor.contract.value)
