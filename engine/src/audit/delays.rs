@@ -20,6 +20,18 @@ pub struct Delays {
     pub longest_pause_ms: u64,
 }
 
+/// A time as people say it: in seconds, in hours and minutes, in days.
+pub(super) fn span(ms: i64) -> String {
+    let (s, sign) = (ms.unsigned_abs() / 1000, if ms < 0 { "-" } else { "" });
+    match s {
+        0..10 => format!("{sign}{}.{} s", s, ms.unsigned_abs() % 1000 / 100),
+        10..600 => format!("{sign}{s} s"),
+        600..7_200 => format!("{sign}{} min", s / 60),
+        7_200..172_800 => format!("{sign}{} h {} min", s / 3_600, s % 3_600 / 60),
+        _ => format!("{sign}{} days", s / 86_400),
+    }
+}
+
 impl Delays {
     /// Of these waits. `None` of none.
     pub(super) fn of(mut waits: Vec<i64>, promise_ms: Option<u64>, longest_pause_ms: u64) -> Option<Self> {
