@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use super::delays::span;
 use super::{
     AuditReport, ChainAnchor, Check, Claims, ConfigUse, Delays, Finding, Grade, MOST_FINDINGS, ModelUse, SaidByPerson,
 };
@@ -534,15 +535,18 @@ impl LogAudit {
         {
             found.add(None, || {
                 format!(
-                    "{late} of {} records were anchored more than {promise} ms after their windows ended",
-                    delays.records
+                    "{late} of {} records were anchored more than {} after their windows ended",
+                    delays.records,
+                    span(i64::try_from(promise).unwrap_or(i64::MAX))
                 )
             });
             found.count = late;
         }
         let said = format!(
-            "from the end of the window to the anchor's block: median {} ms, 99 % within {} ms, longest {} ms",
-            delays.median_ms, delays.p99_ms, delays.max_ms
+            "from the end of the window to the anchor's block: median {}, 99 % within {}, longest {}",
+            span(delays.median_ms),
+            span(delays.p99_ms),
+            span(delays.max_ms)
         );
         // Readings may have come late: that is no breach by itself.
         check(DELAYS, found, Grade::Attention, said)

@@ -339,6 +339,12 @@ fn a_broken_promise_and_a_clock_ahead_are_shown() {
 }
 
 #[test]
+fn times_are_said_as_people_say_them() {
+    let said = [0, 1_250, -9_999, 10_000, 599_000, 600_000, 7_199_000, 7_260_000, 172_800_000].map(super::delays::span);
+    assert_eq!(said, ["0.0 s", "1.2 s", "-9.9 s", "10 s", "599 s", "10 min", "119 min", "2 h 1 min", "2 days"]);
+}
+
+#[test]
 fn evidence_and_score_are_the_records() {
     let mut sample = sample();
     sample.records[5].evidence.score = 4.0;
