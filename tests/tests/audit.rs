@@ -19,7 +19,7 @@ fn replay(dir: &Path, secret: Option<&Path>) -> (bool, Value) {
         None => call,
     };
     let outcome = call.run(LIMIT);
-    ((outcome.code == Some(0)), serde_json::from_str(&outcome.stdout).unwrap())
+    (outcome.code == Some(0), serde_json::from_str(&outcome.stdout).unwrap())
 }
 
 #[test]
@@ -51,7 +51,7 @@ fn an_honest_log_passes_the_audit_and_is_made_again_to_the_byte() {
     // Under another secret every pseudonym would be another one.
     std::fs::write(&secret, "another").unwrap();
     let other = Avouch::new(["replay"]).args([&world.export]).args(["--secret"]).args([&secret]).run(LIMIT);
-    assert!(!(other.code == Some(0)) && other.stderr.contains("not the secret of the log"), "{}", other.stderr);
+    assert!(other.code != Some(0) && other.stderr.contains("not the secret of the log"), "{}", other.stderr);
 }
 
 #[test]
@@ -138,7 +138,7 @@ fn a_log_for_another_contract_or_owner_is_refused_by_audit() {
     let at = |contract: &str, owner: &str| {
         let chain = ["--rpc", &rpc, "--contract", contract, "--owner", owner, "--latest", "--json"];
         let outcome = Avouch::new(["audit"]).args([&world.export]).args(chain).run(LIMIT);
-        assert!(!(outcome.code == Some(0)));
+        assert!(outcome.code != Some(0));
         let report: Value = serde_json::from_str(&outcome.stdout).unwrap();
         let named = report["checks"].as_array().unwrap().iter().filter(|c| c["grade"] == "failed");
         named.map(|c| c["name"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
@@ -192,7 +192,7 @@ fn a_forked_log_is_refused_by_the_witness_and_named_by_the_monitor() {
     assert_eq!(checked.run(LIMIT).success().json()["size"], pumps::left::committed(&pumps.lane()).unwrap().log_size);
     assert!((submit(&here).code == Some(0)), "it may be asked again");
     let refused = submit(&there);
-    assert!(!(refused.code == Some(0)) && refused.stderr.contains("the witness refused"), "{}", refused.stderr);
+    assert!(refused.code != Some(0) && refused.stderr.contains("the witness refused"), "{}", refused.stderr);
     // Nor after it was killed.
     process.kill();
     let process = witness();
@@ -207,8 +207,8 @@ fn a_forked_log_is_refused_by_the_witness_and_named_by_the_monitor() {
     };
     assert!((monitor(&here).code == Some(0)));
     let shown = monitor(&there);
-    assert!(!(shown.code == Some(0)) && shown.stdout.contains("\"fork\""), "{}", shown.stdout);
-    assert!(!(monitor(&here).code == Some(0)), "a fork that was seen stays");
+    assert!(shown.code != Some(0) && shown.stdout.contains("\"fork\""), "{}", shown.stdout);
+    assert!(monitor(&here).code != Some(0), "a fork that was seen stays");
     // A key that is not the log's is no proof of a fork, but none of the log either.
     let wrong = key.replace("avouch/pumps/0", "avouch/pumps/1");
     assert!(Avouch::new(["monitor", &here, "--key", &wrong, "--once"]).run(LIMIT).code != Some(0));
@@ -230,7 +230,7 @@ fn a_log_that_was_anchored_otherwise_is_named_by_the_monitor() {
     let (key, rpc) = (world.pumps.key(), world.anvil.rpc());
     let watched = ["monitor", &place, "--key", &key, "--once", "--json", "--rpc", &rpc];
     let outcome = Avouch::new(watched).args(["--contract", &world.contract, "--owner", &world.owner]).run(LIMIT);
-    assert!(!(outcome.code == Some(0)));
+    assert!(outcome.code != Some(0));
     assert!(outcome.stdout.contains("the contract has the root"), "{}", outcome.stdout);
 }
 
@@ -256,10 +256,10 @@ fn delivered_verdicts_that_are_not_in_the_log_are_named_by_the_monitor() {
             .run(LIMIT)
     };
     let honest = look(&lines);
-    assert!((honest.code == Some(0)), "{}{}", honest.stdout, honest.stderr);
+    assert!(honest.code == Some(0), "{}{}", honest.stdout, honest.stderr);
     let alarm = |lines: &[Value], kind: &str| {
         let outcome = look(lines);
-        assert!(!(outcome.code == Some(0)) && outcome.stdout.contains(&format!("\"{kind}\"")), "{}", outcome.stdout);
+        assert!(outcome.code != Some(0) && outcome.stdout.contains(&format!("\"{kind}\"")), "{}", outcome.stdout);
     };
     let mut rewritten = lines.clone();
     rewritten[50]["entry"] = format!("0x{}", "11".repeat(32)).into();
@@ -310,8 +310,8 @@ fn a_checkpoint_that_is_late_is_named_by_the_monitor() {
         Avouch::new(watched).args(chain).args([&memory]).run(LIMIT)
     };
     let first = look();
-    assert!((first.code == Some(0)), "nothing is late at first sight: {}{}", first.stdout, first.stderr);
+    assert!(first.code == Some(0), "nothing is late at first sight: {}{}", first.stdout, first.stderr);
     std::thread::sleep(Duration::from_millis(1_200));
     let late = look();
-    assert!(!(late.code == Some(0)) && late.stdout.contains("\"late\""), "{}", late.stdout);
+    assert!(late.code != Some(0) && late.stdout.contains("\"late\""), "{}", late.stdout);
 }

@@ -203,7 +203,7 @@ fn what_is_kept_back_is_not_in_the_files_and_the_rest_is_still_checked() {
         // What is shown must still be what was decided.
         let mut forged = s.record.clone();
         forged.verdict.severity = 0;
-        let mut other = build(&Parts { record: &forged, ..s.parts() }).map_or_else(|_| whole.clone(), |f| f);
+        let mut other = build(&Parts { record: &forged, ..s.parts() }).unwrap_or_else(|_| whole.clone());
         other.insert(file::VERDICT.into(), json::verdict(&s.origin, INDEX, &forged.verdict).into_bytes());
         withhold(&mut other, parts);
         assert!(!accepted(&verify_offline(&parse(&other).unwrap(), Some(&check)), &Part::ALL));

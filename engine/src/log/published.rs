@@ -47,7 +47,7 @@ impl PublishedLog {
     /// When they are too few: whoever publishes the log lacks a part of it.
     pub fn insert(&mut self, tile: TileRef, mut bytes: Vec<u8>) -> Result<(), LogError> {
         let need = usize::try_from(tile.width() * 32).unwrap_or(usize::MAX);
-        if bytes.len() < need || bytes.len() % 32 != 0 {
+        if bytes.len() < need || !bytes.len().is_multiple_of(32) {
             return Err(LogError::Read(format!("{} has {} bytes where {need} are due", tile.path(), bytes.len())));
         }
         bytes.truncate(need);

@@ -40,6 +40,8 @@ pub struct Follower {
     metrics: ReferenceMetrics,
 }
 
+// There is one of it in a process.
+#[allow(clippy::large_enum_variant)]
 enum Place {
     File { path: PathBuf, seen: Option<Stamp> },
     Chain { keys: ChainKeys, registry: Option<DeviceRegistry>, fleet: Option<FleetKeys>, cache: PathBuf },

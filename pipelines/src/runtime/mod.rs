@@ -188,7 +188,7 @@ pub async fn run_watched(
         .await?
     };
     let keys = keys::open(pipeline, &artifacts, &metrics).await?;
-    let (watches, references) = ReferenceWatch::new(pipeline, &plan, &artifacts, &metrics, keys)?;
+    let (watches, references) = ReferenceWatch::begin(pipeline, &plan, &artifacts, &metrics, keys)?;
 
     let readiness = Readiness::default();
     readiness.waiting("lanes", "none given yet");

@@ -79,7 +79,7 @@ impl ReferenceWatch {
     ///
     /// # Errors
     /// [`RuntimeError::File`] when the state directory cannot be written.
-    pub fn new(
+    pub fn begin(
         pipeline: &Pipeline,
         plan: &LanePlan,
         artifacts: &Artifacts,

@@ -142,7 +142,7 @@ impl Preparation {
         let keys = keys::open(&pipeline, &self.artifacts, &self.metrics).await.map_err(|e| e.to_string())?;
         let prepared = blocking(move || {
             keep_artifacts(&pipeline, &plan, &self.artifacts)?;
-            let (watch, references) = ReferenceWatch::new(&pipeline, &plan, &self.artifacts, &self.metrics, keys)?;
+            let (watch, references) = ReferenceWatch::begin(&pipeline, &plan, &self.artifacts, &self.metrics, keys)?;
             // Last: from here on processes with an older number leave alone what we carry over.
             let generation = self.generations.claim(&self.version, &plan.config_hash)?;
             Ok(Box::new(Candidate { pipeline, plan, generation, registry, references, watch }))
