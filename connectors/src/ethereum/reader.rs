@@ -63,6 +63,8 @@ pub struct Anchor {
     pub block_number: u64,
     /// Hash of its block.
     pub block_hash: Hash32,
+    /// The block's time, seconds since the Unix epoch, where the endpoint says it with the event.
+    pub block_time: Option<u64>,
 }
 
 /// Endpoints limit how many blocks one search for events may span; most allow this many.
@@ -242,6 +244,7 @@ impl ChainReader {
             transaction: transaction.0,
             block_number,
             block_hash: block_hash.0,
+            block_time: log.block_timestamp,
         })
     }
 

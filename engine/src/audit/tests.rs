@@ -186,7 +186,17 @@ fn a_record_that_was_rewritten_is_found() {
         let r = &mut sample.records[at];
         (r.evidence.score, r.verdict.score_e6) = (score, score_e6(score));
         r.verdict.evidence_hash = r.evidence.hash();
-        assert_eq!(failed(&audit(&sample)), ["roots", "anchors"], "record {at}");
+        let report = audit(&sample);
+        assert_eq!(failed(&report), ["roots", "anchors"], "record {at}");
+        // Between which two checkpoints it is.
+        let after = SIZES.iter().find(|s| **s > at as u64).unwrap();
+        let before = SIZES.iter().rfind(|s| **s <= at as u64).unwrap_or(&0);
+        for check in report.checks.iter().filter(|c| c.grade == Grade::Failed) {
+            let what = &check.findings[0].what;
+            assert!(what.contains(&format!("up to size {before} they are, and at size {after} the root is")), "{what}");
+            assert_eq!(check.findings.len(), 1);
+            assert_eq!(check.found, SIZES.iter().filter(|s| *s >= after).count() as u64);
+        }
         // The operator may sign anew; the contract's root stays.
         let contract = sample.claims.anchors.clone();
         let mut again = claimed(std::mem::take(&mut sample.records));

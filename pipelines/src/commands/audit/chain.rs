@@ -42,13 +42,17 @@ pub(super) async fn ask(
     while from <= last {
         let to = from.saturating_add(SPAN - 1).min(last);
         for a in chain.anchors(&id, None, from, to).await? {
+            let block_time = match a.block_time {
+                Some(time) => time,
+                None => chain.endpoint().block_time(a.block_number).await?,
+            };
             anchors.push(ChainAnchor {
                 old_size: a.old_size,
                 size: a.size,
                 root: a.root,
                 data_commitment: a.data_commitment,
                 issued_at: a.issued_at,
-                block_time: chain.endpoint().block_time(a.block_number).await?,
+                block_time,
                 block: a.block_number,
             });
         }
