@@ -198,6 +198,21 @@ fn only_what_enrolled_devices_have_signed_is_judged() {
         letters.iter().find(|l| l.header("reason").as_deref() == Some("revoked")).unwrap().header("detail").unwrap();
     assert_eq!(detail, "reading 130: no key speaks for the device's readings from 130 on");
 
+    // Handed over with keys and signatures, the same comes of it elsewhere, where there is no chain.
+    let out = place.directory.join("export");
+    let exported = place.avouch("export").args(["--readings", "--json", "--out"]).args([&out]).run(LIMIT);
+    let exported = exported.success().json();
+    assert_eq!((&exported["readings"], &exported["events"]), (&json!(665), &json!(2)), "the keys were two versions");
+    // The registry has pseudonyms of devices, so the secret belongs to it.
+    let without = Avouch::new(["replay"]).args([&out]).run(LIMIT);
+    assert!(without.code != Some(0) && without.stderr.contains("give it with --secret"), "{}", without.stderr);
+    let secret = place.directory.join("the-secret");
+    std::fs::write(&secret, "a secret of the tests, and of nothing else").unwrap();
+    let replayed = Avouch::new(["replay", "--json"]).args([&out]).args(["--secret"]).args([&secret]);
+    let replayed = replayed.run(LIMIT).success().json();
+    assert_eq!((&replayed["same"], &replayed["agreed"]), (&json!(true), &exported["size"]), "{replayed}");
+    assert_eq!(replayed["dead"], 175, "as many were refused");
+
     // A restart needs no chain: what was final is kept. And a lane whose state is lost makes the same again from what was kept.
     anvil.freeze();
     assert_eq!(run(&place)["rows_used"], 490);

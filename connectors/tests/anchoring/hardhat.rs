@@ -50,6 +50,9 @@ impl Hardhat {
             .args(["node", "--hostname", "127.0.0.1", "--port", "0"])
             .current_dir(dir)
             .env("HARDHAT_DISABLE_TELEMETRY_PROMPT", "true")
+            // It colours its address where CI is set, whether anybody sees it or not.
+            .env("FORCE_COLOR", "0")
+            .env("NO_COLOR", "1")
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()

@@ -153,7 +153,9 @@ impl<'a> Plans<'a> {
             }
         }
         // The hash of what was handed over, not of what it was read from here.
-        let spec = LaneSpec { config_hash: *config, references: tables, ..lane_spec(&pipeline, &models) };
+        let mut spec = LaneSpec { config_hash: *config, references: tables, ..lane_spec(&pipeline, &models) };
+        // The topic's name may be the operator's environment's to say; the coverage commits to it.
+        spec.source.topic.clone_from(&self.handover.head.topic);
         LanePlan::new(&spec).map(Arc::new).map_err(|errors| PlanFailure::Plan {
             config: hex(config),
             why: errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "),

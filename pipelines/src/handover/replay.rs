@@ -40,6 +40,12 @@ pub enum ReplayFailure {
     /// The registry's client cannot be made.
     #[error(transparent)]
     Runtime(#[from] RuntimeError),
+    /// Readings are signed, and the secret is not given.
+    #[error(
+        "these readings are signed, and their devices' keys are known by pseudonyms, which are made under the pipeline's secret: ask \
+         for it and give it with --secret"
+    )]
+    NeedsSecret,
     /// The secret is another one.
     #[error("this is not the secret of the log: under it the first record's device has another pseudonym")]
     OtherSecret,
@@ -99,7 +105,11 @@ pub fn replay(handover: &Handover, given: &[Pipeline], secret: Option<Secret>) -
         return Err(ReplayFailure::OtherSecret);
     }
     let partition = handover.head.partition;
-    let mut lane = Lane::new(plans.plan(&config)?, partition, key.clone());
+    let plan = plans.plan(&config)?;
+    if plan.source.signature.is_some() && !with_secret {
+        return Err(ReplayFailure::NeedsSecret);
+    }
+    let mut lane = Lane::new(plan, partition, key.clone());
     let mut schemas = Registry::of(&plans.pipeline(&config)?, handover)?;
     let mut inputs = Replay::new(events);
     let total = inputs.len() as u64;

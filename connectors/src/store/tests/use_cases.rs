@@ -70,6 +70,7 @@ fn the_published_log_is_whole_and_signed() {
         files(&public).iter().map(|f| f.strip_prefix(&public).unwrap().display().to_string()).collect();
     let expected = [
         "checkpoint",
+        "key",
         "tile/0/000",
         "tile/0/001",
         "tile/0/002.p/188",
@@ -80,6 +81,7 @@ fn the_published_log_is_whole_and_signed() {
         "tile/entries/002.p/188",
     ];
     assert_eq!(names, expected);
+    assert_eq!(std::fs::read_to_string(public.join("key")).unwrap(), format!("{key}\n"));
     // A monitor that knows nothing of us: leaves from the bundles, root from the leaves.
     let mut tree = avouch_engine::log::TreeAppender::new();
     let mut hashes = Vec::new();
