@@ -22,6 +22,7 @@ use thiserror::Error;
 use tokio::net::TcpListener;
 
 use crate::published::{PublishedAt, PublishedError};
+use crate::store::hash_of_hex;
 
 /// A request is never larger: a head, and 63 hashes.
 const MOST_BYTES: usize = 64 << 10;
@@ -106,7 +107,7 @@ impl Memory {
             let wrong =
                 |why: String| WitnessError::Memory { path: path.clone(), why: format!("line {}: {why}", n + 1) };
             let line: Line = serde_json::from_str(line).map_err(|e| wrong(e.to_string()))?;
-            let root = unhex(&line.root).ok_or_else(|| wrong("its root is no hash".into()))?;
+            let root = hash_of_hex(line.root.as_bytes()).ok_or_else(|| wrong("its root is no hash".into()))?;
             known.insert(line.origin, Witnessed { size: line.size, root });
         }
         Ok(Self { path, known, _lock: lock })
@@ -134,17 +135,6 @@ impl Memory {
         self.known = next;
         Ok(())
     }
-}
-
-fn unhex(text: &str) -> Option<[u8; 32]> {
-    if text.len() != 64 || !text.is_ascii() {
-        return None;
-    }
-    let mut out = [0; 32];
-    for (i, byte) in out.iter_mut().enumerate() {
-        *byte = u8::from_str_radix(&text[2 * i..2 * i + 2], 16).ok()?;
-    }
-    Some(out)
 }
 
 struct Shared {

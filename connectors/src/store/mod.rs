@@ -75,6 +75,8 @@ pub(crate) use frame::crc32;
 pub use history::HistoryRow;
 pub use inspect::{CheckpointReport, Contents, SectionReport, inspect_dir, inspect_remote};
 pub use lane::LaneStore;
+#[cfg(feature = "http")]
+pub(crate) use note_key::hash_of_hex;
 pub use note_key::load_or_create_note_signer;
 pub use reader::LaneReader;
 pub use recover::{Damage, Recovery};

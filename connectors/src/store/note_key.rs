@@ -17,7 +17,7 @@ use super::{StoreError, io};
 /// When the file cannot be read or made, or does not hold a seed.
 pub fn load_or_create_note_signer(path: &Path, origin: &LogOrigin) -> Result<NoteSigner, StoreError> {
     let seed = match io::read_if_there(path)? {
-        Some(bytes) => parse(&bytes).ok_or_else(|| StoreError::Damaged {
+        Some(bytes) => hash_of_hex(&bytes).ok_or_else(|| StoreError::Damaged {
             file: path.display().to_string(),
             why: "it should hold 64 hex digits".into(),
         })?,
@@ -26,7 +26,8 @@ pub fn load_or_create_note_signer(path: &Path, origin: &LogOrigin) -> Result<Not
     Ok(NoteSigner::from_seed(origin, &seed)?)
 }
 
-fn parse(bytes: &[u8]) -> Option<Hash32> {
+/// 64 hexadecimal digits, and white space around them.
+pub(crate) fn hash_of_hex(bytes: &[u8]) -> Option<Hash32> {
     let text = std::str::from_utf8(bytes).ok()?.trim();
     if text.len() != 64 || !text.bytes().all(|b| b.is_ascii_hexdigit()) {
         return None;

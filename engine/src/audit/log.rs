@@ -9,6 +9,7 @@ use found::Found;
 
 use super::{AuditReport, Claims, ConfigUse, Delays, ModelUse, SaidByPerson};
 use crate::bundle::SignedCheckpoint;
+use crate::lane::hex;
 use crate::log::{EMPTY_ROOT, TreeAppender, entries};
 use crate::verdict::{Hash32, NO_MODEL, SCORE_NOT_A_NUMBER, Severity, VerdictRecord, class, score_e6};
 
@@ -278,8 +279,4 @@ impl LogAudit {
             delays,
         }
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
 }

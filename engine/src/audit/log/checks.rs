@@ -5,8 +5,9 @@ use std::collections::BTreeSet;
 use super::super::delays::{Delays, span};
 use super::super::{ChainAnchor, Check, Grade, MOST_FINDINGS};
 use super::found::{Apart, Found};
-use super::{LogAudit, SignatureCheck, hex};
+use super::{LogAudit, SignatureCheck};
 use crate::bundle::{SignedCheckpoint, chain_log_id};
+use crate::lane::hex;
 use crate::log::Coverage;
 use crate::verdict::{Hash32, class};
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::super::{Finding, MOST_FINDINGS};
-use super::hex;
+use crate::lane::hex;
 use crate::verdict::Hash32;
 
 /// What one check has found so far.
