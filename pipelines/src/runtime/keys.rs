@@ -4,10 +4,9 @@
 //! A version is kept in the state directory before any lane hears of it, and a lane records where it goes over. Keys on a chain
 //! are read as far as blocks are final, and kept beside the versions, so that a start needs no endpoint and reads on where it was.
 
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use avouch_connectors::ethereum::{Address, DeviceRegistry, EthereumError, FleetKeys, RpcOptions};
 use avouch_connectors::files::read_keys;
@@ -19,6 +18,7 @@ use super::artifacts::{Artifacts, hex, keys_path};
 use super::error::RuntimeError;
 use super::metrics::{Metrics, ReferenceMetrics};
 use super::reference_watch::Tables;
+use super::stamp::{Stamp, stamp};
 use crate::lang::{ChainKeys, KeyRegistry, Pipeline};
 
 /// How often a file is looked at.
@@ -45,13 +45,6 @@ pub struct Follower {
 enum Place {
     File { path: PathBuf, seen: Option<Stamp> },
     Chain { keys: ChainKeys, registry: Option<DeviceRegistry>, fleet: Option<FleetKeys>, cache: PathBuf },
-}
-
-type Stamp = (SystemTime, u64, u64);
-
-fn stamp(path: &Path) -> Option<Stamp> {
-    let meta = std::fs::metadata(path).ok()?;
-    Some((meta.modified().ok()?, meta.len(), meta.ino()))
 }
 
 /// The registry of a pipeline's fleet.

@@ -38,6 +38,7 @@ mod session;
 pub mod signed;
 mod sinks;
 mod source_log;
+mod stamp;
 mod tap;
 mod verdict_json;
 

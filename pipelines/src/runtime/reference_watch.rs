@@ -4,9 +4,8 @@
 //! time. The version is kept in the state directory before any lane hears of it. A file that cannot be read or does not
 //! fit keeps the old version in use; that is logged, counted, and tried again when the file changes once more.
 
-use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::path::PathBuf;
+use std::time::Duration;
 
 use avouch_connectors::files::read_reference;
 use avouch_engine::plan::LanePlan;
@@ -18,6 +17,7 @@ use super::artifacts::{Artifacts, hex, reference_path};
 use super::error::RuntimeError;
 use super::keys::{KeyWatch, Keys};
 use super::metrics::{Metrics, ReferenceMetrics};
+use super::stamp::{Stamp, stamp};
 use crate::lang::Pipeline;
 
 /// How often files are looked at.
@@ -62,15 +62,6 @@ pub struct ReferenceWatch {
     artifacts: Artifacts,
     watched: Vec<Watched>,
     tell: watch::Sender<Tables>,
-}
-
-/// What tells one version of a file from another without reading it: a file renamed over another is another file, also
-/// where both were written within one tick of the file system's clock.
-type Stamp = (SystemTime, u64, u64);
-
-fn stamp(path: &Path) -> Option<Stamp> {
-    let meta = std::fs::metadata(path).ok()?;
-    Some((meta.modified().ok()?, meta.len(), meta.ino()))
 }
 
 impl ReferenceWatch {

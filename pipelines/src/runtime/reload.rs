@@ -6,7 +6,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use avouch_connectors::schema_registry::SchemaRegistry;
 use avouch_engine::control::reload::Version;
@@ -18,6 +18,7 @@ use super::artifacts::Artifacts;
 use super::generations::Generations;
 use super::metrics::Metrics;
 use super::reference_watch::{ReferenceWatch, Tables, Watches};
+use super::stamp::stamp;
 use super::{blocking, keep_artifacts, keys, schemas, sinks};
 use crate::lang::{self, Pipeline};
 
@@ -81,11 +82,6 @@ pub async fn ask_on_change(path: PathBuf, ask: mpsc::UnboundedSender<&'static st
             let _ = ask.send("the file changed");
         }
     }
-}
-
-fn stamp(path: &Path) -> Option<(SystemTime, u64)> {
-    let meta = std::fs::metadata(path).ok()?;
-    Some((meta.modified().ok()?, meta.len()))
 }
 
 fn digest(path: &Path) -> Option<[u8; 32]> {
