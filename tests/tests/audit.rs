@@ -267,6 +267,10 @@ fn delivered_verdicts_that_are_not_in_the_log_are_named_by_the_monitor() {
     let mut missing = lines.clone();
     missing.remove(100);
     alarm(&missing, "sequence");
+    // A line that is none is named, and does not end the watch of the others.
+    let mut garbage = lines.clone();
+    garbage.insert(10, serde_json::json!({ "log": log, "index": "x" }));
+    alarm(&garbage, "verdict");
     let mut swapped = lines.clone();
     swapped[70]["model_hash"] = "22".repeat(32).into();
     alarm(&swapped, "model");
@@ -314,4 +318,39 @@ fn a_checkpoint_that_is_late_is_named_by_the_monitor() {
     std::thread::sleep(Duration::from_millis(1_200));
     let late = look();
     assert!(late.code != Some(0) && late.stdout.contains("\"late\""), "{}", late.stdout);
+}
+
+#[test]
+fn a_part_that_is_missing_and_a_log_that_is_withheld_are_named_by_the_monitor() {
+    let Some(world) = world() else { return };
+    let (key, rpc) = (world.pumps.key(), world.anvil.rpc());
+    let look = |place: &Path, memory: &Path| {
+        let chain = ["--rpc", &rpc, "--contract", &world.contract, "--owner", &world.owner];
+        Avouch::new(["monitor"])
+            .args([place])
+            .args(["--key", &key, "--once", "--json", "--promise", "1s"])
+            .args(chain)
+            .args(["--state"])
+            .args([memory])
+            .run(LIMIT)
+    };
+    // A tile is gone that the anchors' roots take.
+    let gap = place::fresh_directory("gap");
+    let public = gap.join("public");
+    copy(&world.pumps.lane().join("public"), &public);
+    assert_eq!(look(&public, &gap.join("whole.json")).code, Some(0));
+    std::fs::remove_file(public.join("tile/0/001")).unwrap();
+    let found = look(&public, &gap.join("memory.json"));
+    assert!(found.code != Some(0) && found.stdout.contains("\"gap\""), "{}{}", found.stdout, found.stderr);
+    // What was published half-way, while the chain has more; at first sight that is no breach.
+    let early = world.pumps.directory.join("published-early");
+    let memory = gap.join("early.json");
+    let first = look(&early, &memory);
+    assert_eq!(first.code, Some(0), "{}{}", first.stdout, first.stderr);
+    std::thread::sleep(Duration::from_millis(1_200));
+    let withheld = look(&early, &memory);
+    assert!(withheld.code != Some(0) && withheld.stdout.contains("\"withheld\""), "{}", withheld.stdout);
+    // And who has seen more knows it for a log that shrank.
+    let shrunk = look(&early, &gap.join("whole.json"));
+    assert!(shrunk.code != Some(0) && shrunk.stdout.contains("\"fork\""), "{}", shrunk.stdout);
 }

@@ -28,7 +28,7 @@ pub(super) enum Kind {
     Late,
     /// Anchored and not published, for longer than was promised.
     Withheld,
-    /// A verdict that was delivered does not stand in the log.
+    /// What was delivered is no verdict, or does not stand in the log.
     Verdict,
     /// A verdict of a device is missing.
     Sequence,
@@ -121,7 +121,7 @@ impl Watcher {
                 said.push_str(&format!("{} records", head.size));
                 self.extends(&head, &mut published, &mut alarms).await;
                 self.chain(&head, &mut published, now_ms, &mut alarms, &mut said).await;
-                self.verdicts(&head, &mut published, &mut alarms).await?;
+                self.verdicts(&head, &mut published, &mut alarms).await;
             }
         }
         for (kind, what) in &self.memory.evidence {
@@ -265,17 +265,15 @@ impl Watcher {
         Ok(())
     }
 
-    async fn verdicts(
-        &mut self,
-        head: &TreeHead,
-        published: &mut PublishedLog,
-        alarms: &mut BTreeMap<Kind, String>,
-    ) -> Result<(), String> {
-        let Some(mut verdicts) = self.verdicts.take() else { return Ok(()) };
-        let read = verdicts.read(head.origin.as_str());
-        let mut outcome = Ok(());
-        if let Err(e) = read {
-            outcome = Err(e);
+    async fn verdicts(&mut self, head: &TreeHead, published: &mut PublishedLog, alarms: &mut BTreeMap<Kind, String>) {
+        let Some(mut verdicts) = self.verdicts.take() else { return };
+        match verdicts.read(head.origin.as_str()) {
+            Ok(None) => {}
+            // Whoever writes the file must not be able to end the watch.
+            Ok(Some(wrong)) => self.evidence(Kind::Verdict, wrong),
+            Err(e) => {
+                alarms.entry(Kind::Unreachable).or_insert(e);
+            }
         }
         let (due, later): (Vec<Delivered>, Vec<Delivered>) =
             verdicts.waiting.drain(..).partition(|d| d.index < head.size);
@@ -304,7 +302,6 @@ impl Watcher {
             }
         }
         self.verdicts = Some(verdicts);
-        outcome
     }
 
     /// Why the model may not have decided this.

@@ -49,12 +49,16 @@ impl Verdicts {
         Self { path, at: 0, rest: Vec::new(), waiting: Vec::new(), seqs: HashMap::new() }
     }
 
-    /// Reads what was added of this log. Early results and verdicts of other logs are passed over.
-    pub fn read(&mut self, log: &str) -> Result<(), String> {
+    /// Reads what was added of this log. Early results and verdicts of other logs are passed over, and so are lines that are no
+    /// verdicts: what is wrong with the first of them is the result, and the lines after it count.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn read(&mut self, log: &str) -> Result<Option<String>, String> {
         let fail = |e: std::io::Error| format!("{}: {e}", self.path.display());
         let mut file = match File::open(&self.path) {
             Ok(file) => file,
-            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
+            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
             Err(e) => return Err(fail(e)),
         };
         file.seek(SeekFrom::Start(self.at)).map_err(fail)?;
@@ -62,19 +66,18 @@ impl Verdicts {
         self.at += file.read_to_end(&mut bytes).map_err(fail)? as u64;
         let end = bytes.iter().rposition(|b| *b == b'\n').map_or(0, |n| n + 1);
         self.rest = bytes.split_off(end);
+        let mut wrong = None;
         for line in bytes.split(|b| *b == b'\n').filter(|l| !l.is_empty()) {
-            let value: serde_json::Value =
-                serde_json::from_slice(line).map_err(|e| format!("{}: a line is no JSON: {e}", self.path.display()))?;
-            if value.get("early").is_some() || value.get("log").and_then(|l| l.as_str()) != Some(log) {
-                continue;
-            }
-            let delivered = serde_json::from_value::<Line>(value).ok().and_then(|line| line.delivered());
-            match delivered {
-                Some(delivered) => self.waiting.push(delivered),
-                None => return Err(format!("{}: a line is no verdict as a sink delivers it", self.path.display())),
+            match delivered(line, log) {
+                Ok(Some(delivered)) => self.waiting.push(delivered),
+                Ok(None) => {}
+                Err(why) => {
+                    let shown: String = String::from_utf8_lossy(line).chars().take(80).collect();
+                    wrong.get_or_insert_with(|| format!("{}: {why}: {shown:?}", self.path.display()));
+                }
             }
         }
-        Ok(())
+        Ok(wrong)
     }
 
     /// Why a verdict is not the next of its device; the first that is seen of a device may have any seq.
@@ -94,6 +97,17 @@ impl Verdicts {
             }
         }
     }
+}
+
+/// The verdict in a line, if it is one of this log.
+fn delivered(line: &[u8], log: &str) -> Result<Option<Delivered>, String> {
+    let value: serde_json::Value = serde_json::from_slice(line).map_err(|e| format!("a line is no JSON ({e})"))?;
+    if value.get("early").is_some() || value.get("log").and_then(|l| l.as_str()) != Some(log) {
+        return Ok(None);
+    }
+    let line: Line =
+        serde_json::from_value(value).map_err(|e| format!("a line is no verdict as a sink delivers it ({e})"))?;
+    line.delivered().map(Some).ok_or_else(|| "a hash or a time of a line is none".to_owned())
 }
 
 impl Line {
