@@ -3,6 +3,7 @@
 
 use avouch_connectors::ethereum;
 
+// Helpers of the crate's own tests, of which these need a part each.
 #[allow(dead_code)]
 #[path = "../../src/ethereum/tests/chain.rs"]
 mod chain;
