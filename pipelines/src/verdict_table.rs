@@ -252,6 +252,7 @@ mod tests {
         let feature =
             |name: &str, value| FeatureEvidence { name: name.into(), value, expected: 1.0, contribution: 2.0 };
         let evidence = Evidence {
+            salt: [0; 32],
             device: "pump-1".into(),
             step: "anomaly".into(),
             topic: "t".into(),

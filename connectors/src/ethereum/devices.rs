@@ -160,7 +160,19 @@ impl DeviceRegistry {
         fleet: Hash32,
         options: RpcOptions,
     ) -> Result<Self, EthereumError> {
-        let endpoint = Endpoint::new(url, options)?;
+        Self::over(Endpoint::new(url, options)?, chain_id, contract, fleet).await
+    }
+
+    /// The same by way of several nodes: each that answers is checked.
+    ///
+    /// # Errors
+    /// The same.
+    pub async fn over(
+        endpoint: Endpoint,
+        chain_id: Option<u64>,
+        contract: Address,
+        fleet: Hash32,
+    ) -> Result<Self, EthereumError> {
         let found = endpoint.chain(chain_id).await?;
         endpoint.require_code(Contract::DeviceRegistry, contract).await?;
         Ok(Self { endpoint, chain_id: found, contract, fleet })
@@ -207,7 +219,7 @@ impl DeviceRegistry {
                 "topics": [[contract::DeviceKeySet::SIGNATURE_HASH, contract::DeviceRevoked::SIGNATURE_HASH],
                     B256::from(self.fleet)],
             }]);
-            let logs: Vec<Log> = match self.endpoint.read("eth_getLogs", filter).await {
+            let logs: Vec<Log> = match self.endpoint.logs(filter, to).await {
                 Ok(logs) => logs,
                 Err(EthereumError::Rpc { .. }) if most > 1 => {
                     most /= 2;

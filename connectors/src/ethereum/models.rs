@@ -80,7 +80,20 @@ impl ModelRegistry {
         name: Hash32,
         options: RpcOptions,
     ) -> Result<Self, EthereumError> {
-        let endpoint = Endpoint::new(url, options)?;
+        Self::over(Endpoint::new(url, options)?, chain_id, contract, owner, name).await
+    }
+
+    /// The same by way of several nodes: each that answers is checked.
+    ///
+    /// # Errors
+    /// The same.
+    pub async fn over(
+        endpoint: Endpoint,
+        chain_id: Option<u64>,
+        contract: Address,
+        owner: Address,
+        name: Hash32,
+    ) -> Result<Self, EthereumError> {
         let found = endpoint.chain(chain_id).await?;
         endpoint.require_code(Contract::ModelRegistry, contract).await?;
         Ok(Self { endpoint, chain_id: found, contract, owner, name })

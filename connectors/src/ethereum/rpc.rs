@@ -137,6 +137,14 @@ impl Endpoint {
         Ok(Self { nodes: nodes.into(), quorum, options, expected: Arc::default(), floor: Arc::default() })
     }
 
+    /// One node or several, all of which must agree: for whoever trusts none of them alone. Connects to nothing.
+    ///
+    /// # Errors
+    /// As [`Endpoint::several`].
+    pub fn unanimous<S: AsRef<str>>(urls: &[S], options: RpcOptions) -> Result<Self, EthereumError> {
+        Self::several(urls, urls.len(), options)
+    }
+
     /// Whether other nodes stand beside the first.
     pub(super) fn is_several(&self) -> bool {
         self.nodes.len() > 1

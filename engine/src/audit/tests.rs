@@ -25,6 +25,7 @@ fn record(index: u64) -> VerdictRecord {
     let device = index % 7;
     let score = index as f64 / 16.0;
     let mut evidence = Evidence {
+        salt: [0; 32],
         device: format!("pump-{device}"),
         step: "anomaly".into(),
         topic: "telemetry".into(),

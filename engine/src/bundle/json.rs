@@ -6,7 +6,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::{BundleError, Inclusion, SignedCheckpoint, file};
 use crate::log::Coverage;
-use crate::verdict::{Evidence, Hash32, LogOrigin, SCORE_NOT_A_NUMBER, Severity, Verdict, class};
+use crate::verdict::{Disclosed, Hash32, LogOrigin, SCORE_NOT_A_NUMBER, Severity, Verdict, class};
 
 pub(super) fn hex(bytes: &[u8]) -> String {
     let mut out = String::with_capacity(2 + 2 * bytes.len());
@@ -266,17 +266,26 @@ impl Serialize for Double {
 #[derive(Serialize)]
 struct EvidenceFile<'a> {
     format: &'static str,
-    device: &'a str,
-    step: &'a str,
-    topic: &'a str,
-    partition: i32,
-    first_offset: Decimal<i64>,
-    last_offset: Decimal<i64>,
-    rows: Decimal<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    device: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    step: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    topic: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    partition: Option<i32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    first_offset: Option<Decimal<i64>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_offset: Option<Decimal<i64>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rows: Option<Decimal<u64>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     references: Vec<ReferenceRow<'a>>,
-    score: Double,
-    p_value: Double,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    score: Option<Double>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    p_value: Option<Double>,
     #[serde(skip_serializing_if = "Option::is_none")]
     interval: Option<IntervalRow>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -284,6 +293,8 @@ struct EvidenceFile<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     label: Option<LabelRow>,
     features: Vec<Feature<'a>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    withheld: Vec<&'a str>,
 }
 
 #[derive(Serialize)]
@@ -317,30 +328,30 @@ struct Feature<'a> {
     contribution: Double,
 }
 
-pub(super) fn evidence(e: &Evidence) -> String {
+pub(super) fn evidence(e: &Disclosed) -> String {
     let features = e.features.iter().map(|f| Feature {
         name: &f.name,
         value: Double(f.value),
         expected: Double(f.expected),
         contribution: Double(f.contribution),
     });
+    let references = e.references.iter().flatten();
     render(&EvidenceFile {
-        format: if e.interval.is_some() || e.incident.is_some() || e.label.is_some() {
-            "avouch-evidence/3"
-        } else {
-            "avouch-evidence/2"
-        },
-        device: &e.device,
-        step: &e.step,
-        topic: &e.topic,
-        partition: e.partition,
-        first_offset: Decimal(e.first_offset),
-        last_offset: Decimal(e.last_offset),
-        rows: Decimal(e.rows),
-        references: e.references.iter().map(|r| ReferenceRow { name: &r.name, version: Word(r.version) }).collect(),
-        score: Double(e.score),
-        p_value: Double(e.p_value),
-        interval: e.interval.map(|i| IntervalRow { lower: Double(i.lower), upper: Double(i.upper) }),
+        format: "avouch-evidence/4",
+        device: e.device.as_deref(),
+        step: e.step.as_deref(),
+        topic: e.source.as_ref().map(|s| &*s.topic),
+        partition: e.source.as_ref().map(|s| s.partition),
+        first_offset: e.source.as_ref().map(|s| Decimal(s.first_offset)),
+        last_offset: e.source.as_ref().map(|s| Decimal(s.last_offset)),
+        rows: e.source.as_ref().map(|s| Decimal(s.rows)),
+        references: references.map(|r| ReferenceRow { name: &r.name, version: Word(r.version) }).collect(),
+        score: e.score.map(|s| Double(s.score)),
+        p_value: e.score.map(|s| Double(s.p_value)),
+        interval: e
+            .score
+            .and_then(|s| s.interval)
+            .map(|i| IntervalRow { lower: Double(i.lower), upper: Double(i.upper) }),
         incident: e.incident.map(Decimal),
         label: e.label.as_ref().map(|l| LabelRow {
             says: l.opinion.name(),
@@ -350,6 +361,7 @@ pub(super) fn evidence(e: &Evidence) -> String {
             at: Decimal(l.at),
         }),
         features: features.collect(),
+        withheld: e.withheld(),
     })
 }
 

@@ -5,15 +5,16 @@
 //! | file | what | bound by |
 //! | --- | --- | --- |
 //! | `verdict.json` | the twelve fields, the log and the index | its struct hash is the log's entry |
-//! | `evidence.bin` | what the verdict rests on, canonical bytes | `evidenceHash` |
-//! | `evidence.json` | the same, to be read | rendered from `evidence.bin`, compared byte for byte |
+//! | `evidence.bin` | what the verdict rests on, part by part: the name and a salted commitment | `evidenceHash` |
+//! | `disclosed.bin` | the parts that are shown, with their salts ([`crate::verdict::Disclosed`]) | the commitments in `evidence.bin` |
+//! | `evidence.json` | the same, to be read | rendered from `disclosed.bin`, compared byte for byte |
 //! | `inclusion.json` | the path from the entry to the checkpoint's root | the root |
 //! | `checkpoint.json` | the signed checkpoint, and where it is anchored | the signature |
 //! | `coverage.bin` | the run of source offsets the checkpoint answers for | `dataCommitment` |
 //! | `coverage.json` | the same, to be read | rendered from `coverage.bin`, compared byte for byte |
 //! | `model` | the model file | `modelHash` |
 //! | `pipeline.canonical.json` | the canonical pipeline | `configHash` |
-//! | `withheld.json` | which parts are kept back ([`withhold`]), if any are | nothing: they are missed by their hashes |
+//! | `withheld.json` | which parts are kept back ([`Part`]), if any are | nothing: they are missed by their hashes |
 //! | `README.txt` | what to do with it | nothing; it is not read |
 //!
 //! Every JSON file has exactly one accepted spelling: it is parsed strictly and must equal its own re-rendering, so
@@ -33,7 +34,7 @@ mod tests;
 
 pub use json::utc;
 pub use steps::{Outcome, SignatureCheck, Step, accepted, verify_offline};
-pub use withheld::{Part, withhold};
+pub use withheld::Part;
 
 use std::collections::BTreeMap;
 
@@ -41,7 +42,7 @@ use alloy_primitives::keccak256;
 use thiserror::Error;
 
 use crate::log::Coverage;
-use crate::verdict::{Evidence, Hash32, LogOrigin, Verdict, VerdictRecord};
+use crate::verdict::{Disclosed, Hash32, LogOrigin, Verdict, VerdictRecord};
 
 /// The files of a bundle, by name.
 pub type Files = BTreeMap<String, Vec<u8>>;
@@ -50,8 +51,10 @@ pub type Files = BTreeMap<String, Vec<u8>>;
 pub mod file {
     /// The verdict.
     pub const VERDICT: &str = "verdict.json";
-    /// The evidence's canonical bytes.
+    /// The list of the evidence's parts, with a commitment to each.
     pub const EVIDENCE: &str = "evidence.bin";
+    /// The parts that are shown.
+    pub const DISCLOSED: &str = "disclosed.bin";
     /// The evidence, readable.
     pub const EVIDENCE_JSON: &str = "evidence.json";
     /// The inclusion proof.
@@ -71,8 +74,8 @@ pub mod file {
     /// Which parts are kept back, if any are.
     pub const WITHHELD: &str = "withheld.json";
     /// Those that must be there, unless they are kept back.
-    pub const REQUIRED: [&str; 9] =
-        [VERDICT, EVIDENCE, EVIDENCE_JSON, INCLUSION, CHECKPOINT, COVERAGE, COVERAGE_JSON, MODEL, PIPELINE];
+    pub const REQUIRED: [&str; 10] =
+        [VERDICT, EVIDENCE, DISCLOSED, EVIDENCE_JSON, INCLUSION, CHECKPOINT, COVERAGE, COVERAGE_JSON, MODEL, PIPELINE];
 }
 
 /// Why files are not a bundle. Every message begins with the file's name.
@@ -105,6 +108,14 @@ pub enum BundleError {
         file: &'static str,
         /// How that shows.
         why: String,
+    },
+    /// Nothing can be kept back that is not there.
+    #[error("the evidence of this verdict has no part {name}; it has {parts}")]
+    NoSuchPart {
+        /// What was to be kept back.
+        name: String,
+        /// What there is.
+        parts: String,
     },
     /// Parts to build from do not belong together.
     #[error("these parts make no bundle: {step}: {why}")]
@@ -196,8 +207,8 @@ pub struct Bundle {
     pub index: u64,
     /// The verdict.
     pub verdict: Verdict,
-    /// What it rests on; `None` where that is kept back.
-    pub evidence: Option<Evidence>,
+    /// What it rests on, as far as it is shown; `None` where all of it is kept back.
+    pub evidence: Option<Disclosed>,
     /// `evidence.bin` as it stands; empty where that is kept back.
     pub evidence_bytes: Vec<u8>,
     /// The inclusion proof.
@@ -214,12 +225,12 @@ pub struct Bundle {
     pub pipeline: Option<Vec<u8>>,
 }
 
-/// Makes a bundle's files. Same parts, same bytes.
+/// Makes a bundle's files, all but the parts that are to be kept back. Same parts, same bytes.
 ///
 /// # Errors
-/// [`BundleError::Mismatch`] when the parts do not belong together: whatever can be checked offline, short of the
+/// [`BundleError::NoSuchPart`] when one of these is none; [`BundleError::Mismatch`] when the parts do not belong together: whatever can be checked offline, short of the
 /// signature, is checked before a bundle leaves the house.
-pub fn build(parts: &Parts<'_>) -> Result<Files, BundleError> {
+pub fn build(parts: &Parts<'_>, kept_back: &[Part]) -> Result<Files, BundleError> {
     let VerdictRecord { index, verdict, evidence } = parts.record;
     let inclusion = Inclusion {
         index: *index,
@@ -229,10 +240,15 @@ pub fn build(parts: &Parts<'_>) -> Result<Files, BundleError> {
         path: parts.inclusion.to_vec(),
     };
     let text = |name: &str, text: String| (name.to_owned(), text.into_bytes());
-    let files = Files::from([
+    let of_evidence = withheld::kept_back(evidence, kept_back)?;
+    let (list, shown) = (evidence.list(), evidence.disclose(|name| !of_evidence.contains(name)));
+    let disclosed = Disclosed::from_bytes(&list, &shown)
+        .map_err(|e| BundleError::Mismatch { step: "evidence", why: e.to_string() })?;
+    let mut files = Files::from([
         text(file::VERDICT, json::verdict(parts.origin, *index, verdict)),
-        (file::EVIDENCE.to_owned(), evidence.to_bytes()),
-        text(file::EVIDENCE_JSON, json::evidence(evidence)),
+        (file::EVIDENCE.to_owned(), list),
+        text(file::EVIDENCE_JSON, json::evidence(&disclosed)),
+        (file::DISCLOSED.to_owned(), shown),
         text(file::INCLUSION, json::inclusion(&inclusion)),
         text(file::CHECKPOINT, json::checkpoint(parts.checkpoint)),
         (file::COVERAGE.to_owned(), parts.coverage.to_bytes()),
@@ -241,6 +257,7 @@ pub fn build(parts: &Parts<'_>) -> Result<Files, BundleError> {
         (file::PIPELINE.to_owned(), parts.pipeline.to_vec()),
         text(file::README, readme::render(verdict, &inclusion, parts.checkpoint)),
     ]);
+    withheld::withhold(&mut files, kept_back, of_evidence);
     for step in verify_offline(&parse(&files)?, None) {
         if let Outcome::Failed { why, .. } = step.outcome {
             return Err(BundleError::Mismatch { step: step.name, why });
@@ -270,13 +287,22 @@ pub fn parse(files: &Files) -> Result<Bundle, BundleError> {
     let evidence_bytes = files.get(file::EVIDENCE).cloned().unwrap_or_default();
     let evidence = match kept_back(file::EVIDENCE) {
         true => None,
-        false => Some(Evidence::from_bytes(&evidence_bytes).map_err(|e| malformed(file::EVIDENCE, &e))?),
+        false => Some(
+            Disclosed::from_bytes(&evidence_bytes, get(file::DISCLOSED)?)
+                .map_err(|e| malformed(file::DISCLOSED, &format!("with {}: {e}", file::EVIDENCE)))?,
+        ),
     };
+    let mut of_evidence: Vec<&str> = evidence.iter().flat_map(Disclosed::withheld).collect();
+    of_evidence.sort_unstable();
+    if of_evidence != withheld.iter().filter(|p| matches!(p, Part::Of(_))).map(Part::name).collect::<Vec<_>>() {
+        let why = format!("it and {} do not name the same parts", file::DISCLOSED);
+        return Err(BundleError::Altered { file: file::WITHHELD, why });
+    }
     let coverage_bytes = get(file::COVERAGE)?.clone();
     let coverage = Coverage::from_bytes(&coverage_bytes).map_err(|e| malformed(file::COVERAGE, &e))?;
     for (readable, hashed, text) in evidence
         .iter()
-        .map(|e| (file::EVIDENCE_JSON, file::EVIDENCE, json::evidence(e)))
+        .map(|e| (file::EVIDENCE_JSON, "disclosed.bin with the names of evidence.bin", json::evidence(e)))
         .chain([(file::COVERAGE_JSON, file::COVERAGE, json::coverage(&coverage))])
     {
         if get(readable)? != text.as_bytes() {

@@ -37,7 +37,9 @@ What is in it
   verdict.json             the decision: twelve fields (an EIP-712 struct), the log it is in, and its index there;
                            "reads" repeats some of them for people
   evidence.json            what it rests on: device, source, rows, features, and what each contributed
-  evidence.bin             the same as canonical bytes; these are what evidenceHash is the SHA-256 of
+  disclosed.bin            the same as canonical bytes, part by part, each with the salt that its commitment takes
+  evidence.bin             the name of every part and a commitment to it, SHA-256 of salt and value; evidenceHash is
+                           the SHA-256 of this file, and stays so when parts are kept back
   model                    the model file; modelHash is its SHA-256 (of a label, which a person gave, it is empty and
                            modelHash zero)
   pipeline.canonical.json  the configuration that was running; configHash is its SHA-256

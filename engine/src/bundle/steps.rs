@@ -5,7 +5,7 @@ use sha2::{Digest, Sha256};
 use super::json::hex;
 use super::{Bundle, Part, SignedCheckpoint, chain_log_id, file};
 use crate::log::verify_inclusion;
-use crate::verdict::{Evidence, Hash32, NO_MODEL, SCORE_NOT_A_NUMBER, Severity, class, score_e6};
+use crate::verdict::{Disclosed, FEATURE, Hash32, NO_MODEL, SCORE_NOT_A_NUMBER, Scored, Severity, class, score_e6};
 
 /// What became of a step.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,8 +21,8 @@ pub enum Outcome {
     },
     /// Nobody has checked it.
     NotChecked(String),
-    /// It cannot be checked, because the bundle keeps this part back.
-    Withheld(Part),
+    /// It cannot be checked, or not all of it, because the bundle keeps these parts back.
+    Withheld(Vec<Part>),
 }
 
 /// One check.
@@ -42,19 +42,22 @@ pub struct Step {
 /// found: an account recovered, or why not.
 pub type SignatureCheck<'a> = &'a dyn Fn(&SignedCheckpoint) -> Result<String, String>;
 
-/// Whether every step passed, but for those that take a part which may be kept back.
+/// Whether every step passed, but for those that take parts which may be kept back. Who does not need the evidence, or its
+/// features, does not need a part of them.
 pub fn accepted(steps: &[Step], may_be_withheld: &[Part]) -> bool {
     steps.iter().all(|s| match &s.outcome {
         Outcome::Passed(_) => true,
-        Outcome::Withheld(part) => may_be_withheld.contains(part),
+        Outcome::Withheld(parts) => parts.iter().all(|part| may_be_withheld.iter().any(|may| may.covers(part))),
         Outcome::Failed { .. } | Outcome::NotChecked(_) => false,
     })
 }
 
 impl Outcome {
-    /// What is said of a step that cannot be made because a part is kept back.
-    pub fn of_withheld(part: Part) -> String {
-        format!("the operator keeps the {} back; the verdict has its hash, {}", part.name(), part.hash())
+    /// What is said of a step that cannot be made because parts are kept back.
+    pub fn of_withheld(parts: &[Part]) -> String {
+        let names: Vec<&str> = parts.iter().map(Part::name).collect();
+        let commitment = parts.first().map_or("", Part::commitment);
+        format!("the operator keeps back: {}; {commitment}", names.join(", "))
     }
 }
 
@@ -73,13 +76,8 @@ pub fn verify_offline(bundle: &Bundle, signature: Option<SignatureCheck<'_>>) ->
             proves: "the device, features and contributions shown are those the verdict was made with",
             does_not_prove: "that the sensors told the truth",
             outcome: match &bundle.evidence {
-                None => Outcome::Withheld(Part::Evidence),
-                Some(_) => digest(
-                    &bundle.evidence_bytes,
-                    &bundle.verdict.evidence_hash,
-                    file::EVIDENCE,
-                    (file::VERDICT, "evidenceHash"),
-                ),
+                None => Outcome::Withheld(vec![Part::Evidence]),
+                Some(shown) => evidence(bundle, shown),
             },
         },
         Step {
@@ -87,8 +85,8 @@ pub fn verify_offline(bundle: &Bundle, signature: Option<SignatureCheck<'_>>) ->
             proves: "the contributions add up to the score, and the score is the verdict's",
             does_not_prove: "that the model gives this score for these features; re-execute the lane for that",
             outcome: match &bundle.evidence {
-                None => Outcome::Withheld(Part::Evidence),
-                Some(evidence) => score(bundle, evidence),
+                None => Outcome::Withheld(vec![Part::Evidence]),
+                Some(shown) => score(bundle, shown),
             },
         },
         Step {
@@ -102,7 +100,7 @@ pub fn verify_offline(bundle: &Bundle, signature: Option<SignatureCheck<'_>>) ->
             proves: "pipeline.canonical.json is the configuration that was running",
             does_not_prove: "that the configuration suits its purpose",
             outcome: match &bundle.pipeline {
-                None => Outcome::Withheld(Part::Pipeline),
+                None => Outcome::Withheld(vec![Part::Pipeline]),
                 Some(pipeline) => {
                     digest(pipeline, &bundle.verdict.config_hash, file::PIPELINE, (file::VERDICT, "configHash"))
                 }
@@ -167,7 +165,7 @@ fn verdict(b: &Bundle) -> Outcome {
 }
 
 fn model(b: &Bundle) -> Outcome {
-    let Some(model) = &b.model else { return Outcome::Withheld(Part::Model) };
+    let Some(model) = &b.model else { return Outcome::Withheld(vec![Part::Model]) };
     if !class::is_label(b.verdict.class) {
         return digest(model, &b.verdict.model_hash, file::MODEL, (file::VERDICT, "modelHash"));
     }
@@ -180,44 +178,78 @@ fn model(b: &Bundle) -> Outcome {
     Outcome::Passed("a person said this, and no model: modelHash is zero".into())
 }
 
+/// The parts that are shown are those that the verdict commits to.
+fn evidence(b: &Bundle, shown: &Disclosed) -> Outcome {
+    let list = digest(&b.evidence_bytes, &b.verdict.evidence_hash, file::EVIDENCE, (file::VERDICT, "evidenceHash"));
+    let Outcome::Passed(found) = list else { return list };
+    if let Some(part) = shown.broken() {
+        let why = format!("the part {part} that is shown is not the one that {} commits to", file::EVIDENCE);
+        return failed([file::DISCLOSED, file::EVIDENCE], &why);
+    }
+    match shown.withheld() {
+        none if none.is_empty() => Outcome::Passed(format!("{found}; it commits to the {} parts shown", shown.parts())),
+        parts => Outcome::Withheld(of(parts)),
+    }
+}
+
+fn of(parts: Vec<&str>) -> Vec<Part> {
+    parts.into_iter().map(|name| Part::Of(name.to_owned())).collect()
+}
+
+/// Those of the parts of these names, or whose name begins with one, that are kept back: without them a step cannot be made.
+fn missing(shown: &Disclosed, needed: &[&str]) -> Option<Outcome> {
+    let mut parts = shown.withheld();
+    parts.retain(|part| needed.iter().any(|n| part.starts_with(n)));
+    (!parts.is_empty()).then(|| Outcome::Withheld(of(parts)))
+}
+
 /// Of a label: it has no score, and says what the verdict says.
-fn label(b: &Bundle, e: &Evidence) -> Outcome {
-    let (v, files) = (&b.verdict, [file::VERDICT, file::EVIDENCE]);
-    let Some(label) = &e.label else {
+fn label(b: &Bundle, e: &Disclosed) -> Outcome {
+    let (v, files) = (&b.verdict, [file::VERDICT, file::DISCLOSED]);
+    if !e.has("label") {
         return failed(files, &format!("class_ {} is a label but the evidence has none", v.class));
+    }
+    if e.score.is_some_and(|s| !s.score.is_nan())
+        || v.score_e6 != SCORE_NOT_A_NUMBER
+        || v.severity != Severity::Normal.code()
+        || e.source.as_ref().is_some_and(|s| s.rows > 0)
+        || e.parts_of_features() > 0
+    {
+        return failed(files, "a label has no score, severity, rows or features");
+    }
+    let Some(label) = &e.label else {
+        return missing(e, &["label"]).unwrap_or(Outcome::NotChecked("there is no label".into()));
     };
     if label.id() != v.input_digest {
         let (id, stated) = (hex(&label.id()), hex(&v.input_digest));
         return failed(files, &format!("the SHA-256 of the label is {id} but inputDigest is {stated}"));
     }
-    let said = (label.opinion.class(), &*label.device, &*label.step, label.from, label.to);
-    if said != (v.class, &*e.device, &*e.step, v.window_start, v.window_end) {
+    let said = (label.opinion.class(), label.from, label.to);
+    if said != (v.class, v.window_start, v.window_end)
+        || e.device.as_ref().is_some_and(|d| *d != label.device)
+        || e.step.as_ref().is_some_and(|s| **s != label.step)
+    {
         return failed(files, "the label is of another class, device, step or time than the verdict");
     }
     if label.verdict.is_some_and(|about| about >= b.index) {
         return failed(files, "the label is about a verdict that came after it");
     }
-    let scored = v.score_e6 != SCORE_NOT_A_NUMBER || !e.score.is_nan();
-    if scored || v.severity != Severity::Normal.code() || e.rows > 0 || !e.features.is_empty() {
-        return failed(files, "a label has no score, severity, rows or features");
-    }
-    Outcome::Passed(format!("it is a label, which has no score: a person says {}", label.opinion.name()))
+    missing(e, &["device", "step", "score", "source"]).unwrap_or_else(|| {
+        Outcome::Passed(format!("it is a label, which has no score: a person says {}", label.opinion.name()))
+    })
 }
 
-fn score(b: &Bundle, e: &Evidence) -> Outcome {
+fn score(b: &Bundle, e: &Disclosed) -> Outcome {
     let v = &b.verdict;
-    let files = [file::VERDICT, file::EVIDENCE];
+    let files = [file::VERDICT, file::DISCLOSED];
     if class::is_label(v.class) {
         return label(b, e);
     }
-    if e.label.is_some() {
+    if e.has("label") {
         return failed(files, &format!("the evidence is a label but class_ {} is none", v.class));
     }
     if Severity::from_code(v.severity).is_none() {
         return failed([file::VERDICT], &format!("there is no severity {}", v.severity));
-    }
-    if score_e6(e.score) != v.score_e6 {
-        return failed(files, &format!("the evidence's score {} is not the verdict's scoreE6 {}", e.score, v.score_e6));
     }
     // What is wrong with the readings may be seen where nothing can be scored.
     let unscored = v.score_e6 == SCORE_NOT_A_NUMBER;
@@ -225,23 +257,32 @@ fn score(b: &Bundle, e: &Evidence) -> Outcome {
     if (unscored && !finding && v.class != class::NOT_A_NUMBER) || (!unscored && v.class == class::NOT_A_NUMBER) {
         return failed([file::VERDICT], &format!("scoreE6 {} does not go with class_ {}", v.score_e6, v.class));
     }
-    if e.score.is_nan() {
+    let Some(Scored { score, p_value, .. }) = e.score else {
+        return missing(e, &["score"]).unwrap_or(Outcome::NotChecked("there is no score".into()));
+    };
+    if score_e6(score) != v.score_e6 {
+        return failed(files, &format!("the evidence's score {score} is not the verdict's scoreE6 {}", v.score_e6));
+    }
+    if score.is_nan() {
         return Outcome::Passed("the window could not be scored, and the verdict says so".into());
     }
-    if e.p_value.is_nan() {
+    if p_value.is_nan() {
         // What a prognosis starts from, the mean of its training data, is in the model and not in the evidence.
-        return Outcome::Passed(format!("the evidence's value {} is the verdict's scoreE6", e.score));
+        return Outcome::Passed(format!("the evidence's value {score} is the verdict's scoreE6"));
     }
-    let (mut sum, mut size) = (0.0, e.score.abs());
+    if let Some(withheld) = missing(e, &[FEATURE]) {
+        return withheld;
+    }
+    let (mut sum, mut size) = (0.0, score.abs());
     for f in &e.features {
         sum += f.contribution;
         size += f.contribution.abs();
     }
     // Contributions are rounded one by one: the sum may be off by some units in the last place of the largest.
-    if (sum - e.score).abs() <= 1e-9 * size {
-        return Outcome::Passed(format!("{} contributions sum to {sum}, the score is {}", e.features.len(), e.score));
+    if (sum - score).abs() <= 1e-9 * size {
+        return Outcome::Passed(format!("{} contributions sum to {sum}, the score is {score}", e.features.len()));
     }
-    failed([file::EVIDENCE], &format!("the contributions sum to {sum} but the score is {}", e.score))
+    failed([file::DISCLOSED], &format!("the contributions sum to {sum} but the score is {score}"))
 }
 
 fn inclusion(b: &Bundle) -> Outcome {
@@ -273,10 +314,10 @@ fn coverage(b: &Bundle) -> Outcome {
         return outcome;
     }
     let run = format!("{}/{} from offset {} up to {}", c.topic, c.partition, c.from_offset, c.to_offset);
-    let Some(e) = &b.evidence else {
+    let Some(e) = b.evidence.as_ref().and_then(|e| e.source.as_ref()) else {
         return Outcome::Passed(format!("{run}; which rows of it the verdict rests on is kept back"));
     };
-    let files = [file::COVERAGE, file::EVIDENCE];
+    let files = [file::COVERAGE, file::DISCLOSED];
     if (&*c.topic, c.partition) != (&*e.topic, e.partition) {
         let why = format!("it covers {}/{} but the rows are of {}/{}", c.topic, c.partition, e.topic, e.partition);
         return failed(files, &why);

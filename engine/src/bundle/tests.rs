@@ -5,7 +5,7 @@ use sha2::{Digest, Sha256};
 use super::*;
 use crate::label::{Label, Opinion};
 use crate::log::{TreeAppender, inclusion_proof};
-use crate::verdict::{FeatureEvidence, NO_MODEL, SCORE_NOT_A_NUMBER, class};
+use crate::verdict::{Evidence, FeatureEvidence, NO_MODEL, SCORE_NOT_A_NUMBER, class};
 
 const SIZE: u64 = 300;
 const INDEX: u64 = 137;
@@ -83,6 +83,7 @@ fn sample_with(score: f64) -> Sample {
             feature("vib_rms", 3.25, 0.8),
             feature("temp_mean", if score.is_nan() { f64::NAN } else { 61.0 }, 0.2),
         ],
+        salt: [0x77; 32],
     };
     let verdict = Verdict {
         device_id: [0x11; 32],
@@ -164,38 +165,44 @@ fn refusal(files: &Files) -> Option<String> {
 #[test]
 fn a_bundle_round_trips_and_is_accepted() {
     let s = sample();
-    let files = build(&s.parts()).unwrap();
+    let files = build(&s.parts(), &[]).unwrap();
     let bundle = parse(&files).unwrap();
     assert_eq!(bundle.origin, s.origin);
     assert_eq!(
-        (bundle.index, &bundle.verdict, bundle.evidence.as_ref()),
-        (INDEX, &s.record.verdict, Some(&s.record.evidence))
+        (bundle.index, &bundle.verdict, bundle.evidence.as_ref().and_then(|e| e.whole())),
+        // The salt of all parts is not in it, only those of each.
+        (INDEX, &s.record.verdict, Some(Evidence { salt: [0; 32], ..s.record.evidence.clone() }))
     );
+    assert!(!files.values().any(|bytes| bytes.windows(32).any(|w| w == s.record.evidence.salt)));
     assert_eq!((&bundle.checkpoint, &bundle.coverage), (&s.checkpoint, &s.coverage));
     assert_eq!((bundle.model.as_ref(), bundle.pipeline.as_ref()), (Some(&s.model), Some(&s.pipeline)));
     assert_eq!(refusal(&files), None);
-    assert_eq!(build(&s.parts()).unwrap(), files);
+    assert_eq!(build(&s.parts(), &[]).unwrap(), files);
     // Without a check of signatures nobody can accept it.
-    assert!(!accepted(&verify_offline(&bundle, None), &Part::ALL));
+    assert!(!accepted(&verify_offline(&bundle, None), &[Part::Evidence, Part::Model, Part::Pipeline]));
     // The README is for people.
     let mut without = files;
     without.remove(file::README);
     assert_eq!(refusal(&without), None);
 }
 
+/// Files with the parts kept back, and whether they hold a text.
+fn without(s: &Sample, parts: &[Part]) -> (Files, impl Fn(&str) -> bool + use<>) {
+    let files = build(&s.parts(), parts).unwrap();
+    let all: Vec<u8> = files.values().flatten().copied().collect();
+    (files, move |text: &str| all.windows(text.len()).any(|w| w == text.as_bytes()))
+}
+
 #[test]
 fn what_is_kept_back_is_not_in_the_files_and_the_rest_is_still_checked() {
     let s = sample();
-    let whole = build(&s.parts()).unwrap();
-    for parts in [&[Part::Evidence][..], &[Part::Model, Part::Evidence], &Part::ALL] {
-        let mut files = whole.clone();
-        withhold(&mut files, parts);
+    for parts in [&[Part::Evidence][..], &[Part::Model, Part::Evidence], &[Part::Evidence, Part::Model, Part::Pipeline]]
+    {
+        let (files, holds) = without(&s, parts);
         let steps = verify_offline(&parse(&files).unwrap(), Some(&check));
         assert!(!accepted(&steps, &[]), "not without being told so");
         assert!(accepted(&steps, parts));
         assert!(!accepted(&steps, &[Part::Pipeline]));
-        let all: Vec<u8> = files.values().flatten().copied().collect();
-        let holds = |text: &str| all.windows(text.len()).any(|w| w == text.as_bytes());
         // Evidence names the device and its features; all else has pseudonyms and hashes.
         assert!(!holds("pump-7") && !holds("vib_rms"));
         let withheld = |s: &&Step| matches!(s.outcome, Outcome::Withheld(_));
@@ -203,14 +210,13 @@ fn what_is_kept_back_is_not_in_the_files_and_the_rest_is_still_checked() {
         // What is shown must still be what was decided.
         let mut forged = s.record.clone();
         forged.verdict.severity = 0;
-        let mut other = build(&Parts { record: &forged, ..s.parts() }).unwrap_or_else(|_| whole.clone());
+        let mut other = files.clone();
         other.insert(file::VERDICT.into(), json::verdict(&s.origin, INDEX, &forged.verdict).into_bytes());
-        withhold(&mut other, parts);
-        assert!(!accepted(&verify_offline(&parse(&other).unwrap(), Some(&check)), &Part::ALL));
+        assert!(!accepted(&verify_offline(&parse(&other).unwrap(), Some(&check)), parts));
     }
+    let whole = build(&s.parts(), &[]).unwrap();
     // A part cannot be there and kept back, nor missing without a word.
-    let mut files = whole.clone();
-    withhold(&mut files, &[Part::Model]);
+    let (mut files, _) = without(&s, &[Part::Model]);
     files.insert(file::MODEL.into(), s.model.clone());
     assert!(parse(&files).unwrap_err().to_string().contains("but model is there"));
     let mut files = whole.clone();
@@ -224,8 +230,70 @@ fn what_is_kept_back_is_not_in_the_files_and_the_rest_is_still_checked() {
 }
 
 #[test]
+fn single_parts_of_the_evidence_are_kept_back_and_shown_later() {
+    let s = sample();
+    let of = |name: &str| Part::named(name).unwrap();
+    let shown = |part: Part| {
+        let (files, holds) = without(&s, std::slice::from_ref(&part));
+        let steps = verify_offline(&parse(&files).unwrap(), Some(&check));
+        let withheld: Vec<&str> =
+            steps.iter().filter(|s| matches!(s.outcome, Outcome::Withheld(_))).map(|s| s.name).collect();
+        assert!(
+            !accepted(&steps, &[])
+                && accepted(&steps, std::slice::from_ref(&part))
+                && accepted(&steps, &[Part::Evidence])
+        );
+        assert!(steps.iter().all(|s| !matches!(s.outcome, Outcome::Failed { .. })));
+        (withheld.join(" "), ["pump-7", "61.0", "3.25"].map(holds))
+    };
+    assert_eq!(shown(of("device")), ("evidence".into(), [false, true, true]));
+    assert_eq!(shown(of("feature:vib_rms")), ("evidence score".into(), [true, true, false]));
+    assert_eq!(shown(Part::Features), ("evidence score".into(), [true, false, false]));
+    assert_eq!(shown(of("score")), ("evidence score".into(), [true, true, true]));
+    for name in ["step", "source", "references"] {
+        assert_eq!(shown(of(name)), ("evidence".into(), [true, true, true]), "{name}");
+    }
+    // Who does not need one part may need another.
+    let (files, _) = without(&s, &[of("device"), of("feature:vib_rms")]);
+    let steps = verify_offline(&parse(&files).unwrap(), Some(&check));
+    assert!(!accepted(&steps, &[of("device")]) && !accepted(&steps, &[Part::Features]));
+    assert!(accepted(&steps, &[of("device"), Part::Features]));
+    // What was committed to does not change with what is shown.
+    let whole = build(&s.parts(), &[]).unwrap();
+    assert_eq!(files[file::EVIDENCE], whole[file::EVIDENCE]);
+    // A part from elsewhere in its place is refused; so is one that is there and said to be kept back, and the other way round.
+    let mut other = sample();
+    other.record.evidence.device = "pump-8".into();
+    let mut forged = files.clone();
+    forged.insert(file::DISCLOSED.into(), other.record.evidence.disclose(|n| n != "feature:vib_rms"));
+    assert!(parse(&forged).unwrap_err().to_string().contains("do not name the same parts"));
+    let shown = Disclosed::from_bytes(&whole[file::EVIDENCE], &forged[file::DISCLOSED]).unwrap();
+    forged.insert(file::EVIDENCE_JSON.into(), json::evidence(&shown).into_bytes());
+    forged.insert(file::WITHHELD.into(), without(&s, &[of("feature:vib_rms")]).0[file::WITHHELD].clone());
+    assert!(
+        refusal(&forged).unwrap().contains("the part device that is shown is not the one"),
+        "{:?}",
+        refusal(&forged)
+    );
+    // Nothing can be kept back that is not there, and the message says what is.
+    let why = build(&s.parts(), &[of("feature:speed")]).unwrap_err().to_string();
+    insta::assert_snapshot!(why, @"the evidence of this verdict has no part feature:speed; it has device, step, source, references, score, feature:vib_rms, feature:temp_mean");
+    assert!(Part::named("feature:").is_none() && Part::named("salt").is_none());
+}
+
+#[test]
+fn a_label_keeps_back_what_it_says_of_the_device() {
+    let s = label_sample();
+    let (files, holds) = without(&s, &[Part::named("device").unwrap()]);
+    assert!(!holds("pump-7"));
+    let steps = verify_offline(&parse(&files).unwrap(), Some(&check));
+    assert!(!accepted(&steps, &[Part::named("device").unwrap()]), "the label is kept back with it, and must be named");
+    assert!(accepted(&steps, &[Part::named("device").unwrap(), Part::named("label").unwrap()]));
+}
+
+#[test]
 fn a_verdict_without_a_score_is_a_verdict() {
-    let files = build(&sample_with(f64::NAN).parts()).unwrap();
+    let files = build(&sample_with(f64::NAN).parts(), &[]).unwrap();
     assert_eq!(refusal(&files), None);
     let text = String::from_utf8(files[file::EVIDENCE_JSON].clone()).unwrap();
     assert!(text.contains("\"score\": \"NaN\""), "{text}");
@@ -270,7 +338,7 @@ fn label_sample() -> Sample {
 #[test]
 fn a_label_is_bundled_like_a_verdict_and_has_no_model() {
     let s = label_sample();
-    let files = build(&s.parts()).unwrap();
+    let files = build(&s.parts(), &[]).unwrap();
     assert_eq!(refusal(&files), None);
     let text = String::from_utf8(files[file::EVIDENCE_JSON].clone()).unwrap();
     assert!(text.contains("\"says\": \"false-alarm\""), "{text}");
@@ -300,7 +368,7 @@ fn a_label_that_says_one_thing_and_is_another_is_refused() {
         verdict.evidence_hash = record.evidence.hash();
         // As whoever made the log could have written it.
         let changed = anchored(verdict, record.evidence, model, pipeline);
-        let why = build(&changed.parts()).map_or_else(|e| Some(e.to_string()), |files| refusal(&files)).unwrap();
+        let why = build(&changed.parts(), &[]).map_or_else(|e| Some(e.to_string()), |files| refusal(&files)).unwrap();
         assert!(why.contains(expected), "{expected}: {why}");
     }
     let mut early = label_sample();
@@ -311,13 +379,13 @@ fn a_label_that_says_one_thing_and_is_another_is_refused() {
     let Sample { record, model, pipeline, .. } = early;
     let verdict = Verdict { evidence_hash: record.evidence.hash(), ..record.verdict };
     let changed = anchored(verdict, record.evidence, model, pipeline);
-    let why = build(&changed.parts()).map_or_else(|e| Some(e.to_string()), |files| refusal(&files)).unwrap();
+    let why = build(&changed.parts(), &[]).map_or_else(|e| Some(e.to_string()), |files| refusal(&files)).unwrap();
     assert!(why.contains("a verdict that came after it"), "{why}");
 }
 
 #[test]
 fn every_byte_counts() {
-    let files = build(&sample().parts()).unwrap();
+    let files = build(&sample().parts(), &[]).unwrap();
     let mut tried = 0;
     for name in file::REQUIRED {
         for at in 0..files[name].len() {
@@ -356,7 +424,7 @@ fn parts_that_do_not_belong_together_make_no_bundle() {
     let refuse = |change: &dyn Fn(&mut Sample)| {
         let mut s = sample();
         change(&mut s);
-        build(&s.parts()).unwrap_err().to_string()
+        build(&s.parts(), &[]).unwrap_err().to_string()
     };
     let other = sample_with(3.0);
     let said = [
@@ -377,7 +445,7 @@ fn parts_that_do_not_belong_together_make_no_bundle() {
 
 #[test]
 fn messages_of_refusals() {
-    let files = build(&sample().parts()).unwrap();
+    let files = build(&sample().parts(), &[]).unwrap();
     let edit = |name: &str, from: &str, to: &str| {
         let mut bad = files.clone();
         let text = String::from_utf8(bad[name].clone()).unwrap();
@@ -424,7 +492,7 @@ fn messages_of_refusals() {
 
 #[test]
 fn what_a_bundle_looks_like() {
-    let files = build(&sample().parts()).unwrap();
+    let files = build(&sample().parts(), &[]).unwrap();
     let text = |n: &str| format!("==> {n}\n{}", String::from_utf8_lossy(&files[n]));
     let shown =
         [file::VERDICT, file::EVIDENCE_JSON, file::INCLUSION, file::CHECKPOINT, file::COVERAGE_JSON, file::README];
@@ -433,7 +501,7 @@ fn what_a_bundle_looks_like() {
 
 #[test]
 fn what_the_steps_say() {
-    let bundle = parse(&build(&sample().parts()).unwrap()).unwrap();
+    let bundle = parse(&build(&sample().parts(), &[]).unwrap()).unwrap();
     let steps = verify_offline(&bundle, Some(&check));
     assert!(accepted(&steps, &[]));
     let text = |s: &Step| {

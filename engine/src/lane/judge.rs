@@ -10,8 +10,8 @@ use super::online::Memories;
 use super::{Lane, LaneError, Switch, step_error};
 use crate::model::Memory;
 use crate::plan::ScoreStep;
-use crate::sha256::Messages;
 use crate::sql::Selection;
+use crate::verdict::parts::{self, Room};
 use crate::verdict::{Evidence, FeatureEvidence, ReferenceVersion, Severity, Verdict, VerdictRecord, score_e6};
 use crate::window::{Fired, FiredWindow};
 
@@ -65,9 +65,9 @@ impl Lane {
             let mut online = self.online[number].take();
             let model_hash = score.model.hash();
             out.reserve(features.rows.len());
+            let mut room = Room::default();
             for (first, group) in (0..).step_by(TOGETHER).zip(features.rows.chunks(TOGETHER)) {
                 let (start, index) = (out.len(), self.next_index);
-                let mut messages = Messages::default();
                 for (k, &row) in (first..).zip(group) {
                     let fired = &window.devices[row as usize];
                     let Judged { class, severity, mut evidence } = judging.judge(self, k, fired, online.as_mut());
@@ -77,8 +77,6 @@ impl Lane {
                         let (index, devices) = (self.next_index, &self.devices);
                         evidence.incident = Some(incidents.of(fired.device, devices, index, fired.start, fired.end));
                     }
-                    evidence.append(&mut messages.bytes);
-                    messages.end();
                     out.push(VerdictRecord {
                         index: self.next_index,
                         verdict: Verdict {
@@ -101,9 +99,13 @@ impl Lane {
                     });
                     self.next_index += 1;
                 }
-                let salts = self.secret.salts(&self.log_id, index, group.len());
-                for ((record, hash), salt) in out[start..].iter_mut().zip(messages.digests()).zip(salts) {
-                    (record.verdict.evidence_hash, record.verdict.salt) = (hash, salt);
+                let salts = self.secret.record_salts(&self.log_id, index, group.len());
+                for (record, made) in out[start..].iter_mut().zip(salts) {
+                    (record.verdict.salt, record.evidence.salt) = (made.salt, made.evidence);
+                }
+                let hashes = parts::hashes(out[start..].iter().map(|r| &r.evidence), &mut room);
+                for (record, hash) in out[start..].iter_mut().zip(hashes) {
+                    record.verdict.evidence_hash = hash;
                 }
             }
             self.online[number] = online;
@@ -202,6 +204,8 @@ impl<'a> Judging<'a> {
                     contribution,
                 })
                 .collect(),
+            // An early result has no place in the log, and so none.
+            salt: [0; 32],
         };
         Judged { class, severity, evidence }
     }

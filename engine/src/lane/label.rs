@@ -26,6 +26,7 @@ impl Lane {
         }
         let index = self.next_index;
         let (device_id, seq) = self.devices.take_seq_of(&label.device);
+        let salts = self.secret.record_salts(&self.log_id, index, 1)[0];
         let evidence = Evidence {
             device: label.device.clone(),
             step: label.step.as_str().into(),
@@ -42,6 +43,7 @@ impl Lane {
             incident: None,
             label: Some(Box::new(label.clone())),
             features: Vec::new(),
+            salt: salts.evidence,
         };
         out.verdicts.push(VerdictRecord {
             index,
@@ -57,7 +59,7 @@ impl Lane {
                 severity: Severity::Normal.code(),
                 class: label.opinion.class(),
                 evidence_hash: evidence.hash(),
-                salt: self.secret.salt(&self.log_id, index),
+                salt: salts.salt,
             },
             evidence,
         });

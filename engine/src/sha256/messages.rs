@@ -24,6 +24,11 @@ impl Messages {
         self.ends.push(self.bytes.len());
     }
 
+    /// The same for bytes that a codec's writer holds meanwhile: the next message ends where `len` bytes do.
+    pub fn end_at(&mut self, len: usize) {
+        self.ends.push(len);
+    }
+
     /// How many.
     pub fn len(&self) -> usize {
         self.ends.len()

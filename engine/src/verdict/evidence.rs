@@ -1,17 +1,15 @@
-//! What a verdict rests on, bound to it by `evidenceHash`.
+//! What a verdict rests on, bound to it by `evidenceHash` ([`super::parts`]).
 
 use std::sync::Arc;
 
-use sha2::{Digest, Sha256};
-
 use super::Hash32;
+use super::parts::SourceRows;
 use crate::codec::{CodecError, Reader, Writer};
 use crate::label::Label;
 use crate::model::Interval;
 
-const MAGIC: &[u8; 8] = b"avouchE2";
-/// Of evidence that has more: behind the p-value stand a byte that says what, and that.
-const MAGIC_MORE: &[u8; 8] = b"avouchE3";
+/// The version of the log's own copy; the list that `evidenceHash` is of has one of its own.
+const MAGIC: &[u8; 8] = b"avouchF4";
 const INTERVAL: u8 = 1;
 const INCIDENT: u8 = 2;
 const LABEL: u8 = 4;
@@ -50,6 +48,8 @@ pub struct Evidence {
     /// The score's parts that add up to it, and the features they belong to, in the model's order:
     /// (feature, value seen, value expected, contribution).
     pub features: Vec<FeatureEvidence>,
+    /// What the salts of its parts are made from ([`super::parts`]); of one record only.
+    pub salt: Hash32,
 }
 
 /// One version of a reference table.
@@ -82,35 +82,19 @@ impl Evidence {
         w.bytes
     }
 
-    /// Appends [`Evidence::to_bytes`].
-    pub(crate) fn append(&self, out: &mut Vec<u8>) {
-        let mut w = Writer::after(std::mem::take(out));
-        self.write(&mut w);
-        *out = w.bytes;
-    }
-
     pub(crate) fn write(&self, w: &mut Writer) {
         let parts =
             [(self.interval.is_some(), INTERVAL), (self.incident.is_some(), INCIDENT), (self.label.is_some(), LABEL)];
         let more = parts.iter().fold(0, |more, (there, part)| more | (u8::from(*there) * part));
-        w.raw(if more == 0 { MAGIC } else { MAGIC_MORE });
+        w.raw(MAGIC);
+        w.raw(&self.salt);
         w.str(&self.device);
         w.str(&self.step);
-        w.str(&self.topic);
-        w.u32(self.partition as u32);
-        w.i64(self.first_offset);
-        w.i64(self.last_offset);
-        w.u64(self.rows);
-        w.u32(self.references.len() as u32);
-        for r in &self.references {
-            w.str(&r.name);
-            w.raw(&r.version);
-        }
+        write_source(self, w);
+        write_references(&self.references, w);
         w.f64(self.score);
         w.f64(self.p_value);
-        if more != 0 {
-            w.u8(more);
-        }
+        w.u8(more);
         if let Some(i) = self.interval {
             w.f64(i.lower);
             w.f64(i.upper);
@@ -134,25 +118,18 @@ impl Evidence {
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, CodecError> {
         let mut r = Reader::new("evidence", bytes);
         let magic: [u8; 8] = r.array()?;
-        if &magic != MAGIC && &magic != MAGIC_MORE {
-            return Err(r.invalid("these bytes are not evidence of version 2 or 3"));
+        if &magic != MAGIC {
+            return Err(r.invalid("these bytes are not evidence of version 4"));
         }
+        let salt = r.array()?;
         let device = r.str()?.to_owned();
         let step = r.str()?.into();
-        let topic = r.str()?.into();
-        let partition = r.u32()? as i32;
-        let first_offset = r.i64()?;
-        let last_offset = r.i64()?;
-        let rows = r.u64()?;
-        let n = r.count(36)?;
-        let mut references = Vec::with_capacity(n);
-        for _ in 0..n {
-            references.push(ReferenceVersion { name: r.str()?.to_owned(), version: r.array()? });
-        }
+        let SourceRows { topic, partition, first_offset, last_offset, rows } = read_source(&mut r)?;
+        let references = read_references(&mut r)?;
         let score = r.f64()?;
         let p_value = r.f64()?;
-        let more = if &magic == MAGIC_MORE { r.u8()? } else { 0 };
-        if &magic == MAGIC_MORE && !(1..=INTERVAL | INCIDENT | LABEL).contains(&more) {
+        let more = r.u8()?;
+        if more > INTERVAL | INCIDENT | LABEL {
             return Err(r.invalid(format!("evidence with the unknown parts {more}")));
         }
         let interval = match more & INTERVAL {
@@ -187,11 +164,42 @@ impl Evidence {
             incident,
             label,
             features,
+            salt,
         })
     }
+}
 
-    /// SHA-256 of the canonical bytes: the verdict's `evidenceHash`.
-    pub fn hash(&self) -> Hash32 {
-        Sha256::digest(self.to_bytes()).into()
+pub(super) fn write_source(e: &Evidence, w: &mut Writer) {
+    w.str(&e.topic);
+    w.u32(e.partition as u32);
+    w.i64(e.first_offset);
+    w.i64(e.last_offset);
+    w.u64(e.rows);
+}
+
+pub(super) fn read_source(r: &mut Reader<'_>) -> Result<SourceRows, CodecError> {
+    Ok(SourceRows {
+        topic: r.str()?.into(),
+        partition: r.u32()? as i32,
+        first_offset: r.i64()?,
+        last_offset: r.i64()?,
+        rows: r.u64()?,
+    })
+}
+
+pub(super) fn write_references(references: &[ReferenceVersion], w: &mut Writer) {
+    w.u32(references.len() as u32);
+    for r in references {
+        w.str(&r.name);
+        w.raw(&r.version);
     }
+}
+
+pub(super) fn read_references(r: &mut Reader<'_>) -> Result<Vec<ReferenceVersion>, CodecError> {
+    let n = r.count(36)?;
+    let mut references = Vec::with_capacity(n);
+    for _ in 0..n {
+        references.push(ReferenceVersion { name: r.str()?.to_owned(), version: r.array()? });
+    }
+    Ok(references)
 }

@@ -103,14 +103,17 @@ impl Secret {
         mac.finalize().into_bytes().into()
     }
 
-    /// The salts of the `count` entries from `first` on: [`Secret::salt`], made for many at once.
-    pub fn salts(&self, log_id: &Hash32, first: u64, count: usize) -> Vec<Hash32> {
+    /// What the `count` records from `first` on are blinded with: [`Secret::salt`], and `evidence`, which is
+    /// HMAC-SHA-256(secret, "avouch/parts/1" ‖ 0x00 ‖ log id ‖ index as 8 bytes, big-endian). Made for many at once.
+    pub fn record_salts(&self, log_id: &Hash32, first: u64, count: usize) -> Vec<RecordSalts> {
         let mut messages = Messages::default();
         for index in (first..).take(count) {
-            messages.bytes.extend_from_slice(b"avouch/salt/1\0");
-            messages.bytes.extend_from_slice(log_id);
-            messages.bytes.extend_from_slice(&index.to_be_bytes());
-            messages.end();
+            for tag in [b"avouch/salt/1\0".as_slice(), b"avouch/parts/1\0"] {
+                messages.bytes.extend_from_slice(tag);
+                messages.bytes.extend_from_slice(log_id);
+                messages.bytes.extend_from_slice(&index.to_be_bytes());
+                messages.end();
+            }
         }
         let [inner, outer] = &self.states;
         let hashes = messages.digests_after(inner, 64);
@@ -119,8 +122,18 @@ impl Secret {
             messages.bytes.extend_from_slice(hash);
             messages.end();
         }
-        messages.digests_after(outer, 64)
+        let made = messages.digests_after(outer, 64);
+        made.chunks_exact(2).map(|two| RecordSalts { salt: two[0], evidence: two[1] }).collect()
     }
+}
+
+/// What one record is blinded with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RecordSalts {
+    /// The verdict's `salt`.
+    pub salt: Hash32,
+    /// [`super::Evidence::salt`].
+    pub evidence: Hash32,
 }
 
 #[cfg(test)]
@@ -133,7 +146,9 @@ mod tests {
             let secret = Secret::new(key);
             let id = LogOrigin::new("pumps", 3).log_id();
             let one_by_one: Vec<Hash32> = (41..41 + 37).map(|i| secret.salt(&id, i)).collect();
-            assert_eq!(secret.salts(&id, 41, 37), one_by_one);
+            let together = secret.record_salts(&id, 41, 37);
+            assert_eq!(together.iter().map(|s| s.salt).collect::<Vec<_>>(), one_by_one);
+            assert!(together.iter().all(|s| s.salt != s.evidence));
         }
     }
 }

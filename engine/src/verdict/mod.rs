@@ -6,10 +6,12 @@
 
 mod evidence;
 mod identity;
+pub(crate) mod parts;
 mod record;
 
 pub use evidence::{Evidence, FeatureEvidence, ReferenceVersion};
-pub use identity::{LogOrigin, Secret};
+pub use identity::{LogOrigin, RecordSalts, Secret};
+pub use parts::{Disclosed, FEATURE, Scored, SourceRows};
 pub use record::VerdictRecord;
 
 use alloy_primitives::keccak256;

@@ -26,9 +26,9 @@ pub struct AuditArgs {
     #[arg(value_name = "DIR")]
     pub dir: PathBuf,
 
-    /// JSON-RPC endpoint of the chain, one that you trust. Without it nothing shows when the log was fixed
+    /// JSON-RPC endpoint of the chain, one that you trust; of several, all must agree. Without it nothing shows when the log was fixed
     #[arg(long, value_name = "URL", requires = "contract")]
-    pub rpc: Option<String>,
+    pub rpc: Vec<String>,
 
     /// The VerdictLog contract you expect
     #[arg(long, value_name = "ADDRESS")]
@@ -111,16 +111,16 @@ pub fn run(args: &AuditArgs) -> ExitCode {
 pub(crate) fn audit(args: &AuditArgs) -> Result<Audit, String> {
     let handover = Handover::open(&args.dir).map_err(|e| e.to_string())?;
     let origin = LogOrigin::from_text(handover.head.log.clone());
-    let asked = match &args.rpc {
-        None => None,
-        Some(url) => {
+    let asked = match args.rpc.is_empty() {
+        true => None,
+        false => {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             let runtime = runtime.map_err(|e| format!("cannot start the async runtime: {e}"))?;
             let named = match args.registry {
                 Some(_) => handover.models_named().map_err(|e| e.to_string())?,
                 None => BTreeSet::new(),
             };
-            let asking = chain::ask(args, url, &handover, &named, &origin);
+            let asking = chain::ask(args, &handover, &named, &origin);
             Some(runtime.block_on(asking).map_err(|e| format!("the chain could not be asked: {e}"))?)
         }
     };

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use avouch_connectors::ethereum::{Address, ChainReader, EthereumError, RpcOptions};
 use avouch_connectors::store::{LaneReader, StoreError};
-use avouch_engine::bundle::{BundleError, Files, Part, Parts, SignedCheckpoint, build, withhold};
+use avouch_engine::bundle::{BundleError, Files, Part, Parts, SignedCheckpoint, build};
 use avouch_engine::verdict::{LogOrigin, NO_MODEL, Severity, VerdictRecord, class};
 use clap::Args;
 use serde_json::json;
@@ -44,8 +44,8 @@ pub struct BundleArgs {
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
 
-    /// Keep this part back; several may be given. The verdict has its hash, so that it can be shown later
-    #[arg(long, value_name = "evidence|model|pipeline", value_parser = super::verify::part)]
+    /// Keep this part back: evidence, model, pipeline, or of the evidence features, device, source, feature:NAME …; several may be given. The verdict commits to it, so that it can be shown later
+    #[arg(long, value_name = "PART", value_parser = super::verify::part)]
     pub withhold: Vec<Part>,
 
     /// Print JSON
@@ -266,7 +266,7 @@ fn write(
         NO_MODEL => Vec::new(),
         hash => artifacts.read(&model_path(state, &hash))?,
     };
-    let mut files: Files = build(&Parts {
+    let parts = Parts {
         origin: &LogOrigin::from_text(reader.committed().origin.clone()),
         record,
         inclusion: &reader.inclusion_proof(record.index, checkpoint.new_size)?,
@@ -274,8 +274,8 @@ fn write(
         coverage: &reader.coverage(checkpoint.old_size, checkpoint.new_size)?,
         model: &model,
         pipeline: &artifacts.read(&pipeline_path(state, &record.verdict.config_hash))?,
-    })?;
-    withhold(&mut files, &args.withhold);
+    };
+    let files: Files = build(&parts, &args.withhold)?;
     let fail = |path: &Path| {
         let path = path.to_path_buf();
         move |source| BundleFailure::File { path, source }

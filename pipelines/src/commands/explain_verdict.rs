@@ -216,7 +216,8 @@ fn of_bundle(dir: &Path) -> Result<Found, ExplainVerdictError> {
         }
     }
     let bundle = parse(&files)?;
-    let evidence = bundle.evidence.ok_or_else(|| ExplainVerdictError::Withheld(dir.to_path_buf()))?;
+    let evidence =
+        bundle.evidence.and_then(|e| e.whole()).ok_or_else(|| ExplainVerdictError::Withheld(dir.to_path_buf()))?;
     let record = VerdictRecord { index: bundle.index, verdict: bundle.verdict, evidence };
     Ok(Found { log: bundle.origin.as_str().to_owned(), record, labels: Vec::new(), state: None })
 }

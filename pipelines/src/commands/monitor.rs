@@ -30,9 +30,9 @@ pub struct MonitorArgs {
     #[arg(long, value_name = "KEY")]
     pub key: String,
 
-    /// JSON-RPC endpoint of the chain, one that you trust
+    /// JSON-RPC endpoint of the chain, one that you trust; of several, all must agree
     #[arg(long, value_name = "URL", requires = "contract", requires = "owner")]
-    pub rpc: Option<String>,
+    pub rpc: Vec<String>,
 
     /// The VerdictLog contract
     #[arg(long, value_name = "ADDRESS")]

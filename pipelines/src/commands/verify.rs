@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use avouch_connectors::ethereum::{
-    Address, At, ChainReader, Checkpoint, Domain, EthereumError, ModelRegistry, RpcOptions,
+    Address, At, ChainReader, Checkpoint, Domain, Endpoint, EthereumError, ModelRegistry, RpcOptions,
 };
 use avouch_engine::bundle::{Bundle, Files, Outcome, Part, SignedCheckpoint, Step, accepted, parse, verify_offline};
 use avouch_engine::decode::format_timestamp;
@@ -22,9 +22,9 @@ pub struct VerifyArgs {
     #[arg(value_name = "DIR")]
     pub dir: PathBuf,
 
-    /// JSON-RPC endpoint of the chain, one that you trust
+    /// JSON-RPC endpoint of the chain, one that you trust; of several, all must agree
     #[arg(long, value_name = "URL")]
-    pub rpc: Option<String>,
+    pub rpc: Vec<String>,
 
     /// The contract you expect; otherwise the one the bundle names is used, and it is yours to judge whether it is the right one
     #[arg(long, value_name = "ADDRESS")]
@@ -46,8 +46,8 @@ pub struct VerifyArgs {
     #[arg(long, value_name = "NAME", default_value = "models")]
     pub registry_name: String,
 
-    /// Accept that the bundle keeps this part back; several may be given
-    #[arg(long, value_name = "evidence|model|pipeline", value_parser = part)]
+    /// Accept that the bundle keeps this part back: evidence, model, pipeline, or of the evidence features, device, source, feature:NAME …; several may be given
+    #[arg(long, value_name = "PART", value_parser = part)]
     pub allow_withheld: Vec<Part>,
 
     /// Print JSON
@@ -57,7 +57,9 @@ pub struct VerifyArgs {
 
 /// A part of a bundle that may be kept back, by its name.
 pub(super) fn part(name: &str) -> Result<Part, String> {
-    Part::named(name).ok_or_else(|| "use evidence, model or pipeline".to_owned())
+    const PARTS: &str = "use evidence, model or pipeline; or, of the evidence, device, step, source, references, score, \
+        incident, label, features or feature:NAME";
+    Part::named(name).ok_or_else(|| PARTS.to_owned())
 }
 
 /// Verifies. Exit code 0 only if every step that was made passed.
@@ -66,15 +68,16 @@ pub fn run(args: &VerifyArgs) -> ExitCode {
         Ok(checked) => checked,
         Err(e) => return refuse(args, &e),
     };
-    if let Some(url) = &args.rpc {
+    if !args.rpc.is_empty() {
         let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
             Ok(r) => r,
             Err(e) => return fail(args.json, format!("cannot start the async runtime: {e}")),
         };
         let asking = async {
-            let mut more = on_chain(url, &bundle).await?;
+            let endpoint = Endpoint::unanimous(&args.rpc, RpcOptions::default())?;
+            let mut more = on_chain(endpoint.clone(), &bundle).await?;
             if let (Some(registry), Some(owner)) = (args.registry, args.registry_owner) {
-                more.push(in_registry(url, &bundle, registry, owner, &args.registry_name).await?);
+                more.push(in_registry(endpoint, &bundle, registry, owner, &args.registry_name).await?);
             }
             Ok::<_, EthereumError>(more)
         };
@@ -150,10 +153,10 @@ fn check_signature(
 }
 
 /// The checks against the chain.
-pub(crate) async fn on_chain(url: &str, bundle: &Bundle) -> Result<Vec<Step>, EthereumError> {
+pub(crate) async fn on_chain(endpoint: Endpoint, bundle: &Bundle) -> Result<Vec<Step>, EthereumError> {
     let c = &bundle.checkpoint;
     let contract = Address::from(c.contract);
-    let chain = ChainReader::connect(url, Some(c.chain_id), contract, RpcOptions::default()).await?;
+    let chain = ChainReader::over(endpoint, Some(c.chain_id), contract).await?;
     let failed = |why: String| Outcome::Failed { files: vec!["checkpoint.json"], why };
     let mut steps = Vec::new();
 
@@ -218,7 +221,7 @@ pub(crate) async fn on_chain(url: &str, bundle: &Bundle) -> Result<Vec<Step>, Et
 
 /// Whether the model might decide, as a registry says.
 async fn in_registry(
-    url: &str,
+    endpoint: Endpoint,
     bundle: &Bundle,
     registry: Address,
     owner: Address,
@@ -226,7 +229,7 @@ async fn in_registry(
 ) -> Result<Step, EthereumError> {
     let name: Hash32 = Sha256::digest(name).into();
     let chain = Some(bundle.checkpoint.chain_id);
-    let registry = ModelRegistry::connect(url, chain, registry, owner, name, RpcOptions::default()).await?;
+    let registry = ModelRegistry::over(endpoint, chain, registry, owner, name).await?;
     let v = &bundle.verdict;
     let when = v.window_end / 1000;
     let failed = |why: &str| Outcome::Failed { files: vec!["verdict.json"], why: format!("verdict.json: {why}") };
@@ -272,7 +275,7 @@ fn show(args: &VerifyArgs, bundle: &Bundle, steps: &[Step], undecided: Option<&s
                 let (outcome, detail) = match &s.outcome {
                     Outcome::Passed(d) => ("passed", d.clone()),
                     Outcome::Failed { why, .. } => ("failed", why.clone()),
-                    Outcome::Withheld(part) => ("withheld", Outcome::of_withheld(*part)),
+                    Outcome::Withheld(parts) => ("withheld", Outcome::of_withheld(parts)),
                     other => ("not checked", format!("{other:?}")),
                 };
                 json!({ "step": s.name, "outcome": outcome, "detail": detail, "proves": s.proves, "does_not_prove": s.does_not_prove })
@@ -297,7 +300,7 @@ fn show(args: &VerifyArgs, bundle: &Bundle, steps: &[Step], undecided: Option<&s
         bundle.origin.as_str(),
         avouch_engine::verdict::Severity::from_code(v.severity).map_or("unknown", |s| s.name()),
         crate::runtime::class_name(v.class),
-        bundle.evidence.as_ref().map_or("a device that is kept back", |e| &*e.device),
+        bundle.evidence.as_ref().and_then(|e| e.device.as_deref()).unwrap_or("a device that is kept back"),
         format_timestamp(v.window_start as i64),
         format_timestamp(v.window_end as i64)
     );
@@ -305,7 +308,7 @@ fn show(args: &VerifyArgs, bundle: &Bundle, steps: &[Step], undecided: Option<&s
         let (mark, detail) = match &s.outcome {
             Outcome::Passed(d) => ("ok     ", d.clone()),
             Outcome::Failed { why, .. } => ("REFUSED", why.clone()),
-            Outcome::Withheld(part) => ("withheld", Outcome::of_withheld(*part)),
+            Outcome::Withheld(parts) => ("withheld", Outcome::of_withheld(parts)),
             other => ("skipped", format!("{other:?}")),
         };
         println!(
@@ -313,7 +316,7 @@ fn show(args: &VerifyArgs, bundle: &Bundle, steps: &[Step], undecided: Option<&s
             s.name, s.proves, s.does_not_prove
         );
     }
-    if args.rpc.is_none() {
+    if args.rpc.is_empty() {
         println!("  (without --rpc the chain was not asked: the log may have been rewritten since)");
     }
     if args.contract.is_none() || args.signer.is_none() {
@@ -321,8 +324,10 @@ fn show(args: &VerifyArgs, bundle: &Bundle, steps: &[Step], undecided: Option<&s
             "  (without --contract and --signer the addresses are the bundle's own word: compare them with ones you know)"
         );
     }
-    let kept_back = |s: &&Step| matches!(&s.outcome, Outcome::Withheld(p) if !args.allow_withheld.contains(p));
-    if undecided.is_none() && steps.iter().any(|s| kept_back(&s)) {
+    let kept_back = |s: &Step| {
+        matches!(s.outcome, Outcome::Withheld(_)) && !accepted(std::slice::from_ref(s), &args.allow_withheld)
+    };
+    if undecided.is_none() && steps.iter().any(kept_back) {
         println!("  (parts are kept back; whoever does not need them says so with --allow-withheld)");
     }
     match undecided {

@@ -229,6 +229,7 @@ mod tests {
             contribution,
         };
         let evidence = Evidence {
+            salt: [0; 32],
             device: "pump-007".into(),
             step: "anomaly".into(),
             topic: "pumps".into(),

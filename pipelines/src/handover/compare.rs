@@ -22,7 +22,7 @@ pub struct Difference {
 pub(super) enum Under {
     /// It is known.
     Secret,
-    /// It is not, so deviceId and salt are not compared.
+    /// It is not, so deviceId, the salts, and evidenceHash, into which salts go, are not compared.
     NoSecret,
 }
 
@@ -46,7 +46,8 @@ pub(super) fn difference(log: &VerdictRecord, replay: &VerdictRecord, under: Und
         .or_else(|| found("scoreE6", a.score_e6.to_string(), b.score_e6.to_string()))
         .or_else(|| found("seq", a.seq.to_string(), b.seq.to_string()))
         .or_else(|| found("inputDigest", hex(&a.input_digest), hex(&b.input_digest)))
-        .or_else(|| found("evidenceHash", hex(&a.evidence_hash), hex(&b.evidence_hash)))
+        .or_else(|| found("evidence.salt", keyed(&log.evidence.salt), keyed(&replay.evidence.salt)))
+        .or_else(|| found("evidenceHash", keyed(&a.evidence_hash), keyed(&b.evidence_hash)))
         .or_else(|| found("deviceId", keyed(&a.device_id), keyed(&b.device_id)))
         .or_else(|| found("salt", keyed(&a.salt), keyed(&b.salt)))
 }

@@ -257,8 +257,8 @@ pub enum KeyRegistry {
 /// A fleet in a DeviceRegistry.
 #[derive(Debug, Clone)]
 pub struct ChainKeys {
-    /// JSON-RPC endpoint.
-    pub rpc: Text,
+    /// Whom to ask.
+    pub rpc: Rpc,
     /// EIP-155 chain id.
     pub chain_id: u64,
     /// Where it stands.

@@ -53,7 +53,8 @@ enum Place {
 /// What keeps the endpoint from answering, and that the contract is none of ours.
 pub async fn registry(keys: &ChainKeys) -> Result<DeviceRegistry, EthereumError> {
     let (contract, fleet) = (Address::from(keys.contract.value), keys.fleet.value);
-    DeviceRegistry::connect(keys.rpc.as_str(), Some(keys.chain_id), contract, fleet, RpcOptions::default()).await
+    let endpoint = keys.rpc.endpoint(RpcOptions::default())?;
+    DeviceRegistry::over(endpoint, Some(keys.chain_id), contract, fleet).await
 }
 
 /// Reads the keys of a pipeline's source, and keeps this version. `None` where readings need no signature.

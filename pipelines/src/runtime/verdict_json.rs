@@ -238,6 +238,7 @@ mod tests {
                 salt: hash(6),
             },
             evidence: Evidence {
+                salt: [0; 32],
                 device: format!("p\u{fc}mp \"{index}\"\n"),
                 step: "anomaly".into(),
                 topic: "t".into(),

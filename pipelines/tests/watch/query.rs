@@ -12,6 +12,7 @@ const DAY: u64 = 86_400_000;
 fn record(index: u64, device: &str, window_end: u64, severity: u8) -> VerdictRecord {
     let feature = |name: &str, value| FeatureEvidence { name: name.into(), value, expected: 1.0, contribution: 0.5 };
     let evidence = Evidence {
+        salt: [0; 32],
         device: device.into(),
         step: "anomaly".into(),
         topic: "t".into(),

@@ -41,6 +41,7 @@ pub fn records(data: &[u8]) {
 
 fn evidence() -> Evidence {
     Evidence {
+        salt: [0; 32],
         device: "a".into(),
         step: "s".into(),
         topic: "t".into(),
@@ -211,7 +212,7 @@ pub fn bundle_seeds() -> Vec<Vec<u8>> {
         model: &model,
         pipeline: &pipeline,
     };
-    match bundle::build(&parts) {
+    match bundle::build(&parts, &[]) {
         Ok(files) => {
             let required = bundle::file::REQUIRED.iter().map(|name| files.get(*name).cloned().unwrap_or_default());
             vec![required.collect::<Vec<_>>().join(&0x1e)]

@@ -33,6 +33,7 @@ pub fn record(index: u64) -> VerdictRecord {
         contribution: score / 4.0,
     };
     let evidence = Evidence {
+        salt: [0; 32],
         device: format!("pump-{}", index % 17),
         step: "anomaly".into(),
         topic: "pumps".into(),

@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use avouch_connectors::ethereum::{Address, At, ChainReader, EthereumError, ModelRegistry, RpcOptions, log_id};
+use avouch_connectors::ethereum::{
+    Address, At, ChainReader, Endpoint, EthereumError, ModelRegistry, RpcOptions, log_id,
+};
 use avouch_engine::audit::{ChainAnchor, ModelWindow};
 use avouch_engine::verdict::{Hash32, LogOrigin};
 use sha2::{Digest as _, Sha256};
@@ -23,13 +25,13 @@ pub(super) struct Asked {
 /// Asks. Anchors count up to the newest final block, or the newest of all where that was asked for.
 pub(super) async fn ask(
     args: &AuditArgs,
-    url: &str,
     handover: &Handover,
     named: &BTreeSet<Hash32>,
     origin: &LogOrigin,
 ) -> Result<Asked, EthereumError> {
     let contract = args.contract.unwrap_or_default();
-    let chain = ChainReader::connect(url, None, contract, RpcOptions::default()).await?;
+    let endpoint = Endpoint::unanimous(&args.rpc, RpcOptions::default())?;
+    let chain = ChainReader::over(endpoint.clone(), None, contract).await?;
     // Whoever handed it over says whose log it is; whether that is whom the auditor expects, the signatures' check says.
     let owner = args.owner.or_else(|| handover.signed.first().map(|c| Address::from(c.owner))).unwrap_or_default();
     let id = log_id(owner, &origin.log_id());
@@ -72,7 +74,7 @@ pub(super) async fn ask(
         (Some(registry), Some(owner)) => {
             let name: Hash32 = Sha256::digest(&args.registry_name).into();
             let id = Some(chain.domain().chain_id);
-            let registry = ModelRegistry::connect(url, id, registry, owner, name, RpcOptions::default()).await?;
+            let registry = ModelRegistry::over(endpoint, id, registry, owner, name).await?;
             let mut models = BTreeMap::new();
             for hash in named {
                 let found = registry.model(hash).await?;

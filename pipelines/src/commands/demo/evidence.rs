@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use avouch_connectors::ethereum::Address;
+use avouch_connectors::ethereum::{Address, Endpoint, RpcOptions};
 use avouch_engine::bundle::{Outcome, Step, accepted, file};
 use serde::Serialize;
 
@@ -56,7 +56,7 @@ fn verdict_on(steps: &[Step]) -> Verified {
     let why = steps.iter().find_map(|s| match &s.outcome {
         Outcome::Passed(_) => None,
         Outcome::Failed { why, .. } | Outcome::NotChecked(why) => Some(format!("{}: {why}", s.name)),
-        Outcome::Withheld(part) => Some(format!("{}: {}", s.name, Outcome::of_withheld(*part))),
+        Outcome::Withheld(parts) => Some(format!("{}: {}", s.name, Outcome::of_withheld(parts))),
     });
     let passed = steps.iter().filter(|s| matches!(s.outcome, Outcome::Passed(_))).count();
     Verified { accepted: accepted(steps, &[]), passed, steps: steps.len(), why }
@@ -76,7 +76,7 @@ pub(super) async fn on_chain(dir: &Path, rpc: &str, contract: Address, signer: A
         Ok((bundle, _)) => bundle,
         Err(why) => return Ok(Verified { accepted: false, passed: 0, steps: 1, why: Some(why) }),
     };
-    Ok(verdict_on(&verify::on_chain(rpc, &bundle).await?))
+    Ok(verdict_on(&verify::on_chain(Endpoint::new(rpc, RpcOptions::default())?, &bundle).await?))
 }
 
 /// Copies the bundle and changes one byte in each of three files, one at a time; says what the verification makes of it.

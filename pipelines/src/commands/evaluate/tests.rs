@@ -193,6 +193,7 @@ fn record(
     score: f64,
 ) -> VerdictRecord {
     let evidence = Evidence {
+        salt: [0; 32],
         device: device.into(),
         step: "anomaly".into(),
         topic: "bed.telemetry".into(),

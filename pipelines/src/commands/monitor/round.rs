@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use avouch_connectors::ethereum::{ChainReader, EthereumError, ModelOnChain, ModelRegistry, RpcOptions, log_id};
+use avouch_connectors::ethereum::{
+    ChainReader, Endpoint, EthereumError, ModelOnChain, ModelRegistry, RpcOptions, log_id,
+};
 use avouch_connectors::published::{PublishedAt, PublishedError};
 use avouch_engine::log::{PublishedLog, TreeHead, leaf_hash, verify_consistency};
 use avouch_engine::verdict::{Hash32, NO_MODEL};
@@ -197,10 +199,12 @@ impl Watcher {
         alarms: &mut BTreeMap<Kind, String>,
         said: &mut String,
     ) -> Result<(), EthereumError> {
-        let (Some(url), Some(contract), Some(owner)) = (&self.args.rpc, self.args.contract, self.args.owner) else {
+        let (false, Some(contract), Some(owner)) = (self.args.rpc.is_empty(), self.args.contract, self.args.owner)
+        else {
             return Ok(());
         };
-        let chain = ChainReader::connect(url, None, contract, RpcOptions::default()).await?;
+        let endpoint = Endpoint::unanimous(&self.args.rpc, RpcOptions::default())?;
+        let chain = ChainReader::over(endpoint, None, contract).await?;
         let id = log_id(owner, &head.origin.log_id());
         let heads = chain.heads(&id).await?;
         said.push_str(&format!(", {} anchored, {} of them finally", heads.latest.size, heads.finalized.size));
@@ -306,8 +310,7 @@ impl Watcher {
 
     /// Why the model may not have decided this.
     async fn may_decide(&mut self, d: &Delivered) -> Result<Option<String>, EthereumError> {
-        let (Some(url), Some(registry), Some(owner)) = (&self.args.rpc, self.args.registry, self.args.registry_owner)
-        else {
+        let (Some(registry), Some(owner)) = (self.args.registry, self.args.registry_owner) else {
             return Ok(None);
         };
         if d.model == NO_MODEL {
@@ -320,7 +323,8 @@ impl Watcher {
             Some(found) if found.is_some_and(|m| m.is_active(when)) => found,
             _ => {
                 let name: Hash32 = Sha256::digest(&self.args.registry_name).into();
-                let registry = ModelRegistry::connect(url, None, registry, owner, name, RpcOptions::default()).await?;
+                let endpoint = Endpoint::unanimous(&self.args.rpc, RpcOptions::default())?;
+                let registry = ModelRegistry::over(endpoint, None, registry, owner, name).await?;
                 let found = registry.model(&d.model).await?;
                 self.models.insert(d.model, found);
                 found

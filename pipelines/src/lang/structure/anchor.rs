@@ -185,7 +185,7 @@ pub(super) fn read_rpc(cx: &mut Reading<'_>, f: &Fields<'_>) -> Option<Rpc> {
     good.then_some(Rpc { endpoints, quorum: wanted, span })
 }
 
-pub(super) fn check_rpc(cx: &mut Reading<'_>, rpc: &Text) -> bool {
+fn check_rpc(cx: &mut Reading<'_>, rpc: &Text) -> bool {
     let rest = rpc.as_str().strip_prefix("http://").or_else(|| rpc.as_str().strip_prefix("https://"));
     let good = rest.is_some_and(|r| !r.is_empty() && !r.starts_with(['/', ':']) && !r.contains(char::is_whitespace));
     if !good {

@@ -6,11 +6,10 @@ use avouch_engine::spec::{FieldSpec, FieldType};
 
 use super::super::fields::{Fields, Key, Keys, Kind, Need, Reading, Rule, value_span};
 use super::super::format::Format;
-use super::super::interpolate::Text;
 use super::super::pipeline::{ChainKeys, Identity, KeyRegistry, SignaturePlace};
 use super::super::span::Spanned;
 use super::super::tree::NodeValue;
-use super::anchor::check_rpc;
+use super::anchor::{QUORUM, read_rpc};
 use super::steps::{bad_hex, hex_bytes};
 
 pub(super) const IDENTITY: Key =
@@ -26,7 +25,8 @@ const KEYS: Keys = Keys::new(
             "Where it stands: `header:NAME`, a header of a Kafka record, or `field:NAME`, a `utf8` field of the schema.",
         ),
         Key::must("registry", Kind::TextOr(&KEY_FILE), "Where keys are: `\"chain\"`, or a file."),
-        Key::may("rpc", Kind::Text, "JSON-RPC endpoint of the chain, http or https."),
+        Key::may("rpc", Kind::OneOrMore, "JSON-RPC endpoints of the chain, http or https, the preferred first."),
+        QUORUM,
         Key::may("chain_id", Kind::Int(1, i64::MAX), "EIP-155 chain id; any other chain is refused."),
         Key::may("contract", Kind::Text, "Address of the DeviceRegistry, from `avouch deploy device-registry`."),
         Key::may("fleet", Kind::Text, "The fleet's id, from `avouch device register`."),
@@ -53,7 +53,11 @@ pub(super) fn read(cx: &mut Reading<'_>, source: &Fields<'_>, headers: bool) -> 
     let registry = f.entry(cx, Need::Must, "registry", REGISTRY);
     let registry = registry.and_then(|e| match &e.node.value {
         NodeValue::Table(_) => {
-            for extra in f.entries().iter().filter(|e| CHAIN.contains(&e.key.as_str()) || e.key == "from_block") {
+            for extra in f
+                .entries()
+                .iter()
+                .filter(|e| CHAIN.contains(&e.key.as_str()) || ["from_block", "quorum"].contains(&e.key.as_str()))
+            {
                 let message = format!("`{}` has no effect here: the keys stand in a file", extra.key);
                 let help = format!("remove `{}`, or write `registry = \"chain\"`", extra.key);
                 cx.diags.error("contradiction", extra.key_span, message, help);
@@ -107,8 +111,7 @@ fn good(name: &str) -> bool {
 }
 
 fn chain(cx: &mut Reading<'_>, f: &Fields<'_>) -> Option<ChainKeys> {
-    let rpc = f.text(cx, Need::Must, "rpc", "rpc = \"${env:ETH_RPC:-http://localhost:8545}\"");
-    let rpc = rpc.filter(|rpc: &Text| check_rpc(cx, rpc));
+    let rpc = read_rpc(cx, f);
     let chain_id = f.int(cx, Need::Must, "chain_id", (1, i64::MAX), "chain_id = 31337");
     let contract = f.text(cx, Need::Must, "contract", "contract = \"${env:DEVICE_REGISTRY}\"");
     let contract = contract.and_then(|text| match hex_bytes::<20>(text.as_str()) {

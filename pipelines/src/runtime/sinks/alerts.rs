@@ -237,6 +237,7 @@ mod tests {
 
     fn item(index: u64, device: &str, severity: u8, window_end: u64) -> Item {
         let evidence = Evidence {
+            salt: [0; 32],
             device: device.into(),
             step: "anomaly".into(),
             topic: "t".into(),

@@ -253,6 +253,7 @@ mod tests {
             severity: Severity::Normal,
             model_hash: [0; 32],
             evidence: Evidence {
+                salt: [0; 32],
                 device: "d".into(),
                 step: "anomaly".into(),
                 topic: "t".into(),

@@ -251,6 +251,7 @@ mod tests {
     fn record(index: u64, step: &str, label: Option<Label>) -> VerdictRecord {
         let class = label.as_ref().map_or(class::ANOMALY, |l| l.opinion.class());
         let evidence = Evidence {
+            salt: [0; 32],
             device: "pump-1".into(),
             step: step.into(),
             topic: "t".into(),
