@@ -88,6 +88,8 @@ fn only_what_enrolled_devices_have_signed_is_judged() {
     let (rpc, owner, enroller) = (anvil.rpc(), anvil.key(0), anvil.key(1));
     let deployed = Avouch::new(["deploy", "device-registry", "--json", "--rpc", &rpc]).env("AVOUCH_KEY", owner);
     let contract = deployed.run(LIMIT).success().json()["contract"].as_str().unwrap().to_owned();
+    let deployed = Avouch::new(["deploy", "p256-verifier", "--json", "--rpc", &rpc]).env("AVOUCH_KEY", owner);
+    let verifier = deployed.run(LIMIT).success().json()["contract"].as_str().unwrap().to_owned();
     let enroller_account = anvil.cast(&["wallet", "address", "--private-key", enroller]).unwrap();
     let registered = Avouch::new(["device", "register", "--json", "--rpc", &rpc, "--registry", &contract])
         .args(["--name", "pumps", "--enroller", enroller_account.trim()])
@@ -110,12 +112,30 @@ fn only_what_enrolled_devices_have_signed_is_judged() {
 
     // Three devices are enrolled; a fourth has a key of its own making.
     for name in ["pump-000", "pump-001", "pump-002", "pump-003"] {
-        let kind = if name == "pump-001" { "secp256k1" } else { "ed25519" };
+        let kind = match name {
+            "pump-001" => "secp256k1",
+            "pump-002" => "p256",
+            _ => "ed25519",
+        };
         let file = keygen(&place, name, kind);
-        if name != "pump-003" {
-            let enrolled = device(&place, &["enrol", "--key-file", &file]).env("AVOUCH_KEY", enroller);
-            assert_eq!(enrolled.run(LIMIT).success().json()["keys"][0]["from_seq"], 0);
+        if name == "pump-003" {
+            continue;
         }
+        let enrol = || device(&place, &["enrol", "--key-file", &file]).env("AVOUCH_KEY", enroller);
+        if kind == "p256" {
+            // The registry asks a contract about such a key: one must be named, and be a verifier.
+            let unnamed = enrol().run(LIMIT);
+            assert!(
+                unnamed.code != Some(0) && unnamed.stdout.contains("avouch deploy p256-verifier"),
+                "{}",
+                unnamed.stdout
+            );
+            let other = enrol().args(["--p256-verifier", &contract]).run(LIMIT);
+            assert!(other.code != Some(0), "{}", other.stdout);
+        }
+        let enrolled = if kind == "p256" { enrol().args(["--p256-verifier", &verifier]) } else { enrol() };
+        let said = enrolled.run(LIMIT).success().json();
+        assert_eq!((&said["keys"][0]["from_seq"], &said["keys"][0]["kind"]), (&json!(0), &json!(kind)), "{said}");
     }
     // Not everybody may, and nobody twice.
     let stranger = device(&place, &["enrol", "--key-file", "device-keys/pump-003.json"]).env("AVOUCH_KEY", owner);

@@ -16,6 +16,8 @@ pub enum Contract {
     ModelRegistry,
     /// Which keys speak for which device.
     DeviceRegistry,
+    /// Verifies the P-256 keys of devices.
+    P256Verifier,
     /// A person's answer to a machine's verdict.
     Cases,
     /// Orders that proven verdicts open, paid from escrow.
@@ -41,10 +43,11 @@ struct Code {
 
 impl Contract {
     /// All of them.
-    pub const ALL: [Contract; 7] = [
+    pub const ALL: [Contract; 8] = [
         Contract::VerdictLog,
         Contract::ModelRegistry,
         Contract::DeviceRegistry,
+        Contract::P256Verifier,
         Contract::Cases,
         Contract::MaintenanceOrder,
         Contract::ColdChainShipment,
@@ -57,6 +60,7 @@ impl Contract {
             Contract::VerdictLog => "VerdictLog",
             Contract::ModelRegistry => "ModelRegistry",
             Contract::DeviceRegistry => "DeviceRegistry",
+            Contract::P256Verifier => "P256Verifier",
             Contract::Cases => "Cases",
             Contract::MaintenanceOrder => "MaintenanceOrder",
             Contract::ColdChainShipment => "ColdChainShipment",
@@ -84,6 +88,7 @@ impl Contract {
             Contract::VerdictLog => include_str!("../../ethereum/contracts/artifacts/VerdictLog.json"),
             Contract::ModelRegistry => include_str!("../../ethereum/contracts/artifacts/ModelRegistry.json"),
             Contract::DeviceRegistry => include_str!("../../ethereum/contracts/artifacts/DeviceRegistry.json"),
+            Contract::P256Verifier => include_str!("../../ethereum/contracts/artifacts/P256Verifier.json"),
             Contract::Cases => include_str!("../../ethereum/contracts/artifacts/Cases.json"),
             Contract::MaintenanceOrder => include_str!("../../ethereum/contracts/artifacts/MaintenanceOrder.json"),
             Contract::ColdChainShipment => include_str!("../../ethereum/contracts/artifacts/ColdChainShipment.json"),

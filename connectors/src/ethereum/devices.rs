@@ -420,7 +420,9 @@ impl DeviceRegistry {
             Ok(ContractError::BadKey(_)) => {
                 "these are no ERC-7913 key bytes, or the verifier before them is no contract on this chain".into()
             }
-            Ok(ContractError::NoConsent(_)) => "the key did not sign its enrolment".into(),
+            Ok(ContractError::NoConsent(_)) => {
+                "the key did not sign its enrolment, or the contract named before it verifies no such keys".into()
+            }
             Ok(ContractError::CheckedOffChain(_)) => "the contract does not check Ed25519".into(),
             Err(_) => format!("with {}", alloy::primitives::hex::encode_prefixed(data)),
         };

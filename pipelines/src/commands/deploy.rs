@@ -40,6 +40,8 @@ pub enum Which {
     ModelRegistry,
     /// Which keys speak for which device: `avouch device`
     DeviceRegistry,
+    /// Verifies the P-256 keys of devices: what `avouch device enrol --p256-verifier` names
+    P256Verifier,
     /// A person's answer to a machine's verdict: open, acknowledge, override, dispute, resolve
     Cases,
     /// Orders that proven verdicts open, paid from escrow
@@ -56,6 +58,7 @@ impl Which {
             Which::VerdictLog => Contract::VerdictLog,
             Which::ModelRegistry => Contract::ModelRegistry,
             Which::DeviceRegistry => Contract::DeviceRegistry,
+            Which::P256Verifier => Contract::P256Verifier,
             Which::Cases => Contract::Cases,
             Which::MaintenanceOrder => Contract::MaintenanceOrder,
             Which::ColdChainShipment => Contract::ColdChainShipment,
@@ -69,6 +72,9 @@ impl Which {
             Which::VerdictLog => "set it as `contract` in [anchor]",
             Which::ModelRegistry => "name it to `avouch model` with --registry",
             Which::DeviceRegistry => "make a fleet there with `avouch device register`, and set both in `identity`",
+            Which::P256Verifier => {
+                "name it to `avouch device enrol` and `rotate` with --p256-verifier, for a P-256 key"
+            }
             Which::Cases | Which::MaintenanceOrder | Which::ColdChainShipment | Which::MachineRental => {
                 "it is used with `cast` or a wallet: connectors/ethereum/contracts/README.md says how"
             }

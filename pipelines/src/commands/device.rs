@@ -147,7 +147,7 @@ pub struct EnrolArgs {
     #[arg(long, value_name = "NAME")]
     pub fleet: Option<String>,
 
-    /// On chain, for a P-256 key: the contract that verifies it (ERC-7913)
+    /// On chain, for a P-256 key: the contract that verifies it (ERC-7913); `avouch deploy p256-verifier` prints it
     #[arg(long, value_name = "ADDRESS")]
     pub p256_verifier: Option<Address>,
 
@@ -171,7 +171,7 @@ pub struct RotateArgs {
     #[arg(long, value_name = "SEQ")]
     pub from_seq: u64,
 
-    /// On chain, for a P-256 key: the contract that verifies it (ERC-7913)
+    /// On chain, for a P-256 key: the contract that verifies it (ERC-7913); `avouch deploy p256-verifier` prints it
     #[arg(long, value_name = "ADDRESS")]
     pub p256_verifier: Option<Address>,
 

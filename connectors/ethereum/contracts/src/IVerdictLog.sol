@@ -115,7 +115,8 @@ interface IVerdictLog is IERC165, IERC5267 {
     /// @notice Advances a log. Anyone may relay; what counts is the signature.
     /// @param checkpoint What the signer signed. It must start at the log's head.
     /// @param proof RFC 9162 §2.1.4 consistency proof from `oldSize` to `newSize`; empty for the first checkpoint.
-    /// @param signature The signer's EIP-712 signature: 65 bytes (r, s, v) of an EOA, or what its ERC-1271 contract takes.
+    /// @param signature The signer's EIP-712 signature: 65 bytes (r, s, v) of an EOA, with code (EIP-7702) or without, or what
+    /// its ERC-1271 contract takes.
     function advance(Checkpoint calldata checkpoint, bytes32[] calldata proof, bytes calldata signature) external;
 
     /// @notice The id of a log.

@@ -4,6 +4,7 @@ pragma solidity 0.8.37;
 import {Anchored, Checkpoint, IVerdictLog} from "./IVerdictLog.sol";
 import {MerkleLog} from "./MerkleLog.sol";
 import {IERC5267} from "@openzeppelin/contracts/interfaces/IERC5267.sol";
+import {ECDSA} from "@openzeppelin/contracts/utils/cryptography/ECDSA.sol";
 import {MessageHashUtils} from "@openzeppelin/contracts/utils/cryptography/MessageHashUtils.sol";
 import {SignatureChecker} from "@openzeppelin/contracts/utils/cryptography/SignatureChecker.sol";
 import {IERC165} from "@openzeppelin/contracts/utils/introspection/IERC165.sol";
@@ -21,12 +22,10 @@ contract VerdictLog is IVerdictLog {
         bytes32 root;
     }
 
-    /// @dev `signer`, `size` and `count` share the one slot that every checkpoint reads and writes. The signer is zero
-    /// while the log does not exist and after it is closed.
+    /// @dev `state` is signer | size | count, 160, 64 and 32 bits from the lowest: every checkpoint reads it once and writes
+    /// it once. The signer is zero while the log does not exist and after it is closed.
     struct Log {
-        address signer;
-        uint64 size;
-        uint32 count;
+        uint256 state;
         address owner;
         address successor;
         Slot[64] ring;
@@ -53,7 +52,7 @@ contract VerdictLog is IVerdictLog {
         Log storage log = _logs[logId];
         if (log.owner != address(0)) revert AlreadyRegistered(logId);
         log.owner = msg.sender;
-        log.signer = signer;
+        log.state = uint160(signer);
         emit LogRegistered(logId, msg.sender, name, signer);
     }
 
@@ -61,9 +60,10 @@ contract VerdictLog is IVerdictLog {
     function setSigner(bytes32 logId, address signer) external {
         if (signer == address(0)) revert ZeroAddress();
         Log storage log = _logs[logId];
-        address previous = _openSigner(log, logId);
+        uint256 state = _open(log, logId);
+        address previous = _signerIn(state);
         if (msg.sender != log.owner && msg.sender != previous) revert NotAuthorized(logId, msg.sender);
-        log.signer = signer;
+        log.state = _with(signer, state);
         emit SignerChanged(logId, previous, signer);
     }
 
@@ -71,31 +71,28 @@ contract VerdictLog is IVerdictLog {
     function setSuccessor(bytes32 logId, address successor) external {
         if (successor == address(0)) revert ZeroAddress();
         Log storage log = _logs[logId];
-        _openSigner(log, logId);
+        uint256 state = _open(log, logId);
         if (msg.sender != log.owner) revert NotAuthorized(logId, msg.sender);
         log.successor = successor;
-        log.signer = address(0);
+        log.state = _with(address(0), state);
         emit LogSucceeded(logId, successor);
     }
 
     /// @inheritdoc IVerdictLog
     function advance(Checkpoint calldata checkpoint, bytes32[] calldata proof, bytes calldata signature) external {
         Log storage log = _logs[checkpoint.logId];
-        address signer = _openSigner(log, checkpoint.logId);
-        uint256 count = log.count;
-        _requireExtendsHead(log, count, checkpoint);
-        if (!SignatureChecker.isValidSignatureNowCalldata(signer, digestOf(checkpoint), signature)) {
-            revert InvalidSignature(checkpoint.logId, signer);
-        }
-        _requireConsistent(checkpoint, proof);
-        _remember(log, count, checkpoint);
+        uint256 state = _open(log, checkpoint.logId);
+        // Once each: whenever a `uint64` is read from calldata, it is looked at whether it is one.
+        uint64 oldSize = checkpoint.oldSize;
+        uint64 newSize = checkpoint.newSize;
+        uint64 issuedAt = checkpoint.issuedAt;
+        _requireExtendsHead(log, state, checkpoint, oldSize, newSize);
+        address signer = _signerIn(state);
+        if (!_isSignedBy(signer, digestOf(checkpoint), signature)) revert InvalidSignature(checkpoint.logId, signer);
+        _requireConsistent(checkpoint, oldSize, newSize, proof);
+        _remember(log, state, newSize, checkpoint.newRoot, issuedAt);
         emit CheckpointAdvanced(
-            checkpoint.logId,
-            checkpoint.newSize,
-            checkpoint.oldSize,
-            checkpoint.newRoot,
-            checkpoint.dataCommitment,
-            checkpoint.issuedAt
+            checkpoint.logId, newSize, oldSize, checkpoint.newRoot, checkpoint.dataCommitment, issuedAt
         );
     }
 
@@ -104,8 +101,8 @@ contract VerdictLog is IVerdictLog {
     /// @inheritdoc IVerdictLog
     function head(bytes32 logId) external view returns (Anchored memory anchored) {
         Log storage log = _existing(logId);
-        uint256 count = log.count;
-        if (count != 0) anchored = _anchored(log.ring[(count - 1) % RING]);
+        uint256 count = _countIn(log.state);
+        if (count != 0) anchored = _anchored(_at(log, count - 1));
     }
 
     /// @inheritdoc IVerdictLog
@@ -129,7 +126,7 @@ contract VerdictLog is IVerdictLog {
 
     /// @inheritdoc IVerdictLog
     function signerOf(bytes32 logId) external view returns (address) {
-        return _logs[logId].signer;
+        return _signerIn(_logs[logId].state);
     }
 
     /// @inheritdoc IVerdictLog
@@ -172,47 +169,82 @@ contract VerdictLog is IVerdictLog {
 
     // ── the steps of a checkpoint ───────────────────────────────────────────
 
-    /// @dev The signer of a log that exists and is open.
-    function _openSigner(Log storage log, bytes32 logId) private view returns (address signer) {
-        signer = log.signer;
-        if (signer == address(0)) {
+    /// @dev The state of a log that exists and is open.
+    function _open(Log storage log, bytes32 logId) private view returns (uint256 state) {
+        state = log.state;
+        if (_signerIn(state) == address(0)) {
             address successor = log.successor;
             if (successor != address(0)) revert LogClosed(logId, successor);
             revert UnknownLog(logId);
         }
     }
 
-    function _requireExtendsHead(Log storage log, uint256 count, Checkpoint calldata checkpoint) private view {
-        uint64 headSize = log.size;
-        bytes32 headRoot = count == 0 ? bytes32(0) : log.ring[(count - 1) % RING].root;
-        if (checkpoint.oldSize != headSize || checkpoint.oldRoot != headRoot) {
+    function _requireExtendsHead(
+        Log storage log,
+        uint256 state,
+        Checkpoint calldata checkpoint,
+        uint64 oldSize,
+        uint64 newSize
+    ) private view {
+        uint64 headSize = uint64(state >> 160);
+        uint256 count = _countIn(state);
+        bytes32 headRoot = count == 0 ? bytes32(0) : _at(log, count - 1).root;
+        if (oldSize != headSize || checkpoint.oldRoot != headRoot) {
             revert StaleCheckpoint(checkpoint.logId, headSize, headRoot);
         }
-        if (checkpoint.newSize <= headSize) revert NotLonger(headSize, checkpoint.newSize);
+        if (newSize <= headSize) revert NotLonger(headSize, newSize);
+    }
+
+    /// @dev The key is asked before the account: to look whether an account has code takes 2,600 gas where the signer is not
+    /// the sender. So a signature by the account's own key counts also where the account has code. That is one that took it on
+    /// by EIP-7702, whose key can take it off again; of a contract's address nobody has a key. An account without code has no
+    /// answer to ERC-1271.
+    function _isSignedBy(address signer, bytes32 digest, bytes calldata signature) private view returns (bool) {
+        (address recovered, ECDSA.RecoverError failure,) = ECDSA.tryRecoverCalldata(digest, signature);
+        return (failure == ECDSA.RecoverError.NoError && recovered == signer)
+            || SignatureChecker.isValidERC1271SignatureNowCalldata(signer, digest, signature);
     }
 
     /// @dev Any log extends the empty one, and the proof of that is empty.
-    function _requireConsistent(Checkpoint calldata checkpoint, bytes32[] calldata proof) private view {
-        bool consistent = checkpoint.oldSize == 0
+    function _requireConsistent(
+        Checkpoint calldata checkpoint,
+        uint64 oldSize,
+        uint64 newSize,
+        bytes32[] calldata proof
+    ) private view {
+        bool consistent = oldSize == 0
             ? proof.length == 0
-            : MerkleLog.extends_(checkpoint.oldRoot, checkpoint.oldSize, checkpoint.newRoot, checkpoint.newSize, proof);
-        if (!consistent) revert InconsistentLog(checkpoint.logId, checkpoint.oldSize, checkpoint.newSize);
+            : MerkleLog.extends_(checkpoint.oldRoot, oldSize, checkpoint.newRoot, newSize, proof);
+        if (!consistent) revert InconsistentLog(checkpoint.logId, oldSize, newSize);
     }
 
-    function _remember(Log storage log, uint256 count, Checkpoint calldata checkpoint) private {
-        Slot storage slot = log.ring[count % RING];
-        slot.packed = uint256(checkpoint.newSize) | uint256(checkpoint.issuedAt) << 64
-            | uint256(uint64(block.timestamp)) << 128 | uint256(uint64(block.number)) << 192;
-        slot.root = checkpoint.newRoot;
-        log.size = checkpoint.newSize;
-        log.count = _next(count);
+    function _remember(Log storage log, uint256 state, uint64 newSize, bytes32 newRoot, uint64 issuedAt) private {
+        uint256 count = _countIn(state);
+        Slot storage slot = _at(log, count);
+        slot.packed = uint256(newSize) | uint256(issuedAt) << 64 | uint256(uint64(block.timestamp)) << 128
+            | uint256(uint64(block.number)) << 192;
+        slot.root = newRoot;
+        log.state = uint160(state) | uint256(newSize) << 160 | _next(count) << 224;
     }
 
     /// @dev The count of checkpoints; past its last value it goes on with the same place in a full ring, so that no number
     /// of checkpoints stops a log.
-    function _next(uint256 count) private pure returns (uint32) {
-        // forge-lint: disable-next-line(unsafe-typecast)
-        return count == type(uint32).max ? uint32(RING) : uint32(count + 1);
+    function _next(uint256 count) private pure returns (uint256) {
+        return count == type(uint32).max ? RING : count + 1;
+    }
+
+    // ── a log's state ───────────────────────────────────────────────────────
+
+    function _signerIn(uint256 state) private pure returns (address) {
+        return address(uint160(state));
+    }
+
+    function _countIn(uint256 state) private pure returns (uint256) {
+        return state >> 224;
+    }
+
+    function _with(address signer, uint256 state) private pure returns (uint256) {
+        return state >> 160 << 160 | uint160(signer);
     }
 
     // ── the ring ────────────────────────────────────────────────────────────
@@ -222,15 +254,19 @@ contract VerdictLog is IVerdictLog {
         if (log.owner == address(0)) revert UnknownLog(logId);
     }
 
+    function _at(Log storage log, uint256 nth) private view returns (Slot storage) {
+        return log.ring[nth % RING];
+    }
+
     /// @dev Sizes only grow, so the ring is searched by halves: at most seven slots are read.
     function _find(bytes32 logId, uint64 size) private view returns (Slot storage) {
         Log storage log = _existing(logId);
-        uint256 count = log.count;
+        uint256 count = _countIn(log.state);
         uint256 low = count > RING ? count - RING : 0;
         uint256 high = count;
         while (low < high) {
             uint256 middle = (low + high) / 2;
-            Slot storage slot = log.ring[middle % RING];
+            Slot storage slot = _at(log, middle);
             uint64 found = uint64(slot.packed);
             if (found == size) return slot;
             if (found < size) low = middle + 1;

@@ -2,8 +2,7 @@
 pragma solidity 0.8.37;
 
 import {Cases} from "../src/Cases.sol";
-import {Desk, ICases, State} from "../src/ICases.sol";
-import {IModelRegistry} from "../src/IModelRegistry.sol";
+import {Desk, State} from "../src/ICases.sol";
 import {IVerdictConsumer} from "../src/IVerdictConsumer.sol";
 import {ModelRegistry} from "../src/ModelRegistry.sol";
 import {Class, Proof, Severity, Verdict} from "../src/Verdict.sol";
@@ -11,69 +10,34 @@ import {ColdChainShipment, ShipmentState, ShipmentTerms} from "../src/consumers/
 import {MachineRental, Offer, RentalState} from "../src/consumers/MachineRental.sol";
 import {MaintenanceOrder, MaintenanceTerms} from "../src/consumers/MaintenanceOrder.sol";
 import {Subject} from "../src/consumers/VerdictConsumer.sol";
-import {Coin, VerdictsFixture} from "./VerdictsFixture.sol";
+import {ConsumerFixture} from "./ConsumerFixture.sol";
 
 /// @notice What a party could do to the others' harm within its rights, each shown to be refused or to cost what it should.
-contract AttacksTest is VerdictsFixture {
-    /// Plant, shipper, renter.
-    address private constant A = address(0x0222);
-    /// Contractor, carrier.
-    address private constant B = address(0x0333);
-    address private constant ARBITER = address(0x0444);
-    address private constant STRANGER = address(0x0555);
+contract AttacksTest is ConsumerFixture {
     address private constant OTHER_RENTER = address(0x0666);
     address private constant OVERSEER = address(0x0777);
-    uint256 private constant MACHINE_KEY = 0xCAFE;
-    uint16 private constant USAGE = 100;
 
     MaintenanceOrder private orders;
     ColdChainShipment private shipments;
     MachineRental private rentals;
     Cases private cases;
     bytes32 private desk;
-    Coin private coin;
-    address private machine;
-    Subject private subject;
+    address private machine = vm.addr(MACHINE_KEY);
 
     function setUp() public override {
         super.setUp();
-        vm.warp(1_700_000_040);
         (orders, shipments, rentals) = (new MaintenanceOrder(), new ColdChainShipment(), new MachineRental());
-        (cases, coin) = (new Cases(), new Coin());
-        machine = vm.addr(MACHINE_KEY);
-        subject = Subject(verdictLog, logId, DEVICE, IModelRegistry(address(0)), bytes32(0), ICases(address(0)));
+        cases = new Cases();
         vm.prank(owner);
         desk = cases.openDesk(Desk(owner, OVERSEER, ARBITER, verdictLog, logId, 1 ether, 1 days, 2 days));
     }
 
-    function pay(address who, address to, uint256 amount) private {
-        coin.mint(who, amount);
-        vm.prank(who);
-        coin.approve(to, amount);
-    }
-
-    function bring(IVerdictConsumer to, uint256 id, uint64 index) private {
-        Proof memory proof = proofOf(index);
-        to.consume(id, said[index], proof);
-    }
-
-    function refusedWith(IVerdictConsumer to, uint256 id, uint64 index, bytes memory reason) private {
-        Proof memory proof = proofOf(index);
-        vm.expectRevert(reason);
-        to.consume(id, said[index], proof);
-    }
-
     function notAgreed(IVerdictConsumer to, uint256 id, uint64 index) private {
-        refusedWith(to, id, index, abi.encodeWithSelector(IVerdictConsumer.NotAgreed.selector, id, index));
+        refusedWith(to, id, index, isNotAgreed(id, index));
     }
 
     function doesNotStand(IVerdictConsumer to, uint256 id, uint64 index) private {
         refusedWith(to, id, index, abi.encodeWithSelector(IVerdictConsumer.DoesNotStand.selector, id, index));
-    }
-
-    function critical() private returns (uint64) {
-        pass(60);
-        return log(verdictNow(Severity.CRITICAL));
     }
 
     function opened(uint64 index) private returns (bytes32) {
@@ -89,43 +53,12 @@ contract AttacksTest is VerdictsFixture {
 
     // ── rental ──────────────────────────────────────────────────────────────
 
-    function offer(uint256 nonce) private view returns (Offer memory) {
-        return Offer({
-            machine: machine,
-            renter: address(0),
-            arbiter: ARBITER,
-            token: coin,
-            price: 10,
-            deposit: 1000,
-            class_: USAGE,
-            window: 60_000,
-            from: present(),
-            until: present() + 1 days,
-            challenge: 1 days,
-            arbitration: 7 days,
-            nonce: nonce,
-            subject: subject
-        });
-    }
-
-    function signed(Offer memory o) private view returns (bytes memory) {
-        (uint8 v, bytes32 r, bytes32 s) = vm.sign(MACHINE_KEY, rentals.digestOf(o));
-        return abi.encodePacked(r, s, v);
-    }
-
     function rented(uint256 nonce, address renter) private returns (uint256) {
-        Offer memory o = offer(nonce);
-        bytes memory by = signed(o);
+        Offer memory o = rentalOffer(nonce);
+        bytes memory by = signedBy(MACHINE_KEY, rentals, o);
         pay(renter, address(rentals), 1000);
         vm.prank(renter);
         return rentals.rent(o, by);
-    }
-
-    function usage(int64 units) private returns (uint64) {
-        pass(60);
-        Verdict memory v = verdictNow(Severity.NORMAL);
-        (v.class_, v.scoreE6) = (USAGE, units * 1e6);
-        return log(v);
     }
 
     function test_a_renter_who_disputes_at_once_does_not_use_it_for_nothing() public {
@@ -242,22 +175,22 @@ contract AttacksTest is VerdictsFixture {
 
     function test_a_meter_keeps_its_window() public {
         rented(1, A);
-        Offer memory o = offer(2);
+        Offer memory o = rentalOffer(2);
         o.window = 120_000;
-        bytes memory by = signed(o);
+        bytes memory by = signedBy(MACHINE_KEY, rentals, o);
         pay(OTHER_RENTER, address(rentals), 1000);
         vm.prank(OTHER_RENTER);
         vm.expectRevert(abi.encodeWithSelector(MachineRental.BadOffer.selector));
         rentals.rent(o, by);
         // Of another class of verdicts it may be another.
         o.class_ = USAGE + 1;
-        by = signed(o);
+        by = signedBy(MACHINE_KEY, rentals, o);
         vm.prank(OTHER_RENTER);
         rentals.rent(o, by);
     }
 
     function test_an_offer_has_one_signature() public {
-        Offer memory o = offer(7);
+        Offer memory o = rentalOffer(7);
         (uint8 v, bytes32 r, bytes32 s) = vm.sign(MACHINE_KEY, rentals.digestOf(o));
         pay(A, address(rentals), 2000);
         bytes[4] memory forged = [
@@ -299,7 +232,7 @@ contract AttacksTest is VerdictsFixture {
         pass(1);
         bring(rentals, id, index);
         // Nor one that ends before it begins.
-        uint256 order_ = order(subject);
+        uint256 order_ = order(subject());
         v = verdictNow(Severity.CRITICAL);
         (v.windowStart, v.windowEnd) = (v.windowEnd + 1, v.windowEnd);
         pass(60);
@@ -314,7 +247,7 @@ contract AttacksTest is VerdictsFixture {
         uint64 from = present() + 30 days;
         vm.prank(B);
         models.activate(registry, MODEL, from, type(uint64).max);
-        Subject memory s = subject;
+        Subject memory s = subject();
         (s.models, s.registryId) = (models, registry);
         uint256 id = order(s);
         Verdict memory v = verdictNow(Severity.CRITICAL);
@@ -327,8 +260,10 @@ contract AttacksTest is VerdictsFixture {
     // ── maintenance ─────────────────────────────────────────────────────────
 
     function order(Subject memory s) private returns (uint256 id) {
+        MaintenanceTerms memory t = maintenanceTerms();
+        t.subject = s;
         vm.prank(A);
-        id = orders.agree(MaintenanceTerms(A, B, ARBITER, coin, 500, Class.ANOMALY, 3 days, 1 days, 7 days, s));
+        id = orders.agree(t);
         vm.prank(B);
         orders.accept(id);
         pay(A, address(orders), 5000);
@@ -337,7 +272,7 @@ contract AttacksTest is VerdictsFixture {
     }
 
     function test_one_fault_is_paid_once() public {
-        uint256 id = order(subject);
+        uint256 id = order(subject());
         for (uint256 i = 0; i < 5; ++i) {
             critical();
         }
@@ -355,7 +290,7 @@ contract AttacksTest is VerdictsFixture {
     }
 
     function test_a_label_or_another_class_opens_no_order() public {
-        uint256 id = order(subject);
+        uint256 id = order(subject());
         for (uint16 class_ = 0; class_ <= Class.LABEL_LAST; ++class_) {
             if (class_ == Class.ANOMALY) continue;
             pass(60);
@@ -366,7 +301,7 @@ contract AttacksTest is VerdictsFixture {
     }
 
     function test_a_verdict_that_a_person_has_overruled_opens_no_order() public {
-        Subject memory s = subject;
+        Subject memory s = subject();
         s.cases = cases;
         uint256 id = order(s);
         uint64 index = critical();
@@ -386,25 +321,9 @@ contract AttacksTest is VerdictsFixture {
     // ── shipment ────────────────────────────────────────────────────────────
 
     function shipment(Subject memory s) private returns (uint256 id) {
-        uint128[] memory m = new uint128[](2);
-        (m[0], m[1]) = (300, 700);
-        pay(A, address(shipments), 1000);
-        ShipmentTerms memory t = ShipmentTerms({
-            shipper: A,
-            carrier: B,
-            arbiter: ARBITER,
-            token: coin,
-            milestones: m,
-            penaltyBps: 500,
-            maxPenaltyBps: 3000,
-            class_: Class.ANOMALY,
-            severity: Severity.CRITICAL,
-            slot: 60,
-            challenge: 1 days,
-            arbitration: 7 days,
-            deadline: present() + 10 days,
-            subject: s
-        });
+        pay(A, address(shipments), PAY);
+        ShipmentTerms memory t = shipmentTerms();
+        t.subject = s;
         vm.prank(A);
         id = shipments.agree(t);
         vm.prank(B);
@@ -423,7 +342,7 @@ contract AttacksTest is VerdictsFixture {
     }
 
     function test_excursions_after_the_delivery_was_reported_do_not_count() public {
-        uint256 id = shipment(subject);
+        uint256 id = shipment(subject());
         confirmed(id);
         uint64 on_the_way = critical();
         report(id);
@@ -440,7 +359,7 @@ contract AttacksTest is VerdictsFixture {
     }
 
     function test_an_excursion_after_a_false_report_of_the_delivery_counts() public {
-        uint256 id = shipment(subject);
+        uint256 id = shipment(subject());
         confirmed(id);
         report(id);
         uint64 index = critical();
@@ -455,7 +374,7 @@ contract AttacksTest is VerdictsFixture {
     }
 
     function test_an_excursion_counts_while_an_early_milestone_waits() public {
-        uint256 id = shipment(subject);
+        uint256 id = shipment(subject());
         report(id);
         uint64 index = critical();
         bring(shipments, id, index);
@@ -463,7 +382,7 @@ contract AttacksTest is VerdictsFixture {
     }
 
     function test_a_false_challenge_does_not_run_the_deadline_out() public {
-        uint256 id = shipment(subject);
+        uint256 id = shipment(subject());
         uint64 agreed = shipments.shipmentOf(id).deadline;
         pass(3 days);
         report(id);
@@ -484,7 +403,7 @@ contract AttacksTest is VerdictsFixture {
     }
 
     function test_a_milestone_that_nobody_ends_does_not_hold_the_deadline_up() public {
-        uint256 id = shipment(subject);
+        uint256 id = shipment(subject());
         uint64 agreed = shipments.shipmentOf(id).deadline;
         report(id);
         pass(5 days);
@@ -501,7 +420,7 @@ contract AttacksTest is VerdictsFixture {
     }
 
     function test_an_excursion_is_not_brought_and_divided_in_one_breath() public {
-        uint256 id = shipment(subject);
+        uint256 id = shipment(subject());
         uint64 index = critical();
         confirmed(id);
         confirmed(id);
@@ -510,7 +429,7 @@ contract AttacksTest is VerdictsFixture {
         shipments.settle(id);
         equal(shipments.balanceOf(B, coin), 1000, "too late");
         // Nor after the deadline of one that was not delivered.
-        id = shipment(subject);
+        id = shipment(subject());
         index = critical();
         vm.warp(shipments.shipmentOf(id).deadline + 1 days - 1);
         bring(shipments, id, index);
@@ -522,24 +441,11 @@ contract AttacksTest is VerdictsFixture {
     }
 
     function test_a_deadline_without_end_is_refused() public {
-        uint128[] memory m = new uint128[](1);
-        m[0] = 1;
-        ShipmentTerms memory t = ShipmentTerms({
-            shipper: A,
-            carrier: B,
-            arbiter: ARBITER,
-            token: coin,
-            milestones: m,
-            penaltyBps: 500,
-            maxPenaltyBps: 3000,
-            class_: Class.ANOMALY,
-            severity: Severity.CRITICAL,
-            slot: 60,
-            challenge: type(uint32).max,
-            arbitration: type(uint32).max,
-            deadline: type(uint64).max / 2 + 1,
-            subject: subject
-        });
+        ShipmentTerms memory t = shipmentTerms();
+        t.milestones = new uint128[](1);
+        t.milestones[0] = 1;
+        (t.challenge, t.arbitration) = (type(uint32).max, type(uint32).max);
+        t.deadline = type(uint64).max / 2 + 1;
         vm.prank(A);
         vm.expectRevert(abi.encodeWithSelector(ColdChainShipment.BadTerms.selector));
         shipments.agree(t);
@@ -554,7 +460,7 @@ contract AttacksTest is VerdictsFixture {
     }
 
     function test_an_arbiter_of_a_milestone_decides_in_its_time_only() public {
-        uint256 id = shipment(subject);
+        uint256 id = shipment(subject());
         report(id);
         vm.prank(A);
         shipments.challenge(id, "");
@@ -568,7 +474,7 @@ contract AttacksTest is VerdictsFixture {
     }
 
     function test_another_class_is_no_excursion() public {
-        uint256 id = shipment(subject);
+        uint256 id = shipment(subject());
         pass(60);
         Verdict memory v = verdictNow(Severity.CRITICAL);
         v.class_ = Class.GAP;
@@ -576,7 +482,7 @@ contract AttacksTest is VerdictsFixture {
     }
 
     function test_windows_that_slide_over_one_excursion_cost_one_penalty_a_slot() public {
-        uint256 id = shipment(subject);
+        uint256 id = shipment(subject());
         bring(shipments, id, critical());
         uint64 slot = said[0].windowStart / 60_000;
         for (uint64 i = 1; i < 6; ++i) {
@@ -591,7 +497,7 @@ contract AttacksTest is VerdictsFixture {
     }
 
     function test_an_excursion_that_a_person_overrules_afterwards_is_taken_back() public {
-        Subject memory s = subject;
+        Subject memory s = subject();
         s.cases = cases;
         uint256 id = shipment(s);
         uint64 index = critical();
@@ -631,7 +537,7 @@ contract AttacksTest is VerdictsFixture {
     }
 
     function test_without_a_desk_nothing_is_taken_back() public {
-        uint256 id = shipment(subject);
+        uint256 id = shipment(subject());
         uint64 index = critical();
         bring(shipments, id, index);
         uint64 slot = said[index].windowStart / 60_000;

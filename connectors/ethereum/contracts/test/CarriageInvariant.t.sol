@@ -3,30 +3,23 @@ pragma solidity 0.8.37;
 
 import {Cases} from "../src/Cases.sol";
 import {Desk, State} from "../src/ICases.sol";
-import {IModelRegistry} from "../src/IModelRegistry.sol";
 import {IVerdictConsumer} from "../src/IVerdictConsumer.sol";
 import {Class, Severity, Verdict} from "../src/Verdict.sol";
 import {ColdChainShipment, ShipmentState, ShipmentTerms} from "../src/consumers/ColdChainShipment.sol";
 import {MachineRental, Offer, RentalState} from "../src/consumers/MachineRental.sol";
 import {Purse} from "../src/consumers/Purse.sol";
 import {Subject} from "../src/consumers/VerdictConsumer.sol";
+import {ConsumerFixture} from "./ConsumerFixture.sol";
 import {Testing} from "./Testing.sol";
-import {Coin, VerdictsFixture} from "./VerdictsFixture.sol";
 
 /// @notice Everything that shippers, carriers, renters, arbiters, overseer and strangers can do, in any order, also out of turn. The
 /// machine of the rental has its key here.
-contract Carriage is VerdictsFixture {
-    uint256 private constant MACHINE_KEY = 0xCAFE;
-    uint16 private constant USAGE = 100;
-    uint128 public constant PAY = 1_000;
-
+contract Carriage is ConsumerFixture {
     /// Shipper and renter, carrier, arbiter, stranger, machine.
-    address[5] public parties =
-        [address(0x0222), address(0x0333), address(0x0444), address(0x0555), vm.addr(MACHINE_KEY)];
+    address[5] public parties = [A, B, ARBITER, STRANGER, vm.addr(MACHINE_KEY)];
     ColdChainShipment public shipments;
     MachineRental public rentals;
     Cases public cases;
-    Coin public coin;
     bytes32 public deskId;
     uint256 public shipped;
     uint256 public rented;
@@ -44,8 +37,7 @@ contract Carriage is VerdictsFixture {
 
     function begin() external {
         setUp();
-        vm.warp(1_700_000_040);
-        (shipments, rentals, cases, coin) = (new ColdChainShipment(), new MachineRental(), new Cases(), new Coin());
+        (shipments, rentals, cases) = (new ColdChainShipment(), new MachineRental(), new Cases());
         vm.prank(owner);
         deskId = cases.openDesk(Desk(owner, parties[3], parties[2], verdictLog, logId, 0, 1 hours, 1 hours));
         for (uint256 i = 0; i < parties.length; ++i) {
@@ -57,8 +49,9 @@ contract Carriage is VerdictsFixture {
         }
     }
 
-    function subject() private view returns (Subject memory) {
-        return Subject(verdictLog, logId, DEVICE, IModelRegistry(address(0)), bytes32(0), cases);
+    function subject() internal view override returns (Subject memory s) {
+        s = super.subject();
+        s.cases = cases;
     }
 
     function time(uint32 seconds_) external {
@@ -68,24 +61,9 @@ contract Carriage is VerdictsFixture {
 
     function ship(uint64 days_) external {
         if (shipped == 4) return;
-        uint128[] memory m = new uint128[](2);
-        (m[0], m[1]) = (PAY * 3 / 10, PAY * 7 / 10);
-        ShipmentTerms memory t = ShipmentTerms({
-            shipper: parties[0],
-            carrier: parties[1],
-            arbiter: parties[2],
-            token: coin,
-            milestones: m,
-            penaltyBps: 500,
-            maxPenaltyBps: 3_000,
-            class_: Class.ANOMALY,
-            severity: Severity.CRITICAL,
-            slot: 300,
-            challenge: 1 days,
-            arbitration: 2 days,
-            deadline: present() + (1 + days_ % 10) * 1 days,
-            subject: subject()
-        });
+        ShipmentTerms memory t = shipmentTerms();
+        (t.slot, t.arbitration) = (300, 2 days);
+        t.deadline = present() + (1 + days_ % 10) * 1 days;
         vm.prank(parties[0]);
         shipments.agree(t);
         ++shipped;
@@ -93,25 +71,12 @@ contract Carriage is VerdictsFixture {
 
     function rent(uint64 days_) external {
         if (rented == 4) return;
-        Offer memory o = Offer({
-            machine: parties[4],
-            renter: address(0),
-            arbiter: parties[2],
-            token: coin,
-            price: 7,
-            deposit: PAY,
-            class_: USAGE,
-            window: 60_000,
-            from: present(),
-            until: present() + (1 + days_ % 3) * 1 days,
-            challenge: 1 days,
-            arbitration: 2 days,
-            nonce: _nonce++,
-            subject: subject()
-        });
-        (uint8 v, bytes32 r, bytes32 s) = vm.sign(MACHINE_KEY, rentals.digestOf(o));
+        Offer memory o = rentalOffer(_nonce++);
+        (o.price, o.arbitration) = (7, 2 days);
+        o.until = present() + (1 + days_ % 3) * 1 days;
+        bytes memory by = signedBy(MACHINE_KEY, rentals, o);
         vm.prank(parties[0]);
-        rentals.rent(o, abi.encodePacked(r, s, v));
+        rentals.rent(o, by);
         ++rented;
     }
 

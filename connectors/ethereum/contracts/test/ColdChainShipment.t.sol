@@ -1,67 +1,30 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 pragma solidity 0.8.37;
 
-import {ICases} from "../src/ICases.sol";
-import {IModelRegistry} from "../src/IModelRegistry.sol";
 import {IVerdictConsumer} from "../src/IVerdictConsumer.sol";
-import {Class, Proof, Severity, Verdict} from "../src/Verdict.sol";
+import {Proof, Severity} from "../src/Verdict.sol";
 import {ColdChainShipment, ShipmentState, ShipmentTerms} from "../src/consumers/ColdChainShipment.sol";
 import {Purse} from "../src/consumers/Purse.sol";
-import {Subject} from "../src/consumers/VerdictConsumer.sol";
-import {Coin, Tithe, VerdictsFixture} from "./VerdictsFixture.sol";
+import {ConsumerFixture} from "./ConsumerFixture.sol";
+import {Tithe} from "./VerdictsFixture.sol";
 
-contract ColdChainShipmentTest is VerdictsFixture {
-    address private constant SHIPPER = address(0x0222);
-    address private constant CARRIER = address(0x0333);
-    address private constant ARBITER = address(0x0444);
-    address private constant STRANGER = address(0x0555);
-    uint128 private constant PAY = 1_000;
+contract ColdChainShipmentTest is ConsumerFixture {
+    address private constant SHIPPER = A;
+    address private constant CARRIER = B;
 
     ColdChainShipment private shipments;
-    Coin private coin;
     uint256 private id;
 
     function setUp() public override {
         super.setUp();
         shipments = new ColdChainShipment();
-        coin = new Coin();
-        id = agreed(terms());
+        id = agreed(shipmentTerms());
         vm.prank(CARRIER);
         shipments.accept(id);
     }
 
-    function terms() private view returns (ShipmentTerms memory t) {
-        uint128[] memory milestones = new uint128[](2);
-        (milestones[0], milestones[1]) = (PAY * 3 / 10, PAY * 7 / 10);
-        t = ShipmentTerms({
-            shipper: SHIPPER,
-            carrier: CARRIER,
-            arbiter: ARBITER,
-            token: coin,
-            milestones: milestones,
-            penaltyBps: 500,
-            maxPenaltyBps: 3_000,
-            class_: Class.ANOMALY,
-            severity: Severity.CRITICAL,
-            slot: 60,
-            challenge: 1 days,
-            arbitration: 7 days,
-            deadline: present() + 10 days,
-            subject: Subject({
-                log: verdictLog,
-                logId: logId,
-                deviceId: DEVICE,
-                models: IModelRegistry(address(0)),
-                registryId: bytes32(0),
-                cases: ICases(address(0))
-            })
-        });
-    }
-
     function agreed(ShipmentTerms memory t) private returns (uint256) {
-        coin.mint(SHIPPER, PAY);
-        vm.prank(SHIPPER);
-        coin.approve(address(shipments), PAY);
+        pay(SHIPPER, address(shipments), PAY);
         vm.prank(SHIPPER);
         return shipments.agree(t);
     }
@@ -84,9 +47,8 @@ contract ColdChainShipmentTest is VerdictsFixture {
     }
 
     function excursion() private returns (uint64 index) {
-        pass(60);
-        index = log(verdictNow(Severity.CRITICAL));
-        shipments.consume(id, said[index], proofOf(index));
+        index = critical();
+        bring(shipments, id, index);
     }
 
     function settled() private {
@@ -95,10 +57,7 @@ contract ColdChainShipmentTest is VerdictsFixture {
     }
 
     function refusedBy(address who, bytes memory call, bytes memory reason) private {
-        vm.expectRevert(reason);
-        vm.prank(who);
-        (bool done,) = address(shipments).call(call);
-        done;
+        refusedBy(address(shipments), who, call, reason);
     }
 
     function wrong(ShipmentState state) private view returns (bytes memory) {
@@ -149,8 +108,7 @@ contract ColdChainShipmentTest is VerdictsFixture {
     }
 
     function test_an_excursion_on_the_way_can_be_proven_until_it_is_settled_and_later_ones_do_not_count() public {
-        pass(60);
-        uint64 on_the_way = log(verdictNow(Severity.CRITICAL));
+        uint64 on_the_way = critical();
         delivered();
         pass(120);
         uint64 afterwards = log(verdictNow(Severity.CRITICAL));
@@ -158,7 +116,7 @@ contract ColdChainShipmentTest is VerdictsFixture {
         refusedBy(
             STRANGER,
             abi.encodeCall(IVerdictConsumer.consume, (id, said[afterwards], proof)),
-            abi.encodeWithSelector(IVerdictConsumer.NotAgreed.selector, id, afterwards)
+            isNotAgreed(id, afterwards)
         );
         shipments.consume(id, said[on_the_way], proofOf(on_the_way));
         settled();
@@ -175,22 +133,14 @@ contract ColdChainShipmentTest is VerdictsFixture {
     function test_what_happened_before_the_carrier_took_the_goods_is_not_its_fault() public {
         uint64 index = log(verdictNow(Severity.CRITICAL));
         Proof memory proof = proofOf(index);
-        refusedBy(
-            STRANGER,
-            abi.encodeCall(IVerdictConsumer.consume, (id, said[index], proof)),
-            abi.encodeWithSelector(IVerdictConsumer.NotAgreed.selector, id, index)
-        );
+        refusedBy(STRANGER, abi.encodeCall(IVerdictConsumer.consume, (id, said[index], proof)), isNotAgreed(id, index));
     }
 
     function test_a_mild_verdict_is_no_excursion() public {
         pass(60);
         uint64 index = log(verdictNow(Severity.WARNING));
         Proof memory proof = proofOf(index);
-        refusedBy(
-            STRANGER,
-            abi.encodeCall(IVerdictConsumer.consume, (id, said[index], proof)),
-            abi.encodeWithSelector(IVerdictConsumer.NotAgreed.selector, id, index)
-        );
+        refusedBy(STRANGER, abi.encodeCall(IVerdictConsumer.consume, (id, said[index], proof)), isNotAgreed(id, index));
     }
 
     function test_a_milestone_nobody_challenges_is_earned() public {
@@ -232,7 +182,7 @@ contract ColdChainShipmentTest is VerdictsFixture {
     }
 
     function test_an_offer_nobody_takes_goes_back() public {
-        id = agreed(terms());
+        id = agreed(shipmentTerms());
         pass(11 days);
         refusedBy(CARRIER, abi.encodeCall(ColdChainShipment.accept, (id)), timed(shipments.shipmentOf(id).deadline));
         shipments.settle(id);
@@ -266,28 +216,26 @@ contract ColdChainShipmentTest is VerdictsFixture {
     }
 
     function free() private returns (ShipmentTerms memory t) {
-        coin.mint(SHIPPER, PAY);
-        vm.prank(SHIPPER);
-        coin.approve(address(shipments), PAY);
-        t = terms();
+        pay(SHIPPER, address(shipments), PAY);
+        t = shipmentTerms();
     }
 
     function test_terms_are_those_of_three_parties_with_time_and_pay() public {
         ShipmentTerms[14] memory bad = [
-            terms(),
-            terms(),
-            terms(),
-            terms(),
-            terms(),
-            terms(),
-            terms(),
-            terms(),
-            terms(),
-            terms(),
-            terms(),
-            terms(),
-            terms(),
-            terms()
+            shipmentTerms(),
+            shipmentTerms(),
+            shipmentTerms(),
+            shipmentTerms(),
+            shipmentTerms(),
+            shipmentTerms(),
+            shipmentTerms(),
+            shipmentTerms(),
+            shipmentTerms(),
+            shipmentTerms(),
+            shipmentTerms(),
+            shipmentTerms(),
+            shipmentTerms(),
+            shipmentTerms()
         ];
         bad[0].shipper = STRANGER;
         bad[1].carrier = SHIPPER;
@@ -314,7 +262,7 @@ contract ColdChainShipmentTest is VerdictsFixture {
 
     function test_a_token_that_keeps_a_part_is_refused() public {
         Tithe tithe = new Tithe();
-        ShipmentTerms memory t = terms();
+        ShipmentTerms memory t = shipmentTerms();
         t.token = tithe;
         tithe.mint(SHIPPER, PAY);
         vm.prank(SHIPPER);
@@ -330,7 +278,7 @@ contract ColdChainShipmentTest is VerdictsFixture {
     function testFuzz_nothing_is_made_and_nothing_lost(uint8 excursions, uint8 milestones, uint16 part, uint16 most)
         public
     {
-        ShipmentTerms memory t = terms();
+        ShipmentTerms memory t = shipmentTerms();
         (t.penaltyBps, t.maxPenaltyBps) = (uint16(between(part, 0, 10_000)), uint16(between(most, 0, 10_000)));
         id = agreed(t);
         vm.prank(CARRIER);

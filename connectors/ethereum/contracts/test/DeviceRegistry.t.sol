@@ -3,9 +3,9 @@ pragma solidity 0.8.37;
 
 import {DeviceRegistry} from "../src/DeviceRegistry.sol";
 import {DeviceKey, Enrolment, IDeviceRegistry} from "../src/IDeviceRegistry.sol";
+import {P256Verifier} from "../src/P256Verifier.sol";
 import {Testing} from "./Testing.sol";
 import {IERC5267} from "@openzeppelin/contracts/interfaces/IERC5267.sol";
-import {ERC7913P256Verifier} from "@openzeppelin/contracts/utils/cryptography/verifiers/ERC7913P256Verifier.sol";
 import {IERC165} from "@openzeppelin/contracts/utils/introspection/IERC165.sol";
 
 contract DeviceRegistryTest is Testing {
@@ -18,7 +18,7 @@ contract DeviceRegistryTest is Testing {
     uint256 private constant OTHER = 0xB0B;
 
     DeviceRegistry private registry = new DeviceRegistry();
-    ERC7913P256Verifier private p256 = new ERC7913P256Verifier();
+    P256Verifier private p256 = new P256Verifier();
     bytes32 private fleet;
 
     function setUp() public {
@@ -193,19 +193,84 @@ contract DeviceRegistryTest is Testing {
         refusedBy(ENROLLER, abi.encodeCall(IDeviceRegistry.enrol, (fleet, DEVICE, account(KEY), yes)), none);
     }
 
-    function test_a_p256_key_speaks_by_its_verifier() public {
-        (uint256 x, uint256 y) = vm.publicKeyP256(KEY);
-        bytes memory key = abi.encodePacked(address(p256), x, y);
-        (bytes32 r, bytes32 s) = vm.signP256(KEY, registry.digestOf(Enrolment(fleet, DEVICE, 0, key)));
+    function signedP256(uint256 key, bytes32 digest) private pure returns (bytes memory) {
+        (bytes32 r, bytes32 s) = vm.signP256(key, digest);
+        return abi.encodePacked(r, lowS(s));
+    }
+
+    function enrolP256(uint256 secret) private returns (bytes memory key) {
+        (uint256 x, uint256 y) = vm.publicKeyP256(secret);
+        key = abi.encodePacked(address(p256), x, y);
+        bytes memory yes = signedP256(secret, registry.digestOf(Enrolment(fleet, DEVICE, 0, key)));
         vm.prank(ENROLLER);
-        registry.enrol(fleet, DEVICE, key, abi.encodePacked(r, lowS(s)));
-        (r, s) = vm.signP256(KEY, MESSAGE);
-        bytes memory signature = abi.encodePacked(r, lowS(s));
+        registry.enrol(fleet, DEVICE, key, yes);
+    }
+
+    function test_a_p256_key_speaks_by_its_verifier() public {
+        bytes memory key = enrolP256(KEY);
+        bytes memory signature = signedP256(KEY, MESSAGE);
         check(registry.verify(fleet, DEVICE, 0, key, MESSAGE, signature), "its own");
         check(!registry.verify(fleet, DEVICE, 0, key, keccak256("other"), signature), "of another message");
-        // The signature's mirror image is refused: one message has one signature.
+        check(!registry.verify(fleet, DEVICE, 0, key, MESSAGE, signedP256(OTHER, MESSAGE)), "by another key");
+        // One message has one signature: neither its mirror image is one, nor itself with something behind it.
+        (bytes32 r, bytes32 s) = vm.signP256(KEY, MESSAGE);
         bytes memory mirror = abi.encodePacked(r, bytes32(P256_N - uint256(lowS(s))));
         check(!registry.verify(fleet, DEVICE, 0, key, MESSAGE, mirror), "malleable");
+        check(!registry.verify(fleet, DEVICE, 0, key, MESSAGE, bytes.concat(signature, hex"1b")), "longer");
+        check(!registry.verify(fleet, DEVICE, 0, key, MESSAGE, ""), "none");
+        check(!registry.verify(fleet, DEVICE, 0, key, MESSAGE, new bytes(64)), "zeros");
+    }
+
+    function test_a_p256_key_enrols_itself_alone() public {
+        (uint256 x, uint256 y) = vm.publicKeyP256(KEY);
+        bytes memory key = abi.encodePacked(address(p256), x, y);
+        bytes32 digest = registry.digestOf(Enrolment(fleet, DEVICE, 0, key));
+        bytes memory none = abi.encodeWithSelector(IDeviceRegistry.NoConsent.selector, fleet, DEVICE);
+        bytes memory anothers = signedP256(OTHER, digest);
+        refusedBy(ENROLLER, abi.encodeCall(IDeviceRegistry.enrol, (fleet, DEVICE, key, anothers)), none);
+        // A key that is no point of the curve, and one of another length.
+        bytes memory yes = signedP256(KEY, digest);
+        bytes memory off = abi.encodePacked(address(p256), x, y ^ 1);
+        refusedBy(ENROLLER, abi.encodeCall(IDeviceRegistry.enrol, (fleet, DEVICE, off, yes)), none);
+        bytes memory short = abi.encodePacked(address(p256), x);
+        refusedBy(ENROLLER, abi.encodeCall(IDeviceRegistry.enrol, (fleet, DEVICE, short, yes)), none);
+    }
+
+    /// @dev What docs/signed-readings.md has a device sign, to the byte, of one reading and of a batch.
+    function test_a_reading_s_statement_signed_with_p256_is_verified_on_chain() public {
+        bytes memory key = enrolP256(KEY);
+        bytes32 domain = sha256(abi.encodePacked("avouch/fleet/chain", uint64(block.chainid), address(registry), fleet));
+        bytes32 name = sha256("pump-1");
+        bytes32 content = sha256(abi.encodePacked(hex"00", '{"device":"pump-1","ts":1700000000000,"x":1.5}'));
+        bytes memory reading = abi.encodePacked("avouch/reading/1", domain, name, uint64(7), content);
+        equal(reading.length, 120, "bytes of a reading's statement");
+        bytes memory signature = signedP256(KEY, sha256(reading));
+        check(registry.verify(fleet, DEVICE, 7, key, sha256(reading), signature), "a reading");
+        reading[119] ^= 0x01;
+        check(!registry.verify(fleet, DEVICE, 7, key, sha256(reading), signature), "another content");
+
+        bytes32 leaf = sha256(abi.encodePacked(hex"00", uint64(8), content));
+        bytes memory batch = abi.encodePacked("avouch/batches/1", domain, name, uint64(8), leaf, uint32(1));
+        equal(batch.length, 124, "bytes of a batch's statement");
+        signature = signedP256(KEY, sha256(batch));
+        check(registry.verify(fleet, DEVICE, 8, key, sha256(batch), signature), "a batch");
+        revoke(0, 8);
+        check(!registry.verify(fleet, DEVICE, 8, key, sha256(batch), signature), "after it was taken back");
+    }
+
+    /// @dev RFC 6979, A.2.5, "sample" with SHA-256, its `s` turned to the lower one; and that one, as it stands there.
+    function test_the_p256_verifier_knows_the_signature_of_rfc6979() public view {
+        bytes32 r = 0xEFD48B2AACB6A8FD1140DD9CD45E81D69D2C877B56AAF991C34D0EA84EAF3716;
+        uint256 s = 0xF7CB1C942D657C41D436C7A1B6E29F65F3E900DBB9AFF4064DC4AB2F843ACDA8;
+        bytes memory key = abi.encodePacked(
+            hex"60FED4BA255A9D31C961EB74C6356D68C049B8923B61FA6CE669622E60F29FB6",
+            hex"7903FE1008B8BC99A41AE9E95628BC64F2F1B20C2D7E9F5177A3C294D4462299"
+        );
+        bytes memory low = abi.encodePacked(r, P256_N - s);
+        check(p256.verify(key, sha256("sample"), low) == p256.verify.selector, "the lower");
+        check(p256.verify(key, sha256("sample"), abi.encodePacked(r, s)) == 0xffffffff, "the higher");
+        check(p256.verify(key, sha256("test"), low) == 0xffffffff, "another message");
+        check(address(p256).codehash == keccak256(type(P256Verifier).runtimeCode), "no immutables");
     }
 
     uint256 private constant SECP256K1_N = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141;

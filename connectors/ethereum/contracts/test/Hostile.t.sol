@@ -5,13 +5,14 @@ import {ICases} from "../src/ICases.sol";
 import {IModelRegistry} from "../src/IModelRegistry.sol";
 import {IVerdictConsumer} from "../src/IVerdictConsumer.sol";
 import {Anchored, Checkpoint, IVerdictLog} from "../src/IVerdictLog.sol";
-import {Class, Proof, Severity, Verdict} from "../src/Verdict.sol";
+import {Proof, Severity, Verdict} from "../src/Verdict.sol";
 import {ColdChainShipment, ShipmentTerms} from "../src/consumers/ColdChainShipment.sol";
 import {MachineRental, Offer} from "../src/consumers/MachineRental.sol";
 import {MaintenanceOrder, MaintenanceTerms} from "../src/consumers/MaintenanceOrder.sol";
 import {Purse} from "../src/consumers/Purse.sol";
 import {Subject} from "../src/consumers/VerdictConsumer.sol";
-import {Coin, VerdictsFixture} from "./VerdictsFixture.sol";
+import {ConsumerFixture} from "./ConsumerFixture.sol";
+import {Coin} from "./VerdictsFixture.sol";
 import {IERC20} from "@openzeppelin/contracts/token/ERC20/IERC20.sol";
 import {ReentrancyGuardTransient} from "@openzeppelin/contracts/utils/ReentrancyGuardTransient.sol";
 
@@ -133,75 +134,39 @@ contract Saboteur is IVerdictConsumer {
     }
 }
 
-contract HostileTest is VerdictsFixture {
-    address private constant A = address(0x0222);
-    address private constant B = address(0x0333);
-    address private constant ARBITER = address(0x0444);
-    uint256 private constant MACHINE_KEY = 0xCAFE;
-    uint16 private constant USAGE = 100;
-
+contract HostileTest is ConsumerFixture {
     MaintenanceOrder private orders;
     ColdChainShipment private shipments;
     MachineRental private rentals;
-    Subject private subject;
 
     function setUp() public override {
         super.setUp();
-        vm.warp(1_700_000_040);
         (orders, shipments, rentals) = (new MaintenanceOrder(), new ColdChainShipment(), new MachineRental());
-        subject = Subject(verdictLog, logId, DEVICE, IModelRegistry(address(0)), bytes32(0), ICases(address(0)));
     }
 
     function order(IERC20 token, Subject memory s) private returns (uint256 id) {
+        MaintenanceTerms memory t = maintenanceTerms();
+        (t.token, t.subject) = (token, s);
         vm.prank(A);
-        id = orders.agree(MaintenanceTerms(A, B, ARBITER, token, 500, Class.ANOMALY, 3 days, 1 days, 7 days, s));
+        id = orders.agree(t);
         vm.prank(B);
         orders.accept(id);
     }
 
-    function shipmentTerms(IERC20 token) private view returns (ShipmentTerms memory) {
-        uint128[] memory m = new uint128[](1);
-        m[0] = 1000;
-        return ShipmentTerms({
-            shipper: A,
-            carrier: B,
-            arbiter: ARBITER,
-            token: token,
-            milestones: m,
-            penaltyBps: 500,
-            maxPenaltyBps: 3000,
-            class_: Class.ANOMALY,
-            severity: Severity.CRITICAL,
-            slot: 60,
-            challenge: 1 days,
-            arbitration: 7 days,
-            deadline: present() + 10 days,
-            subject: subject
-        });
+    function shipmentIn(IERC20 token) private view returns (ShipmentTerms memory t) {
+        t = shipmentTerms();
+        t.token = token;
+        t.milestones = new uint128[](1);
+        t.milestones[0] = PAY;
     }
 
-    function offer(IERC20 token, address machine, uint256 nonce) private view returns (Offer memory) {
-        return Offer({
-            machine: machine,
-            renter: address(0),
-            arbiter: ARBITER,
-            token: token,
-            price: 10,
-            deposit: 1000,
-            class_: USAGE,
-            window: 60_000,
-            from: present(),
-            until: present() + 1 days,
-            challenge: 1 days,
-            arbitration: 7 days,
-            nonce: nonce,
-            subject: subject
-        });
+    function offer(IERC20 token, address machine, uint256 nonce) private view returns (Offer memory o) {
+        o = rentalOffer(nonce);
+        (o.token, o.machine) = (token, machine);
     }
 
     function signed(Offer memory o) private view returns (bytes memory) {
-        (uint8 v, bytes32 r, bytes32 s) = vm.sign(MACHINE_KEY, rentals.digestOf(o));
-        return abi.encodePacked(r, s, v);
+        return signedBy(MACHINE_KEY, rentals, o);
     }
 
     function mintFor(Coin coin, address who, address to, uint256 amount) private {
@@ -226,7 +191,7 @@ contract HostileTest is VerdictsFixture {
         for (uint256 i = 0; i < calls.length; ++i) {
             Reentrant coin = new Reentrant();
             mintFor(coin, A, address(orders), 5000);
-            uint256 id = order(coin, subject);
+            uint256 id = order(coin, subject());
             coin.set(address(orders), calls[i]);
             vm.prank(A);
             orders.fund(id, 5000);
@@ -246,7 +211,7 @@ contract HostileTest is VerdictsFixture {
             keccak256(abi.encodeWithSelector(ReentrancyGuardTransient.ReentrancyGuardReentrantCall.selector));
         Reentrant coin = new Reentrant();
         mintFor(coin, A, address(shipments), 5000);
-        ShipmentTerms memory t = shipmentTerms(coin);
+        ShipmentTerms memory t = shipmentIn(coin);
         coin.set(address(shipments), abi.encodeCall(ColdChainShipment.agree, (t)));
         vm.prank(A);
         shipments.agree(t);
@@ -292,16 +257,16 @@ contract HostileTest is VerdictsFixture {
     function test_a_token_that_lies_about_what_it_moved_is_refused() public {
         for (uint256 i = 0; i < 2; ++i) {
             Liar liar = new Liar(i == 0);
-            ShipmentTerms memory t = shipmentTerms(IERC20(address(liar)));
+            ShipmentTerms memory t = shipmentIn(IERC20(address(liar)));
             vm.prank(A);
             refused(address(shipments), abi.encodeCall(ColdChainShipment.agree, (t)));
-            uint256 id = order(IERC20(address(liar)), subject);
+            uint256 id = order(IERC20(address(liar)), subject());
             vm.prank(A);
             refused(address(orders), abi.encodeCall(MaintenanceOrder.fund, (id, 1)));
             equal(orders.agreementOf(id).free, 0, "nothing is counted");
         }
         // An account without code is no token.
-        ShipmentTerms memory none = shipmentTerms(IERC20(address(0x0999)));
+        ShipmentTerms memory none = shipmentIn(IERC20(address(0x0999)));
         vm.prank(A);
         refused(address(shipments), abi.encodeCall(ColdChainShipment.agree, (none)));
     }
@@ -311,10 +276,10 @@ contract HostileTest is VerdictsFixture {
         Reentrant bad = new Reentrant();
         mintFor(good, A, address(orders), 1000);
         mintFor(bad, B, address(orders), 1000);
-        uint256 one = order(good, subject);
+        uint256 one = order(good, subject());
         vm.prank(A);
         orders.fund(one, 1000);
-        uint256 two = order(bad, subject);
+        uint256 two = order(bad, subject());
         bad.set(address(orders), abi.encodeCall(Purse.withdraw, (good)));
         vm.prank(B);
         orders.fund(two, 1000);
@@ -328,7 +293,7 @@ contract HostileTest is VerdictsFixture {
     function test_what_an_agreement_names_can_fail_only_that_agreement_and_only_so_dearly() public {
         Coin coin = new Coin();
         mintFor(coin, A, address(orders), 500);
-        uint256 good = order(coin, subject);
+        uint256 good = order(coin, subject());
         vm.prank(A);
         orders.fund(good, 500);
         pass(60);
@@ -337,7 +302,7 @@ contract HostileTest is VerdictsFixture {
         for (uint256 mode = 0; mode < 5; ++mode) {
             address burner = address(new Burner(mode));
             for (uint256 place = 0; place < 3; ++place) {
-                Subject memory s = subject;
+                Subject memory s = subject();
                 if (place == 0) s.log = IVerdictLog(burner);
                 else if (place == 1) s.models = IModelRegistry(burner);
                 else s.cases = ICases(burner);

@@ -1,67 +1,34 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 pragma solidity 0.8.37;
 
-import {ICases} from "../src/ICases.sol";
-import {IModelRegistry} from "../src/IModelRegistry.sol";
 import {IVerdictConsumer} from "../src/IVerdictConsumer.sol";
-import {Proof, Severity, Verdict} from "../src/Verdict.sol";
+import {Proof, Verdict} from "../src/Verdict.sol";
 import {MachineRental, Offer, RentalState} from "../src/consumers/MachineRental.sol";
 import {Purse} from "../src/consumers/Purse.sol";
 import {Subject} from "../src/consumers/VerdictConsumer.sol";
-import {Coin, Tithe, VerdictsFixture} from "./VerdictsFixture.sol";
+import {ConsumerFixture} from "./ConsumerFixture.sol";
+import {Tithe} from "./VerdictsFixture.sol";
 
-contract MachineRentalTest is VerdictsFixture {
-    uint256 private constant MACHINE_KEY = 0xCAFE;
-    uint16 private constant USAGE = 100;
-    address private constant RENTER = address(0x0333);
-    address private constant ARBITER = address(0x0444);
-    address private constant STRANGER = address(0x0555);
-    uint128 private constant DEPOSIT = 1_000;
+contract MachineRentalTest is ConsumerFixture {
+    address private constant RENTER = A;
+    uint128 private constant DEPOSIT = PAY;
 
     MachineRental private rentals;
-    Coin private coin;
-    address private machine;
+    address private machine = vm.addr(MACHINE_KEY);
     uint256 private id;
 
     function setUp() public override {
         super.setUp();
-        // Usage is metered in minutes of the clock.
-        vm.warp(1_700_000_040);
         rentals = new MachineRental();
-        coin = new Coin();
-        machine = vm.addr(MACHINE_KEY);
         id = rented(offer());
     }
 
     function offer() private view returns (Offer memory) {
-        return Offer({
-            machine: machine,
-            renter: address(0),
-            arbiter: ARBITER,
-            token: coin,
-            price: 10,
-            deposit: DEPOSIT,
-            class_: USAGE,
-            window: 60_000,
-            from: present(),
-            until: present() + 1 days,
-            challenge: 1 days,
-            arbitration: 7 days,
-            nonce: 1,
-            subject: Subject({
-                log: verdictLog,
-                logId: logId,
-                deviceId: DEVICE,
-                models: IModelRegistry(address(0)),
-                registryId: bytes32(0),
-                cases: ICases(address(0))
-            })
-        });
+        return rentalOffer(1);
     }
 
     function signature(Offer memory o, uint256 key) private view returns (bytes memory) {
-        (uint8 v, bytes32 r, bytes32 s) = vm.sign(key, rentals.digestOf(o));
-        return abi.encodePacked(r, s, v);
+        return signedBy(key, rentals, o);
     }
 
     function rented(Offer memory o) private returns (uint256) {
@@ -72,27 +39,16 @@ contract MachineRentalTest is VerdictsFixture {
     }
 
     function pay() private {
-        coin.mint(RENTER, DEPOSIT);
-        vm.prank(RENTER);
-        coin.approve(address(rentals), DEPOSIT);
-    }
-
-    function usage(int64 units) private view returns (Verdict memory v) {
-        v = verdictNow(Severity.NORMAL);
-        (v.class_, v.scoreE6) = (USAGE, units * 1e6);
+        pay(RENTER, address(rentals), DEPOSIT);
     }
 
     function used(int64 units) private returns (uint64 index) {
-        pass(60);
-        index = log(usage(units));
-        rentals.consume(id, said[index], proofOf(index));
+        index = usage(units);
+        bring(rentals, id, index);
     }
 
     function refusedBy(address who, bytes memory call, bytes memory reason) private {
-        vm.expectRevert(reason);
-        vm.prank(who);
-        (bool done,) = address(rentals).call(call);
-        done;
+        refusedBy(address(rentals), who, call, reason);
     }
 
     function timed(uint256 when) private view returns (bytes memory) {
@@ -101,10 +57,6 @@ contract MachineRentalTest is VerdictsFixture {
 
     function wrong(RentalState state) private view returns (bytes memory) {
         return abi.encodeWithSelector(MachineRental.WrongState.selector, id, state);
-    }
-
-    function notAgreed(uint64 index) private view returns (bytes memory) {
-        return abi.encodeWithSelector(IVerdictConsumer.NotAgreed.selector, id, index);
     }
 
     function test_proven_usage_is_paid_to_the_machine_and_the_rest_goes_back() public {
@@ -132,9 +84,11 @@ contract MachineRentalTest is VerdictsFixture {
     }
 
     function test_usage_counts_within_the_time_once_and_of_its_class() public {
-        uint64 before = log(usage(5));
+        uint64 before = log(usageNow(5));
         Proof memory proof = proofOf(before);
-        refusedBy(STRANGER, abi.encodeCall(IVerdictConsumer.consume, (id, said[before], proof)), notAgreed(before));
+        refusedBy(
+            STRANGER, abi.encodeCall(IVerdictConsumer.consume, (id, said[before], proof)), isNotAgreed(id, before)
+        );
         uint64 index = used(5);
         proof = proofOf(index);
         refusedBy(
@@ -142,27 +96,31 @@ contract MachineRentalTest is VerdictsFixture {
             abi.encodeCall(IVerdictConsumer.consume, (id, said[index], proof)),
             abi.encodeWithSelector(IVerdictConsumer.AlreadyConsumed.selector, id, index)
         );
-        Verdict memory v = usage(5);
+        Verdict memory v = usageNow(5);
         v.class_ = 1;
         uint64 other = log(v);
         proof = proofOf(other);
-        refusedBy(STRANGER, abi.encodeCall(IVerdictConsumer.consume, (id, said[other], proof)), notAgreed(other));
-        uint64 negative = log(usage(-5));
+        refusedBy(STRANGER, abi.encodeCall(IVerdictConsumer.consume, (id, said[other], proof)), isNotAgreed(id, other));
+        uint64 negative = log(usageNow(-5));
         proof = proofOf(negative);
-        refusedBy(STRANGER, abi.encodeCall(IVerdictConsumer.consume, (id, said[negative], proof)), notAgreed(negative));
+        refusedBy(
+            STRANGER, abi.encodeCall(IVerdictConsumer.consume, (id, said[negative], proof)), isNotAgreed(id, negative)
+        );
         vm.warp(rentals.rentalOf(id).offer.until + 60);
-        uint64 after_ = log(usage(5));
+        uint64 after_ = log(usageNow(5));
         proof = proofOf(after_);
-        refusedBy(STRANGER, abi.encodeCall(IVerdictConsumer.consume, (id, said[after_], proof)), notAgreed(after_));
+        refusedBy(
+            STRANGER, abi.encodeCall(IVerdictConsumer.consume, (id, said[after_], proof)), isNotAgreed(id, after_)
+        );
         equal(rentals.rentalOf(id).usageE6, 5e6, "one");
     }
 
     function test_usage_cannot_be_proven_after_the_window_for_objections() public {
         pass(60);
-        uint64 index = log(usage(5));
+        uint64 index = log(usageNow(5));
         vm.warp(rentals.rentalOf(id).offer.until + 1 days);
         Proof memory proof = proofOf(index);
-        refusedBy(STRANGER, abi.encodeCall(IVerdictConsumer.consume, (id, said[index], proof)), notAgreed(index));
+        refusedBy(STRANGER, abi.encodeCall(IVerdictConsumer.consume, (id, said[index], proof)), isNotAgreed(id, index));
     }
 
     function test_only_the_machines_own_key_offers_it_and_each_offer_is_taken_once() public {

@@ -1,16 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 pragma solidity 0.8.37;
 
-import {ICases} from "../src/ICases.sol";
-import {IModelRegistry} from "../src/IModelRegistry.sol";
 import {IVerdictConsumer} from "../src/IVerdictConsumer.sol";
 import {IVerdictLog} from "../src/IVerdictLog.sol";
 import {ModelRegistry} from "../src/ModelRegistry.sol";
 import {Class, Proof, Severity, Verdict, Verdicts} from "../src/Verdict.sol";
 import {MaintenanceOrder, MaintenanceTerms, OrderState} from "../src/consumers/MaintenanceOrder.sol";
 import {Purse} from "../src/consumers/Purse.sol";
-import {Subject} from "../src/consumers/VerdictConsumer.sol";
-import {Coin, Tithe, VerdictsFixture} from "./VerdictsFixture.sol";
+import {ConsumerFixture} from "./ConsumerFixture.sol";
+import {Coin, Tithe} from "./VerdictsFixture.sol";
 import {IERC20} from "@openzeppelin/contracts/token/ERC20/IERC20.sol";
 import {ReentrancyGuardTransient} from "@openzeppelin/contracts/utils/ReentrancyGuardTransient.sol";
 import {IERC165} from "@openzeppelin/contracts/utils/introspection/IERC165.sol";
@@ -49,44 +47,17 @@ contract Hook is Coin {
     }
 }
 
-contract MaintenanceOrderTest is VerdictsFixture {
-    address private constant PLANT = address(0x0222);
-    address private constant CONTRACTOR = address(0x0333);
-    address private constant ARBITER = address(0x0444);
-    address private constant STRANGER = address(0x0555);
-    uint128 private constant PRICE = 500;
+contract MaintenanceOrderTest is ConsumerFixture {
+    address private constant PLANT = A;
+    address private constant CONTRACTOR = B;
 
     MaintenanceOrder private orders;
-    Coin private coin;
     uint256 private id;
 
     function setUp() public override {
         super.setUp();
         orders = new MaintenanceOrder();
-        coin = new Coin();
-        id = agreed(terms());
-    }
-
-    function terms() private view returns (MaintenanceTerms memory) {
-        return MaintenanceTerms({
-            plant: PLANT,
-            contractor: CONTRACTOR,
-            arbiter: ARBITER,
-            token: coin,
-            price: PRICE,
-            class_: Class.ANOMALY,
-            service: 3 days,
-            challenge: 1 days,
-            arbitration: 7 days,
-            subject: Subject({
-                log: verdictLog,
-                logId: logId,
-                deviceId: DEVICE,
-                models: IModelRegistry(address(0)),
-                registryId: bytes32(0),
-                cases: ICases(address(0))
-            })
-        });
+        id = agreed(maintenanceTerms());
     }
 
     function agreed(MaintenanceTerms memory t) private returns (uint256 agreement) {
@@ -97,18 +68,15 @@ contract MaintenanceOrderTest is VerdictsFixture {
     }
 
     function fund(uint128 amount) private {
-        coin.mint(PLANT, amount);
-        vm.prank(PLANT);
-        coin.approve(address(orders), amount);
+        pay(PLANT, address(orders), amount);
         vm.prank(PLANT);
         orders.fund(id, amount);
     }
 
     function opened() private returns (uint64 index) {
         fund(PRICE);
-        pass(60);
-        index = log(verdictNow(Severity.CRITICAL));
-        orders.consume(id, said[index], proofOf(index));
+        index = critical();
+        bring(orders, id, index);
     }
 
     function reported() private {
@@ -122,10 +90,7 @@ contract MaintenanceOrderTest is VerdictsFixture {
     }
 
     function refusedBy(address who, bytes memory call, bytes memory reason) private {
-        vm.expectRevert(reason);
-        vm.prank(who);
-        (bool done,) = address(orders).call(call);
-        done;
+        refusedBy(address(orders), who, call, reason);
     }
 
     function wrong(OrderState at_) private view returns (bytes memory) {
@@ -188,8 +153,7 @@ contract MaintenanceOrderTest is VerdictsFixture {
     function test_a_machine_has_one_order_at_a_time_and_one_fault_is_paid_once() public {
         opened();
         fund(2 * PRICE);
-        pass(60);
-        uint64 second = log(verdictNow(Severity.CRITICAL));
+        uint64 second = critical();
         Proof memory proof = proofOf(second);
         bytes memory call = abi.encodeCall(IVerdictConsumer.consume, (id, said[second], proof));
         refusedBy(STRANGER, call, abi.encodeWithSelector(MaintenanceOrder.OrderUnderWay.selector, id));
@@ -199,16 +163,12 @@ contract MaintenanceOrderTest is VerdictsFixture {
         pass(1 days);
         orders.settle(id);
         // What was said of windows that began before the mending is about the fault that is mended.
-        refusedBy(STRANGER, call, abi.encodeWithSelector(IVerdictConsumer.NotAgreed.selector, id, second));
+        refusedBy(STRANGER, call, isNotAgreed(id, second));
         Verdict memory v = verdictNow(Severity.CRITICAL);
         v.windowStart = (present() - 1 days) * 1000 - 1;
         uint64 across = log(v);
         proof = proofOf(across);
-        refusedBy(
-            STRANGER,
-            abi.encodeCall(IVerdictConsumer.consume, (id, v, proof)),
-            abi.encodeWithSelector(IVerdictConsumer.NotAgreed.selector, id, across)
-        );
+        refusedBy(STRANGER, abi.encodeCall(IVerdictConsumer.consume, (id, v, proof)), isNotAgreed(id, across));
         v = verdictNow(Severity.CRITICAL);
         v.windowStart = (present() - 1 days) * 1000;
         uint64 third = log(v);
@@ -219,8 +179,7 @@ contract MaintenanceOrderTest is VerdictsFixture {
     function test_a_cancelled_order_leaves_the_fault() public {
         opened();
         fund(PRICE);
-        pass(60);
-        uint64 second = log(verdictNow(Severity.CRITICAL));
+        uint64 second = critical();
         pass(3 days);
         vm.prank(PLANT);
         orders.cancel(id);
@@ -244,9 +203,7 @@ contract MaintenanceOrderTest is VerdictsFixture {
         for (uint64 index = mild; index <= last; ++index) {
             Proof memory proof = proofOf(index);
             refusedBy(
-                STRANGER,
-                abi.encodeCall(IVerdictConsumer.consume, (id, said[index], proof)),
-                abi.encodeWithSelector(IVerdictConsumer.NotAgreed.selector, id, index)
+                STRANGER, abi.encodeCall(IVerdictConsumer.consume, (id, said[index], proof)), isNotAgreed(id, index)
             );
         }
         check(another == mild + 1, "four of them");
@@ -285,7 +242,7 @@ contract MaintenanceOrderTest is VerdictsFixture {
     }
 
     function test_a_witness_that_burns_gas_burns_only_its_bound() public {
-        MaintenanceTerms memory t = terms();
+        MaintenanceTerms memory t = maintenanceTerms();
         t.subject.log = IVerdictLog(address(new FalseWitness(true)));
         id = agreed(t);
         fund(PRICE);
@@ -303,7 +260,7 @@ contract MaintenanceOrderTest is VerdictsFixture {
     function test_a_model_must_have_been_active_at_the_windows_end() public {
         ModelRegistry registry = new ModelRegistry();
         bytes32 registryId = registry.register("pumps", PLANT, ARBITER);
-        MaintenanceTerms memory t = terms();
+        MaintenanceTerms memory t = maintenanceTerms();
         t.subject.models = registry;
         t.subject.registryId = registryId;
         id = agreed(t);
@@ -319,8 +276,7 @@ contract MaintenanceOrderTest is VerdictsFixture {
         registry.activate(registryId, MODEL, 0, type(uint64).max);
         // What it said before it was active stays without effect.
         refusedBy(STRANGER, abi.encodeCall(IVerdictConsumer.consume, (id, said[index], proof)), inactive);
-        pass(60);
-        uint64 later = log(verdictNow(Severity.CRITICAL));
+        uint64 later = critical();
         orders.consume(id, said[later], proofOf(later));
     }
 
@@ -413,7 +369,16 @@ contract MaintenanceOrderTest is VerdictsFixture {
     }
 
     function test_terms_are_those_of_three_parties_with_time_and_a_price() public {
-        MaintenanceTerms[8] memory bad = [terms(), terms(), terms(), terms(), terms(), terms(), terms(), terms()];
+        MaintenanceTerms[8] memory bad = [
+            maintenanceTerms(),
+            maintenanceTerms(),
+            maintenanceTerms(),
+            maintenanceTerms(),
+            maintenanceTerms(),
+            maintenanceTerms(),
+            maintenanceTerms(),
+            maintenanceTerms()
+        ];
         bad[0].plant = STRANGER;
         bad[1].contractor = PLANT;
         bad[2].arbiter = PLANT;
@@ -433,20 +398,16 @@ contract MaintenanceOrderTest is VerdictsFixture {
 
     function test_before_the_contractor_accepts_nothing_opens() public {
         vm.prank(PLANT);
-        id = orders.agree(terms());
+        id = orders.agree(maintenanceTerms());
         fund(PRICE);
         uint64 index = log(verdictNow(Severity.CRITICAL));
         Proof memory proof = proofOf(index);
-        refusedBy(
-            STRANGER,
-            abi.encodeCall(IVerdictConsumer.consume, (id, said[index], proof)),
-            abi.encodeWithSelector(IVerdictConsumer.NotAgreed.selector, id, index)
-        );
+        refusedBy(STRANGER, abi.encodeCall(IVerdictConsumer.consume, (id, said[index], proof)), isNotAgreed(id, index));
     }
 
     function test_a_token_that_keeps_a_part_is_refused() public {
         Tithe tithe = new Tithe();
-        MaintenanceTerms memory t = terms();
+        MaintenanceTerms memory t = maintenanceTerms();
         t.token = tithe;
         id = agreed(t);
         tithe.mint(PLANT, 1000);
@@ -472,7 +433,7 @@ contract MaintenanceOrderTest is VerdictsFixture {
     function test_a_token_that_calls_back_is_paid_once() public {
         Hook hook = new Hook();
         coin = hook;
-        id = agreed(terms());
+        id = agreed(maintenanceTerms());
         reported();
         pass(1 days);
         orders.settle(id);

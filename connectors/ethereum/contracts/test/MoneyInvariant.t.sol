@@ -2,25 +2,21 @@
 pragma solidity 0.8.37;
 
 import {Cases} from "../src/Cases.sol";
-import {Case, Desk, ICases, State} from "../src/ICases.sol";
-import {IModelRegistry} from "../src/IModelRegistry.sol";
+import {Case, Desk, State} from "../src/ICases.sol";
 import {IVerdictConsumer} from "../src/IVerdictConsumer.sol";
-import {Class, Severity} from "../src/Verdict.sol";
+import {Severity} from "../src/Verdict.sol";
 import {MaintenanceOrder, MaintenanceTerms, OrderState} from "../src/consumers/MaintenanceOrder.sol";
 import {Purse} from "../src/consumers/Purse.sol";
-import {Subject} from "../src/consumers/VerdictConsumer.sol";
+import {ConsumerFixture} from "./ConsumerFixture.sol";
 import {Testing} from "./Testing.sol";
-import {Coin, VerdictsFixture} from "./VerdictsFixture.sol";
 
 /// @notice Everything that plant, contractor, arbiter, overseer and strangers can do, in any order, also out of turn.
-contract Parties is VerdictsFixture {
-    address[4] public parties = [address(0x0222), address(0x0333), address(0x0444), address(0x0555)];
+contract Parties is ConsumerFixture {
+    address[4] public parties = [A, B, ARBITER, STRANGER];
     uint96 public constant BOND = 1 ether;
-    uint128 public constant PRICE = 500;
 
     MaintenanceOrder public orders;
     Cases public cases;
-    Coin public coin;
     uint256 public agreement;
     bytes32 public deskId;
     uint64[] public opened;
@@ -33,29 +29,10 @@ contract Parties is VerdictsFixture {
 
     function begin() external {
         setUp();
-        (orders, cases, coin) = (new MaintenanceOrder(), new Cases(), new Coin());
+        (orders, cases) = (new MaintenanceOrder(), new Cases());
+        MaintenanceTerms memory terms = maintenanceTerms();
         vm.prank(parties[0]);
-        agreement = orders.agree(
-            MaintenanceTerms({
-                plant: parties[0],
-                contractor: parties[1],
-                arbiter: parties[2],
-                token: coin,
-                price: PRICE,
-                class_: Class.ANOMALY,
-                service: 3 days,
-                challenge: 1 days,
-                arbitration: 7 days,
-                subject: Subject({
-                    log: verdictLog,
-                    logId: logId,
-                    deviceId: DEVICE,
-                    models: IModelRegistry(address(0)),
-                    registryId: bytes32(0),
-                    cases: ICases(address(0))
-                })
-            })
-        );
+        agreement = orders.agree(terms);
         vm.prank(parties[1]);
         orders.accept(agreement);
         vm.prank(owner);

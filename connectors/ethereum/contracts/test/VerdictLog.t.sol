@@ -5,6 +5,20 @@ import {Anchored, Checkpoint, IVerdictLog} from "../src/IVerdictLog.sol";
 import {VerdictLog} from "../src/VerdictLog.sol";
 import {VerdictLogFixture, Wallet} from "./VerdictLogFixture.sol";
 import {IERC5267} from "@openzeppelin/contracts/interfaces/IERC5267.sol";
+import {ECDSA} from "@openzeppelin/contracts/utils/cryptography/ECDSA.sol";
+
+/// @notice An ERC-1271 wallet that takes its key's signature as an account's: 65 bytes.
+contract PlainWallet {
+    address private immutable _key;
+
+    constructor(address key) {
+        _key = key;
+    }
+
+    function isValidSignature(bytes32 hash, bytes calldata signature) external view returns (bytes4) {
+        return ECDSA.recover(hash, signature) == _key ? bytes4(0x1626ba7e) : bytes4(0xffffffff);
+    }
+}
 
 contract VerdictLogTest is VerdictLogFixture {
     // ── registration ────────────────────────────────────────────────────────
@@ -329,6 +343,52 @@ contract VerdictLogTest is VerdictLogFixture {
         verdictLog.advance(c, proof, eoa);
         verdictLog.advance(c, proof, abi.encode(r, s));
         equal(verdictLog.head(logId).size, 3, "size");
+    }
+
+    function test_a_wallet_that_takes_65_bytes_is_asked_though_they_are_no_key_of_its() public {
+        PlainWallet wallet = new PlainWallet(vm.addr(OTHER_KEY));
+        vm.prank(owner);
+        verdictLog.setSigner(logId, address(wallet));
+        grow(3);
+        (Checkpoint memory c, bytes32[] memory proof) = next();
+        bytes memory anothers = sign(c, KEY);
+        vm.expectRevert(invalid(address(wallet)));
+        verdictLog.advance(c, proof, anothers);
+        verdictLog.advance(c, proof, sign(c, OTHER_KEY));
+        equal(verdictLog.head(logId).size, 3, "size");
+    }
+
+    /// @dev As by EIP-7702: the account of KEY has the code of a wallet of OTHER_KEY's.
+    function test_an_account_that_took_on_code_signs_by_its_key_and_by_its_code() public {
+        vm.etch(signer, address(new PlainWallet(vm.addr(OTHER_KEY))).code);
+        advanceBy(2);
+        equal(verdictLog.head(logId).size, 2, "by its key");
+        grow(1);
+        (Checkpoint memory c, bytes32[] memory proof) = next();
+        bytes memory anothers = sign(c, 0xC0DE);
+        vm.expectRevert(invalid(signer));
+        verdictLog.advance(c, proof, anothers);
+        verdictLog.advance(c, proof, sign(c, OTHER_KEY));
+        equal(verdictLog.head(logId).size, 3, "by its code");
+        // Code that refuses everything does not keep the key from signing.
+        vm.etch(signer, hex"60006000fd");
+        advanceBy(1);
+        equal(verdictLog.head(logId).size, 4, "by its key again");
+    }
+
+    /// @dev A precompile has no code and answers whatever it is asked. Some take all the gas they are given.
+    function test_a_precompile_does_not_sign() public {
+        grow(1);
+        for (uint160 i = 1; i <= 0x11; ++i) {
+            vm.prank(owner);
+            verdictLog.setSigner(logId, address(i));
+            (Checkpoint memory c, bytes32[] memory proof) = next();
+            bytes memory signature = sign(c, KEY);
+            vm.expectRevert(invalid(address(i)));
+            verdictLog.advance{gas: 1_000_000}(c, proof, signature);
+            vm.expectRevert(invalid(address(i)));
+            verdictLog.advance{gas: 1_000_000}(c, proof, "");
+        }
     }
 
     function test_a_signer_contract_that_reverts_or_lies_does_not_pass() public {

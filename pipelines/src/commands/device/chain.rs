@@ -50,7 +50,8 @@ pub(super) fn register(args: &RegisterArgs) -> Result<Said, DeviceError> {
 fn erc7913(key: &DeviceKeyFile, verifier: Option<Address>) -> Result<Vec<u8>, DeviceError> {
     let public = key.key().public();
     if public.kind() == "p256" && verifier.is_none() {
-        let why = "a P-256 key goes with the contract that verifies it: name one with --p256-verifier";
+        let why = "a P-256 key goes with the contract that verifies it: name one with --p256-verifier \
+                   (`avouch deploy p256-verifier` puts it on a chain, once for everybody there)";
         return Err(DeviceError::Asked(why.to_owned()));
     }
     Ok(public.to_erc7913(&verifier.unwrap_or_default().0.0))

@@ -3,41 +3,34 @@ pragma solidity 0.8.37;
 
 import {Cases} from "../../src/Cases.sol";
 import {DeviceRegistry} from "../../src/DeviceRegistry.sol";
-import {Desk, ICases, State} from "../../src/ICases.sol";
+import {Desk, State} from "../../src/ICases.sol";
 import {Enrolment} from "../../src/IDeviceRegistry.sol";
 import {ModelRegistry} from "../../src/ModelRegistry.sol";
+import {P256Verifier} from "../../src/P256Verifier.sol";
 import {Class, Proof, Severity, Verdict} from "../../src/Verdict.sol";
 import {VerdictLog} from "../../src/VerdictLog.sol";
 import {ColdChainShipment, ShipmentTerms} from "../../src/consumers/ColdChainShipment.sol";
 import {MachineRental, Offer} from "../../src/consumers/MachineRental.sol";
 import {MaintenanceOrder, MaintenanceTerms} from "../../src/consumers/MaintenanceOrder.sol";
 import {Subject} from "../../src/consumers/VerdictConsumer.sol";
-import {Coin, VerdictsFixture} from "../VerdictsFixture.sol";
+import {ConsumerFixture} from "../ConsumerFixture.sol";
 import {Gas} from "./Gas.sol";
-import {ERC7913P256Verifier} from "@openzeppelin/contracts/utils/cryptography/verifiers/ERC7913P256Verifier.sol";
 
 /// @notice Everything that people and programs do with the other contracts, once each. Logs hold 1,024 entries, so that proofs have
 /// ten nodes; subjects name a registry of models and a desk.
-contract ActionsGasTest is Gas, VerdictsFixture {
-    address private constant A = address(0x0222);
-    address private constant B = address(0x0333);
-    address private constant ARBITER = address(0x0444);
-    address private constant OVERSEER = address(0x0555);
-    uint256 private constant MACHINE_KEY = 0xCAFE;
+contract ActionsGasTest is Gas, ConsumerFixture {
+    address private constant OVERSEER = address(0x0777);
     bytes32 private constant REASON = keccak256("a reason");
-    uint16 private constant USAGE = 100;
 
     ModelRegistry private models;
     bytes32 private registry;
     Cases private cases;
     bytes32 private desk;
-    Coin private coin;
 
     function setUp() public override {
         super.setUp();
         osaka();
-        vm.warp(1_700_000_040);
-        (models, cases, coin) = (new ModelRegistry(), new Cases(), new Coin());
+        (models, cases) = (new ModelRegistry(), new Cases());
         registry = models.register(REASON, A, B);
         vm.prank(A);
         models.propose(registry, MODEL, REASON, "");
@@ -55,16 +48,13 @@ contract ActionsGasTest is Gas, VerdictsFixture {
         return cases.openDesk(Desk(owner, OVERSEER, ARBITER, verdictLog, logId, bond, 1 days, 7 days));
     }
 
-    function subject() private view returns (Subject memory) {
-        return Subject(verdictLog, logId, DEVICE, models, registry, cases);
+    function subject() internal view override returns (Subject memory s) {
+        s = super.subject();
+        (s.models, s.registryId, s.cases) = (models, registry, cases);
     }
 
-    function critical() private returns (uint64) {
-        pass(60);
-        return log(verdictNow(Severity.CRITICAL));
-    }
-
-    function pay(address who, address to, uint256 amount) private {
+    /// @dev As most wallets do it: an allowance without end, which a transfer does not write.
+    function endow(address who, address to, uint256 amount) private {
         coin.mint(who, amount);
         vm.prank(who);
         coin.approve(to, type(uint256).max);
@@ -91,10 +81,11 @@ contract ActionsGasTest is Gas, VerdictsFixture {
         create("1 VerdictLog", type(VerdictLog).creationCode);
         create("2 ModelRegistry", type(ModelRegistry).creationCode);
         create("3 DeviceRegistry", type(DeviceRegistry).creationCode);
-        create("4 Cases", type(Cases).creationCode);
-        create("5 MaintenanceOrder", type(MaintenanceOrder).creationCode);
-        create("6 ColdChainShipment", type(ColdChainShipment).creationCode);
-        create("7 MachineRental", type(MachineRental).creationCode);
+        create("4 P256Verifier", type(P256Verifier).creationCode);
+        create("5 Cases", type(Cases).creationCode);
+        create("6 MaintenanceOrder", type(MaintenanceOrder).creationCode);
+        create("7 ColdChainShipment", type(ColdChainShipment).creationCode);
+        create("8 MachineRental", type(MachineRental).creationCode);
     }
 
     function test_gas_of_a_log() public {
@@ -135,7 +126,7 @@ contract ActionsGasTest is Gas, VerdictsFixture {
         bytes memory signature = signed(1, REASON);
         verified(devices, abi.encodeCall(devices.verify, (fleet, DEVICE, 7, key, REASON, signature)));
         note("3 DeviceRegistry", "6 verify, as a transaction: an account's key");
-        ERC7913P256Verifier p256 = new ERC7913P256Verifier();
+        P256Verifier p256 = new P256Verifier();
         (uint256 x, uint256 y) = vm.publicKeyP256(2);
         key = abi.encodePacked(address(p256), x, y);
         yes = signedP256(2, devices.digestOf(Enrolment(fleet, DEVICE, 100, key)));
@@ -145,6 +136,11 @@ contract ActionsGasTest is Gas, VerdictsFixture {
         signature = signedP256(2, REASON);
         verified(devices, abi.encodeCall(devices.verify, (fleet, DEVICE, 107, key, REASON, signature)));
         note("3 DeviceRegistry", "7 verify, as a transaction: a P-256 key");
+        // The rules before Osaka, which brought the precompile to Ethereum.
+        meter.setEvmVersion("prague");
+        verified(devices, abi.encodeCall(devices.verify, (fleet, DEVICE, 107, key, REASON, signature)));
+        note("3 DeviceRegistry", "8 the same on a chain without the precompile for it");
+        osaka();
         key = abi.encodePacked(devices.ED25519(), keccak256("an ed25519 key"));
         yes = bytes.concat(REASON, REASON);
         vm.prank(A);
@@ -218,9 +214,8 @@ contract ActionsGasTest is Gas, VerdictsFixture {
 
     function test_gas_of_maintenance() public {
         MaintenanceOrder orders = new MaintenanceOrder();
-        pay(A, address(orders), 5_000);
-        MaintenanceTerms memory t =
-            MaintenanceTerms(A, B, ARBITER, coin, 500, Class.ANOMALY, 3 days, 1 days, 7 days, subject());
+        endow(A, address(orders), 5_000);
+        MaintenanceTerms memory t = maintenanceTerms();
         vm.prank(A);
         uint256 id = orders.agree(t);
         note("5 MaintenanceOrder", "01 agree");
@@ -269,25 +264,8 @@ contract ActionsGasTest is Gas, VerdictsFixture {
 
     function test_gas_of_a_shipment() public {
         ColdChainShipment shipments = new ColdChainShipment();
-        pay(A, address(shipments), 5_000);
-        uint128[] memory m = new uint128[](2);
-        (m[0], m[1]) = (300, 700);
-        ShipmentTerms memory t = ShipmentTerms({
-            shipper: A,
-            carrier: B,
-            arbiter: ARBITER,
-            token: coin,
-            milestones: m,
-            penaltyBps: 500,
-            maxPenaltyBps: 3000,
-            class_: Class.ANOMALY,
-            severity: Severity.CRITICAL,
-            slot: 60,
-            challenge: 1 days,
-            arbitration: 7 days,
-            deadline: present() + 10 days,
-            subject: subject()
-        });
+        endow(A, address(shipments), 5_000);
+        ShipmentTerms memory t = shipmentTerms();
         vm.prank(A);
         uint256 id = shipments.agree(t);
         note("6 ColdChainShipment", "01 agree, with two milestones");
@@ -336,61 +314,35 @@ contract ActionsGasTest is Gas, VerdictsFixture {
         note("6 ColdChainShipment", "12 withdraw");
     }
 
-    function offer(uint256 nonce) private view returns (Offer memory) {
-        return Offer({
-            machine: vm.addr(MACHINE_KEY),
-            renter: address(0),
-            arbiter: ARBITER,
-            token: coin,
-            price: 10,
-            deposit: 1000,
-            class_: USAGE,
-            window: 60_000,
-            from: present(),
-            until: present() + 1 days,
-            challenge: 1 days,
-            arbitration: 7 days,
-            nonce: nonce,
-            subject: subject()
-        });
-    }
-
-    function usage() private returns (uint64) {
-        pass(60);
-        Verdict memory v = verdictNow(Severity.NORMAL);
-        (v.class_, v.scoreE6) = (USAGE, 1e6);
-        return log(v);
-    }
-
     function test_gas_of_a_rental() public {
         MachineRental rentals = new MachineRental();
-        pay(A, address(rentals), 5_000);
-        Offer memory o = offer(1);
+        endow(A, address(rentals), 5_000);
+        Offer memory o = rentalOffer(1);
         vm.prank(o.machine);
         rentals.cancel(o);
         note("7 MachineRental", "01 cancel");
-        o = offer(2);
+        o = rentalOffer(2);
         bytes memory by = signed(MACHINE_KEY, rentals.digestOf(o));
         vm.prank(A);
         uint256 id = rentals.rent(o, by);
         note("7 MachineRental", "02 rent: a machine's first offer");
-        uint64 index = usage();
+        uint64 index = usage(1);
         Proof memory proof = proofOf(index);
         rentals.consume(id, said[index], proof);
         note("7 MachineRental", "04 consume: the first usage");
-        index = usage();
+        index = usage(1);
         proof = proofOf(index);
         rentals.consume(id, said[index], proof);
         note("7 MachineRental", "05 consume: more usage");
         pass(3 days);
         rentals.settle(id);
         note("7 MachineRental", "06 settle");
-        o = offer(3);
+        o = rentalOffer(3);
         by = signed(MACHINE_KEY, rentals.digestOf(o));
         vm.prank(A);
         id = rentals.rent(o, by);
         note("7 MachineRental", "03 rent: another");
-        index = usage();
+        index = usage(1);
         proof = proofOf(index);
         rentals.consume(id, said[index], proof);
         vm.prank(A);
