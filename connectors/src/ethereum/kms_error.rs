@@ -149,7 +149,7 @@ pub enum KmsError {
     },
     /// The signature is not one of the account.
     #[error(
-        "key {key} in AWS KMS gave a signature that is not one of account {address}, which it was when it was opened; nothing was sent. If its alias was moved to another key, start again, or hand the logs over with `avouch rotate`; else do not trust that endpoint"
+        "key {key} in AWS KMS gave a signature that is not one of account {address}, which it was when it was opened; nothing was sent. If its alias was moved to another key, move it back and hand the logs over with `avouch rotate` first; else do not trust that endpoint"
     )]
     WrongKey {
         /// The key.

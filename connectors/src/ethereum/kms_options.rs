@@ -6,10 +6,10 @@ use alloy::transports::http::reqwest::Url;
 
 use super::kms_error::KmsError;
 
-/// Which key in AWS KMS, and how to reach it. Credentials come from where AWS's own tools take them: the environment
-/// (`AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_SESSION_TOKEN`), a web identity, the container's or the machine's role.
-/// Profiles in files are not read.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Which key in AWS KMS, and how to reach it. Credentials that are not given come from where AWS's own tools take them: the
+/// environment (`AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_SESSION_TOKEN`), a web identity, the container's or the machine's
+/// role. Profiles in files are not read.
+#[derive(Clone, PartialEq, Eq)]
 pub struct KmsOptions {
     /// ARN or id of the key, or ARN or name (`alias/…`) of an alias.
     pub key: String,
@@ -18,10 +18,25 @@ pub struct KmsOptions {
     /// URL of the service; if absent, the environment's (`AWS_ENDPOINT_URL_KMS`), then Amazon's in that region. `http://` is taken
     /// only where it is written here or there.
     pub endpoint: Option<String>,
+    /// Access key, with its secret key; the environment's if absent.
+    pub access_key: Option<String>,
+    /// Secret key.
+    pub secret_key: Option<String>,
     /// How long one request may take.
     pub timeout: Duration,
     /// How long a request is repeated whose failure may pass.
     pub budget: Duration,
+}
+
+impl std::fmt::Debug for KmsOptions {
+    /// Without the keys of the account.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("KmsOptions")
+            .field("key", &self.key)
+            .field("region", &self.region)
+            .field("endpoint", &self.endpoint)
+            .finish_non_exhaustive()
+    }
 }
 
 impl KmsOptions {
@@ -31,6 +46,8 @@ impl KmsOptions {
             key: key.into(),
             region: None,
             endpoint: None,
+            access_key: None,
+            secret_key: None,
             timeout: Duration::from_secs(5),
             budget: Duration::from_secs(20),
         }
@@ -45,8 +62,7 @@ impl KmsOptions {
             return Err(KmsError::NoKey { key: self.key.chars().filter(|c| !c.is_control()).collect() });
         }
         if let Some(region) = &self.region {
-            // It becomes part of a host's name.
-            if region.is_empty() || !region.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-') {
+            if !is_region(region) {
                 return Err(KmsError::BadRegion { key: self.key.clone() });
             }
             if let Some(arn) = region_of_arn(&self.key).filter(|arn| arn != region) {
@@ -61,6 +77,7 @@ impl KmsOptions {
     }
 
     /// The region, as far as it is given here.
+    #[cfg_attr(not(feature = "aws-kms"), allow(dead_code))]
     pub(super) fn known_region(&self) -> Option<&str> {
         self.region.as_deref().or_else(|| region_of_arn(&self.key))
     }
@@ -83,6 +100,11 @@ fn arn(key: &str) -> Option<(&str, &str)> {
         .then_some((region, resource))
 }
 
+/// It becomes part of a host's name.
+pub(super) fn is_region(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+}
+
 fn region_of_arn(key: &str) -> Option<&str> {
     arn(key).map(|(region, _)| region)
 }
@@ -94,12 +116,13 @@ fn is_key(key: &str) -> bool {
         !name.is_empty() && name.len() <= 256 && name.bytes().all(fits)
     };
     let resource = match arn(key) {
-        Some((region, resource)) if named(region, b"") => resource,
+        Some((region, resource)) if is_region(region) => resource,
         Some(_) => return false,
         None if key.contains(':') => return false,
         None => match key.strip_prefix("alias/") {
             Some(_) => key,
-            None => return named(key, b""),
+            // A UUID, or `mrk-` and 32 digits. What is longer may be a private key in the wrong place, and is not sent anywhere.
+            None => return named(key, b"") && key.len() == 36,
         },
     };
     match resource.split_once('/') {
@@ -134,6 +157,7 @@ mod tests {
             "arn:aws:kms:eu-central-1:12:key/1234",
             "alias/a b",
             "keys/operator.json",
+            "ac0974bec39a17e36ba4a6b4d238ff944bacb478cbed5efcae784d7bf4f2ff80",
             "0x19E7\n",
         ] {
             let error = KmsOptions::new(none).check().unwrap_err();

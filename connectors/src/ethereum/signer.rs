@@ -99,9 +99,13 @@ impl OperatorKey {
     /// [`KmsError::NotBuilt`](super::KmsError::NotBuilt).
     pub async fn from_kms(options: KmsOptions) -> Result<Self, EthereumError> {
         #[cfg(feature = "aws-kms")]
-        return Ok(Self { held: Held::Kms(Arc::new(KmsKey::open(options).await?)) });
+        {
+            Ok(Self { held: Held::Kms(Arc::new(KmsKey::open(options).await?)) })
+        }
         #[cfg(not(feature = "aws-kms"))]
-        return Err(KmsError::NotBuilt { key: options.key }.into());
+        {
+            Err(KmsError::NotBuilt { key: options.key }.into())
+        }
     }
 
     /// The account of this key.

@@ -15,7 +15,7 @@ use object_store::{BackoffConfig, ClientOptions, RetryConfig};
 use serde_json::{Value, json};
 
 use super::super::kms_error::{KmsAction, KmsError};
-use super::super::kms_options::KmsOptions;
+use super::super::kms_options::{KmsOptions, is_region};
 use super::super::node::{http_client, innermost, shown};
 use super::super::rpc::jittered;
 
@@ -49,13 +49,16 @@ impl Client {
     pub(super) fn new(options: KmsOptions) -> Result<Self, KmsError> {
         options.check()?;
         let key = || options.key.clone();
-        let from_env = |name: &str| std::env::var(name).ok().filter(|v| !v.trim().is_empty());
+        let from_env = |name: &str| std::env::var(name).ok().map(|v| v.trim().to_owned()).filter(|v| !v.is_empty());
         let region = options
             .known_region()
             .map(str::to_owned)
             .or_else(|| from_env("AWS_REGION"))
             .or_else(|| from_env("AWS_DEFAULT_REGION"))
             .ok_or_else(|| KmsError::NoRegion { key: key() })?;
+        if !is_region(&region) {
+            return Err(KmsError::BadRegion { key: key() });
+        }
         let endpoint = options.endpoint.clone().or_else(|| from_env("AWS_ENDPOINT_URL_KMS"));
         let endpoint = endpoint.unwrap_or_else(|| {
             let domain = if region.starts_with("cn-") { "amazonaws.com.cn" } else { "amazonaws.com" };
@@ -257,12 +260,15 @@ fn credentials(options: &KmsOptions, region: &str) -> Result<AwsCredentialProvid
     };
     let client = ClientOptions::new().with_timeout(options.timeout).with_connect_timeout(options.timeout);
     // A bucket is asked for, and never used.
-    let builder = AmazonS3Builder::from_env()
+    let mut builder = AmazonS3Builder::from_env()
         .with_bucket_name("none")
         .with_region(region)
         .with_s3_express(false)
         .with_retry(retry)
         .with_client_options(client);
+    if let (Some(access), Some(secret)) = (&options.access_key, &options.secret_key) {
+        builder = builder.with_access_key_id(access).with_secret_access_key(secret);
+    }
     Ok(Arc::clone(builder.build().map_err(|e| innermost(&e))?.credentials()))
 }
 
