@@ -259,6 +259,9 @@ fn read_signer(cx: &mut Reading<'_>, f: &Fields<'_>, chain: Option<u64>) -> Opti
         }
         return kms.map(Signer::Kms);
     }
+    if s.misspelt("aws_kms") {
+        return None;
+    }
     let Some(key_entry) = has_key else {
         let file = s.text(cx, Need::Must, "keystore", "keystore = \"keys/operator.json\"");
         let file = file.map(|t| Spanned::new(cx.dir.join(t.as_str()), t.span));
