@@ -5,6 +5,7 @@
 //!   Anvil        an Ethereum node               (npm: connectors/ethereum/contracts)
 //!   Alertmanager Debian's
 //!   Endpoint     HTTP, in the test's process: takes, refuses, fails, dies
+//!   Kms          moto, which stands in for AWS KMS, with additions (pip; connectors/tests/anchoring/kms_server.py)
 //!   Mosquitto    Debian's, an MQTT broker
 //!   ObjectStore  moto, which speaks S3 (pip)    (tests/setup/install moto)
 //!   Prometheus   Debian's, scraping a program   (configuration: tests/prometheus)
@@ -12,7 +13,7 @@
 //!   Avouch       the program under test, as built beside this test
 //! ```
 //!
-//! Nothing here stands in for a real part but the registry, of which none can be had without a container. A part that this machine lacks is [`Missing`]; a test that [`require!`]s it is
+//! Nothing here stands in for a real part but the registry, of which none can be had without a container, and moto. A part that this machine lacks is [`Missing`]; a test that [`require!`]s it is
 //! then reported as skipped, and fails where `CI=true`, so a green run there has skipped nothing.
 //!
 //! Whatever a test starts is killed with it, even if the test process itself is killed: see [`process`].
@@ -23,6 +24,7 @@ pub mod anvil;
 pub mod avouch;
 pub mod endpoint;
 pub mod kafka;
+pub mod kms;
 pub mod mosquitto;
 pub mod objects;
 pub mod place;
@@ -37,6 +39,7 @@ pub use anvil::Anvil;
 pub use avouch::Avouch;
 pub use endpoint::Endpoint;
 pub use kafka::KafkaBroker;
+pub use kms::Kms;
 pub use mosquitto::Mosquitto;
 pub use objects::ObjectStore;
 pub use place::{Missing, datasets};

@@ -193,11 +193,11 @@ mod tests {
         assert_eq!(c.signing_hash(&domain()), keccak256(&all).0);
     }
 
-    #[test]
-    fn signatures_are_checked_offline() {
+    #[tokio::test]
+    async fn signatures_are_checked_offline() {
         let key = OperatorKey::random();
         let c = sample();
-        let signature = key.sign_checkpoint(&c, &domain()).unwrap();
+        let signature = key.sign_checkpoint(&c, &domain()).await.unwrap();
         c.verify(&domain(), &signature, key.address()).unwrap();
         assert_eq!(c.recover(&domain(), &signature).unwrap(), key.address());
 
@@ -220,11 +220,11 @@ mod tests {
         }
     }
 
-    #[test]
-    fn the_malleable_twin_is_refused() {
+    #[tokio::test]
+    async fn the_malleable_twin_is_refused() {
         let key = OperatorKey::random();
         let c = sample();
-        let mut twin = key.sign_checkpoint(&c, &domain()).unwrap();
+        let mut twin = key.sign_checkpoint(&c, &domain()).await.unwrap();
         let s = U256::from_be_slice(&twin[32..64]);
         let order: U256 = ORDER.parse().unwrap();
         twin[32..64].copy_from_slice(&(order - s).to_be_bytes::<32>());

@@ -191,7 +191,7 @@ pub(super) async fn transact_once(
     let gas = transact::estimate_gas(endpoint, account, payload.to, &payload.data).await?;
     let fees = transact::market_fees(endpoint).await?;
     let nonce = endpoint.nonce(account).await?;
-    let transaction = transact::sign(key, payload, nonce, gas, fees)?;
+    let transaction = transact::sign(key, payload, nonce, gas, fees).await?;
     let started = Instant::now();
     let mut sent = false;
     loop {

@@ -8,6 +8,7 @@ use avouch_engine::verdict::Hash32;
 use thiserror::Error;
 
 use super::artifact::Contract;
+use super::kms_error::KmsError;
 
 /// A hash as people see it.
 pub(crate) fn show(hash: &Hash32) -> String {
@@ -366,6 +367,9 @@ pub enum EthereumError {
         /// Why.
         reason: String,
     },
+    /// The key in AWS KMS cannot be used.
+    #[error(transparent)]
+    Kms(Box<KmsError>),
     /// The keystore file does not open.
     #[error("keystore {}: {reason}; check the path and the password", path.display())]
     Keystore {
@@ -434,12 +438,19 @@ fn advice(status: u16) -> &'static str {
     }
 }
 
+impl From<KmsError> for EthereumError {
+    fn from(error: KmsError) -> Self {
+        Self::Kms(Box::new(error))
+    }
+}
+
 impl EthereumError {
     /// Whether the same call can succeed later without anybody changing anything.
     pub fn retryable(&self) -> bool {
         match self {
             Self::Unreachable { .. } | Self::Timeout { .. } | Self::NotIncluded { .. } | Self::FeeLimit { .. } => true,
             Self::BudgetSpent { .. } => true,
+            Self::Kms(error) => error.retryable(),
             // An endpoint that is wrong must not stop what runs: the delay is the alarm.
             Self::Disagreement(_) | Self::Lagging { .. } => true,
             Self::NoQuorum { cause, .. } => cause.as_ref().is_none_or(|c| c.retryable()),

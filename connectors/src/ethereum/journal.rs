@@ -16,6 +16,9 @@
 //! A crash while appending leaves a torn last frame. What it would have said was not acted upon yet, so it is cut off,
 //! and the cut is reported. Damage anywhere else is an error: a lost transaction could otherwise be signed twice.
 //!
+//! Signatures and raw transactions are kept as they were made, and never made again: a key that lies elsewhere (AWS KMS) signs the same
+//! hash with other bytes each time, and another transaction would have another hash to look for.
+//!
 //! The lease is an exclusive lock on `<journal>.lock`, held as long as the journal is open, and given up by the operating
 //! system if the process dies.
 

@@ -9,7 +9,7 @@
 //! | [`ModelRegistry`] | which models may decide, and since when |
 //! | [`DeviceRegistry`] | which keys speak for which device |
 //! | [`source`] | blocks and events as the input log of a lane |
-//! | [`OperatorKey`] | an encrypted keystore file, or an environment variable for development |
+//! | [`OperatorKey`] | an encrypted keystore file, a key in AWS KMS, or an environment variable for development |
 //!
 //! The contract and its tests are in `connectors/ethereum/contracts`; its compiled artifact is part of this program, and
 //! whatever code is found at a configured address is compared with it byte by byte before anything is sent.
@@ -21,6 +21,10 @@ mod deploy;
 mod devices;
 mod error;
 mod journal;
+#[cfg(feature = "aws-kms")]
+mod kms;
+mod kms_error;
+mod kms_options;
 mod models;
 mod node;
 mod quorum;
@@ -40,6 +44,8 @@ pub use checkpoint::{Checkpoint, Domain, log_id};
 pub use deploy::{Deployed, Registered, deploy, register_log, register_log_of, set_signer, set_successor};
 pub use devices::{DeviceRegistry, FleetKeys, RegisteredKey, fleet_id};
 pub use error::{Dissent, EthereumError, Roots};
+pub use kms_error::{KmsAction, KmsError};
+pub use kms_options::KmsOptions;
 pub use models::{ModelOnChain, ModelRegistry, Roles, registry_id};
 pub use reader::{Anchor, ChainCheckpoint, ChainReader, Heads};
 pub use rpc::{At, Endpoint, RpcOptions};

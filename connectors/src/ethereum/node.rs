@@ -34,11 +34,24 @@ pub(super) struct Node {
 }
 
 /// Scheme, host and port: user names, passwords, paths and queries may hold keys.
-fn shown(url: &reqwest::Url) -> String {
+pub(super) fn shown(url: &reqwest::Url) -> String {
     let host = url.host_str().unwrap_or("?");
     let port = url.port().map(|p| format!(":{p}")).unwrap_or_default();
     let rest = if url.path().len() > 1 || url.query().is_some() { "/…" } else { "" };
     format!("{}://{host}{port}{rest}", url.scheme())
+}
+
+/// An HTTP client for one host, whose requests take no longer than `timeout`.
+pub(super) fn http_client(url: &reqwest::Url, timeout: Duration) -> reqwest::Result<reqwest::Client> {
+    let mut builder = reqwest::Client::builder()
+        .connect_timeout(timeout)
+        .timeout(timeout)
+        .user_agent(concat!("avouch/", env!("CARGO_PKG_VERSION")));
+    // A proxy for the outside world cannot reach this machine's own loopback.
+    if matches!(url.host_str(), Some("localhost" | "127.0.0.1" | "[::1]")) {
+        builder = builder.no_proxy();
+    }
+    builder.build()
 }
 
 /// What an answer is read into.
@@ -57,15 +70,7 @@ impl Node {
         if !matches!(parsed.scheme(), "http" | "https") {
             return Err(invalid(shown(&parsed), "its scheme is not supported"));
         }
-        let mut builder = reqwest::Client::builder()
-            .connect_timeout(timeout)
-            .timeout(timeout)
-            .user_agent(concat!("avouch/", env!("CARGO_PKG_VERSION")));
-        // A proxy for the outside world cannot reach this machine's own loopback.
-        if matches!(parsed.host_str(), Some("localhost" | "127.0.0.1" | "[::1]")) {
-            builder = builder.no_proxy();
-        }
-        let http = builder.build().map_err(|e| invalid(shown(&parsed), &innermost(&e)))?;
+        let http = http_client(&parsed, timeout).map_err(|e| invalid(shown(&parsed), &innermost(&e)))?;
         let shown = shown(&parsed);
         Ok(Self {
             client: RpcClient::new_http_with_client(http, parsed),
@@ -153,7 +158,7 @@ impl Node {
 }
 
 /// The last cause of an error: the ones above it may repeat the URL, which may hold a key.
-fn innermost(error: &(dyn StdError + 'static)) -> String {
+pub(super) fn innermost(error: &(dyn StdError + 'static)) -> String {
     let mut last: &(dyn StdError + 'static) = error;
     while let Some(cause) = last.source() {
         last = cause;

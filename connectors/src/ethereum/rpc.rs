@@ -103,7 +103,7 @@ impl At {
 }
 
 /// Up to a whole turn of the pause more, so that writers that failed together do not return together.
-fn jittered(pause: Duration) -> Duration {
+pub(super) fn jittered(pause: Duration) -> Duration {
     use std::hash::{BuildHasher, Hasher};
     let random = std::collections::hash_map::RandomState::new().build_hasher().finish();
     pause + pause.mul_f64((random % 1024) as f64 / 1024.0)

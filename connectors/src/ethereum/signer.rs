@@ -1,26 +1,61 @@
 //! The operator's key: signs checkpoints and pays for the transactions that carry them.
+//!
+//! It is held in memory, or asked for each signature where it lies (AWS KMS). A key in memory signs by RFC 6979: the same hash gives
+//! the same bytes. One in KMS does not: **two signatures of one hash differ, and both are valid.** So nothing here signs twice what
+//! it may have given away. A checkpoint's signature is made once and kept, by the runtime beside the lane and by the journal
+//! in the attempt, and every transaction of that attempt carries it. A transaction is signed once and journaled before it is sent; what is
+//! sent again, after a restart or a reorg, are the journaled bytes. A crash between signing and keeping loses a signature that nobody has
+//! seen, and the next one takes its place.
 
 use std::path::Path;
+#[cfg(feature = "aws-kms")]
+use std::sync::Arc;
 
 use alloy::consensus::{SignableTransaction, TxEip1559, TxEnvelope};
 use alloy::eips::eip2718::Encodable2718;
-use alloy::primitives::{Address, B256, Bytes};
+use alloy::primitives::{Address, B256, Bytes, Signature};
 use alloy::signers::SignerSync;
 use alloy::signers::local::PrivateKeySigner;
 use avouch_engine::verdict::Hash32;
 
 use super::checkpoint::{Checkpoint, Domain};
 use super::error::EthereumError;
+#[cfg(feature = "aws-kms")]
+use super::kms::KmsKey;
+#[cfg(not(feature = "aws-kms"))]
+use super::kms_error::KmsError;
+use super::kms_options::KmsOptions;
 
-/// A secp256k1 key held in memory. Its `Debug` form shows the address alone.
+/// A secp256k1 key, in memory or in AWS KMS. One in KMS signs the same hash with other bytes each time, all of them valid, so a
+/// signature or a signed transaction that was given away is kept and never made again.
+///
+/// Its `Debug` form shows the address, and where the key lies if that is not here.
 #[derive(Clone)]
 pub struct OperatorKey {
-    signer: PrivateKeySigner,
+    held: Held,
+}
+
+/// Where a key lies.
+#[derive(Clone)]
+enum Held {
+    Here(PrivateKeySigner),
+    #[cfg(feature = "aws-kms")]
+    Kms(Arc<KmsKey>),
 }
 
 impl std::fmt::Debug for OperatorKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "OperatorKey({})", self.address())
+        match &self.held {
+            Held::Here(signer) => write!(f, "OperatorKey({})", signer.address()),
+            #[cfg(feature = "aws-kms")]
+            Held::Kms(key) => write!(f, "OperatorKey({key:?})"),
+        }
+    }
+}
+
+impl From<PrivateKeySigner> for OperatorKey {
+    fn from(signer: PrivateKeySigner) -> Self {
+        Self { held: Held::Here(signer) }
     }
 }
 
@@ -33,7 +68,7 @@ impl OperatorKey {
         let keystore = |reason: String| EthereumError::Keystore { path: path.to_owned(), reason };
         std::fs::metadata(path).map_err(|e| keystore(e.to_string()))?;
         let signer = PrivateKeySigner::decrypt_keystore(path, password).map_err(|e| keystore(e.to_string()))?;
-        Ok(Self { signer })
+        Ok(signer.into())
     }
 
     /// Reads a hexadecimal private key from an environment variable. For development: an environment is easily read by
@@ -48,38 +83,62 @@ impl OperatorKey {
 
     /// From 64 hexadecimal digits, with or without `0x`; `None` if they are no key.
     pub fn from_hex(text: &str) -> Option<Self> {
-        Some(Self { signer: text.parse().ok()? })
+        Some(text.parse::<PrivateKeySigner>().ok()?.into())
     }
 
     /// A fresh key from the operating system's randomness, for development chains and tests.
     pub fn random() -> Self {
-        Self { signer: PrivateKeySigner::random() }
+        PrivateKeySigner::random().into()
+    }
+
+    /// A key in AWS KMS, of spec `ECC_SECG_P256K1` for `SIGN_VERIFY`. Asks the service for its public key, and so whether it is
+    /// there, fit and allowed to be looked at; whether it may sign, only a signature shows.
+    ///
+    /// # Errors
+    /// [`EthereumError::Kms`], with what to do. Without the cargo feature `aws-kms` that is always
+    /// [`KmsError::NotBuilt`](super::KmsError::NotBuilt).
+    pub async fn from_kms(options: KmsOptions) -> Result<Self, EthereumError> {
+        #[cfg(feature = "aws-kms")]
+        {
+            Ok(Self { held: Held::Kms(Arc::new(KmsKey::open(options).await?)) })
+        }
+        #[cfg(not(feature = "aws-kms"))]
+        {
+            Err(KmsError::NotBuilt { key: options.key }.into())
+        }
     }
 
     /// The account of this key.
     pub fn address(&self) -> Address {
-        self.signer.address()
+        match &self.held {
+            Held::Here(signer) => signer.address(),
+            #[cfg(feature = "aws-kms")]
+            Held::Kms(key) => key.address(),
+        }
     }
 
-    /// Signs a checkpoint for a chain and contract: 65 bytes r, s, v. RFC 6979, so the same checkpoint gives the same bytes.
-    pub fn sign_checkpoint(&self, checkpoint: &Checkpoint, domain: &Domain) -> Result<Vec<u8>, EthereumError> {
-        self.sign_hash(&checkpoint.signing_hash(domain))
-    }
-
-    fn sign_hash(&self, hash: &Hash32) -> Result<Vec<u8>, EthereumError> {
-        let signature = self
-            .signer
-            .sign_hash_sync(&B256::from(*hash))
-            .map_err(|e| EthereumError::Signing { account: self.address(), reason: e.to_string() })?;
+    /// Signs a checkpoint for a chain and contract: 65 bytes r, s, v. Keep them: another call may give others.
+    ///
+    /// # Errors
+    /// [`EthereumError::Signing`]; for a key elsewhere [`EthereumError::Kms`].
+    pub async fn sign_checkpoint(&self, checkpoint: &Checkpoint, domain: &Domain) -> Result<Vec<u8>, EthereumError> {
+        let signature = self.sign_hash(&B256::from(checkpoint.signing_hash(domain))).await?;
         Ok(signature.as_bytes().to_vec())
     }
 
+    async fn sign_hash(&self, hash: &B256) -> Result<Signature, EthereumError> {
+        match &self.held {
+            Held::Here(signer) => signer
+                .sign_hash_sync(hash)
+                .map_err(|e| EthereumError::Signing { account: signer.address(), reason: e.to_string() }),
+            #[cfg(feature = "aws-kms")]
+            Held::Kms(key) => Ok(key.sign(hash).await?),
+        }
+    }
+
     /// Signs a transaction: its hash and the raw bytes to send.
-    pub(crate) fn sign_transaction(&self, transaction: TxEip1559) -> Result<(Hash32, Bytes), EthereumError> {
-        let signature = self
-            .signer
-            .sign_hash_sync(&transaction.signature_hash())
-            .map_err(|e| EthereumError::Signing { account: self.address(), reason: e.to_string() })?;
+    pub(crate) async fn sign_transaction(&self, transaction: TxEip1559) -> Result<(Hash32, Bytes), EthereumError> {
+        let signature = self.sign_hash(&transaction.signature_hash()).await?;
         let envelope = TxEnvelope::from(transaction.into_signed(signature));
         Ok((envelope.tx_hash().0, envelope.encoded_2718().into()))
     }

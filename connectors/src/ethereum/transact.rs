@@ -105,14 +105,14 @@ pub(crate) struct Payload {
     pub data: Bytes,
 }
 
-pub(crate) fn sign(
+pub(crate) async fn sign(
     key: &OperatorKey,
     payload: &Payload,
     nonce: u64,
     gas_limit: u64,
     fees: Fees,
 ) -> Result<SignedTransaction, EthereumError> {
-    let (hash, raw) = key.sign_transaction(TxEip1559 {
+    let signed = key.sign_transaction(TxEip1559 {
         chain_id: payload.chain_id,
         nonce,
         gas_limit,
@@ -122,7 +122,8 @@ pub(crate) fn sign(
         value: U256::ZERO,
         access_list: AccessList::default(),
         input: payload.data.clone(),
-    })?;
+    });
+    let (hash, raw) = signed.await?;
     Ok(SignedTransaction { nonce, gas_limit, fees, hash, raw: raw.to_vec() })
 }
 

@@ -245,7 +245,7 @@ impl AnchorWriter {
     /// [`EthereumError::Diverged`] and [`EthereumError::Inconsistent`]: the log here is not the one anchored; stop.
     /// Those that are [`EthereumError::retryable`]: call again, with this checkpoint or a later one.
     pub async fn advance(&mut self, checkpoint: Checkpoint, proof: Vec<Hash32>) -> Result<Anchored, EthereumError> {
-        let signature = self.signer.sign_checkpoint(&checkpoint, &self.reader.domain())?;
+        let signature = self.signer.sign_checkpoint(&checkpoint, &self.reader.domain()).await?;
         self.advance_signed(checkpoint, proof, signature).await
     }
 
@@ -545,7 +545,7 @@ impl AnchorWriter {
             return Err(error);
         }
         self.last_gas = gas_limit;
-        let transaction = transact::sign(&self.payer, &payload, nonce, gas_limit, fees)?;
+        let transaction = transact::sign(&self.payer, &payload, nonce, gas_limit, fees).await?;
         tracing::debug!(nonce, max_fee = fees.max_fee, %attempt, "signed");
         self.journal.add(attempt.id, transaction)
     }

@@ -18,6 +18,8 @@ mod budget;
 mod endpoints;
 mod handover;
 mod hardhat;
+#[cfg(feature = "aws-kms")]
+mod kms;
 mod node;
 mod reorgs;
 mod source;

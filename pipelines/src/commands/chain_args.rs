@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use avouch_connectors::ethereum::{EthereumError, OperatorKey};
+use avouch_connectors::ethereum::{EthereumError, KmsOptions, OperatorKey};
 use clap::Args;
 
 /// Which chain.
@@ -28,8 +28,20 @@ pub struct KeyArgs {
     #[arg(long, value_name = "FILE")]
     pub password_file: Option<PathBuf>,
 
+    /// Key in AWS KMS of the account that signs and pays: ARN, id or alias/NAME
+    #[arg(long, value_name = "KEY", conflicts_with = "keystore")]
+    pub kms: Option<String>,
+
+    /// Region of the key in AWS KMS [default: the ARN's, then the environment's]
+    #[arg(long, value_name = "REGION", requires = "kms")]
+    pub kms_region: Option<String>,
+
+    /// URL of the KMS service [default: the environment's, then Amazon's]
+    #[arg(long, value_name = "URL", requires = "kms")]
+    pub kms_endpoint: Option<String>,
+
     /// Environment variable with the private key, for development
-    #[arg(long, value_name = "NAME", default_value = "AVOUCH_KEY", conflicts_with = "keystore")]
+    #[arg(long, value_name = "NAME", default_value = "AVOUCH_KEY", conflicts_with_all = ["keystore", "kms"])]
     pub key_env: String,
 }
 
@@ -37,8 +49,16 @@ impl KeyArgs {
     /// The key.
     ///
     /// # Errors
-    /// [`EthereumError::Keystore`], or that the variable is not set or is no key.
-    pub fn key(&self) -> Result<OperatorKey, EthereumError> {
+    /// [`EthereumError::Keystore`], [`EthereumError::Kms`], or that the variable is not set or is no key.
+    pub async fn key(&self) -> Result<OperatorKey, EthereumError> {
+        if let Some(key) = &self.kms {
+            return OperatorKey::from_kms(KmsOptions {
+                region: self.kms_region.clone(),
+                endpoint: self.kms_endpoint.clone(),
+                ..KmsOptions::new(key.as_str())
+            })
+            .await;
+        }
         let (Some(keystore), Some(password)) = (&self.keystore, &self.password_file) else {
             return OperatorKey::from_env(&self.key_env);
         };

@@ -88,7 +88,7 @@ pub fn run(args: &DeployArgs) -> ExitCode {
         Ok(r) => r,
         Err(e) => return fail(args.json, format!("cannot start the async runtime: {e}")),
     };
-    let key = match args.key.key() {
+    let key = match runtime.block_on(args.key.key()) {
         Ok(key) => key,
         Err(e) => return fail(args.json, e),
     };

@@ -116,7 +116,7 @@ async fn rotate(args: &RotateArgs, pipeline: &Pipeline) -> Result<(Address, Vec<
     let state = state_dir(pipeline);
     let lanes = lanes(&state)?;
     let _lease = AnchorLease::try_take(&state)?.map_err(RotateFailure::Runs)?;
-    let key = operator_key(anchor)?;
+    let key = operator_key(anchor, None).await?;
     let owner = log_owner(anchor, &key);
     let domain = Domain { chain_id: anchor.chain_id, contract: Address::from(anchor.contract.value) };
     let chain =

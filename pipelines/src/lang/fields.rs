@@ -578,6 +578,7 @@ fn stand_in(path: &str, key: &str) -> String {
         "url" if of_source => "mqtt://unset.invalid".into(),
         "rpc" | "url" | "endpoint" | "token_endpoint" | "generator_url" => "http://unset.invalid".into(),
         "brokers" => "unset.invalid:9092".into(),
+        "aws_kms" => "alias/unset".into(),
         "listen" => "127.0.0.1:9464".into(),
         "fleet" => format!("0x{}", "11".repeat(32)),
         "contract" => format!("0x{}", "11".repeat(20)),

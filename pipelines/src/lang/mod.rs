@@ -58,9 +58,9 @@ pub use format::{Format, Protobuf, Registry, RegistryLogin};
 pub use interpolate::{Environment, ProcessEnvironment, SecretString, Text};
 pub use pipeline::{
     Anchor, ChainKeys, ChainSource, Checkpoint, Delivery, FileFormat, FilesPlace, FilesSource, Gas, Identity,
-    JournalSettings, KafkaSecurity, KafkaSource, KeyRegistry, Membership, ModelStep, MqttSource, ObjectStore, Pipeline,
-    ReferenceTable, Repartition, Rpc, SignaturePlace, Signer, Source, SourceKind, SqlStep, Time, Train, TrainData,
-    TrainDevice, TrainFailures, TrainLabel,
+    JournalSettings, KafkaSecurity, KafkaSource, KeyRegistry, KmsKey, Membership, ModelStep, MqttSource, ObjectStore,
+    Pipeline, ReferenceTable, Repartition, Rpc, SignaturePlace, Signer, Source, SourceKind, SqlStep, Time, Train,
+    TrainData, TrainDevice, TrainFailures, TrainLabel,
 };
 pub use planning::{Models, check, lane_spec, load_models, load_models_there, plan};
 pub(crate) use planning::{advice, condition_mistake};

@@ -640,6 +640,19 @@ pub enum Signer {
     },
     /// 32 bytes in hexadecimal with or without `0x`; for development.
     Key(Spanned<SecretString>),
+    /// A key in AWS KMS, which never leaves it.
+    Kms(KmsKey),
+}
+
+/// A key in AWS KMS.
+#[derive(Debug, Clone)]
+pub struct KmsKey {
+    /// ARN or id of the key, or ARN or name of an alias.
+    pub key: Spanned<String>,
+    /// Region, if it is neither the ARN's nor the environment's.
+    pub region: Option<String>,
+    /// URL of the service, if it is neither Amazon's nor the environment's.
+    pub endpoint: Option<String>,
 }
 
 /// How a model is made.

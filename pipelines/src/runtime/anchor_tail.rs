@@ -13,8 +13,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use avouch_connectors::ethereum::{
-    Address, AnchorWriter, ChainReader, Checkpoint, Domain, EthereumError, GasPrice, OperatorKey, RpcOptions,
-    WriterConfig, WriterOptions, register_log_of,
+    Address, AnchorWriter, ChainReader, Checkpoint, Domain, EthereumError, GasPrice, KmsOptions, OperatorKey,
+    RpcOptions, WriterConfig, WriterOptions, register_log_of,
 };
 use avouch_connectors::store::LaneReader;
 use avouch_engine::bundle::SignedCheckpoint;
@@ -38,8 +38,9 @@ const TICK: Duration = Duration::from_millis(TICK_MS as u64);
 /// How often lanes of other processes, and lanes that are new, are looked for.
 const LOOK_BESIDE: Duration = Duration::from_secs(1);
 
-/// The key that signs and pays, read from where the pipeline says.
-pub fn operator_key(anchor: &Anchor) -> Result<OperatorKey, EthereumError> {
+/// The key that signs and pays, from where the pipeline says. A service that has it is asked for no longer than `patience`; the
+/// usual time if that is `None`.
+pub async fn operator_key(anchor: &Anchor, patience: Option<Duration>) -> Result<OperatorKey, EthereumError> {
     match &anchor.signer {
         Signer::Keystore { file, password } => OperatorKey::from_keystore(&file.value, password.value.expose()),
         Signer::Key(key) => {
@@ -47,6 +48,18 @@ pub fn operator_key(anchor: &Anchor) -> Result<OperatorKey, EthereumError> {
                 variable: "anchor.signer.key".into(),
                 reason: "it is not a private key of 64 hexadecimal digits".into(),
             })
+        }
+        Signer::Kms(kms) => {
+            let mut options = KmsOptions {
+                region: kms.region.clone(),
+                endpoint: kms.endpoint.clone(),
+                ..KmsOptions::new(kms.key.value.as_str())
+            };
+            if let Some(patience) = patience {
+                options.budget = patience;
+                options.timeout = options.timeout.min(patience);
+            }
+            OperatorKey::from_kms(options).await
         }
     }
 }
@@ -295,7 +308,7 @@ impl AnchorTail {
     }
 
     async fn connect(&mut self) -> Result<Session, RuntimeError> {
-        let key = operator_key(&self.anchor)?;
+        let key = operator_key(&self.anchor, None).await?;
         let domain = Domain { chain_id: self.anchor.chain_id, contract: Address::from(self.anchor.contract.value) };
         let owner = log_owner(&self.anchor, &key);
         let rpc = &self.anchor.rpc;
@@ -453,7 +466,7 @@ impl Lane {
             data_commitment: coverage.commitment(),
             issued_at: now_ms().max(0) as u64,
         };
-        let signature = key.sign_checkpoint(&checkpoint, domain)?;
+        let signature = key.sign_checkpoint(&checkpoint, domain).await?;
         let kept_at = signed::keep(
             &self.dir,
             &SignedCheckpoint {

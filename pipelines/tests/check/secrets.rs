@@ -93,6 +93,14 @@ fn pipelines() -> Vec<(&'static str, String)> {
                 r#"{ key = "0x${file:marker}" }"#,
             ),
         ),
+        (
+            "kms",
+            kafka(
+                r#"{ protocol = "SASL_PLAINTEXT", mechanism = "OAUTHBEARER", token = "${env:MARKER}" }"#,
+                r#"{ url = "http://user:${env:MARKER}@127.0.0.1:1" }"#,
+                r#"{ aws_kms = "alias/operator", region = "eu-central-1", endpoint = "http://127.0.0.1:1" }"#,
+            ),
+        ),
         ("mqtt", mqtt),
     ]
 }
@@ -106,6 +114,10 @@ fn said(dir: &Path, args: &[&str]) -> String {
         .env("MARKER", MARKER)
         .env("RUST_LOG", "debug")
         .env("AWS_EC2_METADATA_DISABLED", "true")
+        // What a key in KMS is asked with.
+        .env("AWS_ACCESS_KEY_ID", "AKIAEXAMPLE")
+        .env("AWS_SECRET_ACCESS_KEY", MARKER)
+        .env("AWS_SESSION_TOKEN", MARKER)
         .output()
         .unwrap();
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))

@@ -128,6 +128,6 @@ async fn a_verdict_is_verified_with_cast_alone() {
         format!("({log_id},{old_size},{new_size},{},{},{},{issued_at})", h(old_root), h(new_root), h(data_commitment));
     let digest =
         run(&["call", &contract, "digestOf((bytes32,uint64,uint64,bytes32,bytes32,bytes32,uint64))(bytes32)", &tuple]);
-    let signature = hex::encode_prefixed(key().sign_checkpoint(&checkpoint, &world.domain).unwrap());
+    let signature = hex::encode_prefixed(key().sign_checkpoint(&checkpoint, &world.domain).await.unwrap());
     run(&["wallet", "verify", "--no-hash", "--address", &owner, &digest, &signature]);
 }

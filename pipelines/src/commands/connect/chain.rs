@@ -11,7 +11,6 @@ use super::{ANSWER, runtime};
 /// Tries all of it; returns what was found.
 pub(super) fn try_all(pipeline: &Pipeline, lanes: i32, diags: &mut Diagnostics) -> Option<String> {
     let anchor = pipeline.anchor.as_ref()?;
-    let key = key(anchor, diags);
     let runtime = match runtime() {
         Ok(runtime) => runtime,
         Err(e) => {
@@ -25,7 +24,10 @@ pub(super) fn try_all(pipeline: &Pipeline, lanes: i32, diags: &mut Diagnostics) 
             return None;
         }
     };
-    runtime.block_on(ask(pipeline, anchor, key.as_ref(), lanes, diags))
+    runtime.block_on(async {
+        let key = key(anchor, diags).await;
+        ask(pipeline, anchor, key.as_ref(), lanes, diags).await
+    })
 }
 
 /// Where the signer's key stands, and its secret.
@@ -33,10 +35,11 @@ fn signer_spans(anchor: &Anchor) -> (Span, Span) {
     match &anchor.signer {
         Signer::Keystore { file, password } => (file.span, password.span),
         Signer::Key(key) => (key.span, key.span),
+        Signer::Kms(kms) => (kms.key.span, kms.key.span),
     }
 }
 
-fn key(anchor: &Anchor, diags: &mut Diagnostics) -> Option<OperatorKey> {
+async fn key(anchor: &Anchor, diags: &mut Diagnostics) -> Option<OperatorKey> {
     let (place, secret) = signer_spans(anchor);
     if let Signer::Keystore { file, .. } = &anchor.signer
         && let Err(e) = std::fs::metadata(&file.value)
@@ -45,8 +48,14 @@ fn key(anchor: &Anchor, diags: &mut Diagnostics) -> Option<OperatorKey> {
         super::error(diags, "missing-file", place, &message, "correct `keystore`; it starts at the pipeline file");
         return None;
     }
-    match operator_key(anchor) {
+    match operator_key(anchor, Some(ANSWER / 2)).await {
         Ok(key) => Some(key),
+        Err(EthereumError::Kms(e)) => {
+            let help =
+                "`aws kms get-public-key --key-id …`, run with the same credentials, should answer; then check again";
+            super::error(diags, "bad-key", place, &e.to_string(), help);
+            None
+        }
         Err(e) => {
             super::error(diags, "bad-key", secret, &e.to_string(), "correct `password`, or restore the keystore");
             None
@@ -136,5 +145,10 @@ async fn ask(
             Err(e) => return away(anchor, &e, diags),
         }
     }
-    Some(format!("the contract on chain {}", anchor.chain_id))
+    Some(match &anchor.signer {
+        Signer::Kms(_) => {
+            format!("the contract on chain {} and the key of {} in AWS KMS", anchor.chain_id, key.address())
+        }
+        Signer::Keystore { .. } | Signer::Key(_) => format!("the contract on chain {}", anchor.chain_id),
+    })
 }

@@ -22,11 +22,12 @@ fn pseudonym(pipeline: &Pipeline, device: &str) -> Result<Hash32, DeviceError> {
 }
 
 pub(super) fn register(args: &RegisterArgs) -> Result<Said, DeviceError> {
-    let key = args.key.key()?;
+    let runtime = runtime()?;
+    let key = runtime.block_on(args.key.key())?;
     let name: Hash32 = Sha256::digest(args.name.as_bytes()).into();
     let id = fleet_id(key.address(), &name);
     let enroller = args.enroller.unwrap_or(key.address());
-    runtime()?.block_on(async {
+    runtime.block_on(async {
         let (url, chain) = (&args.chain.rpc, args.chain.chain_id);
         let registry = DeviceRegistry::connect(url, chain, args.registry, id, RpcOptions::default()).await?;
         let made = registry.roles().await?.is_none();
@@ -74,9 +75,10 @@ pub(super) fn enrol(
     args: &EnrolArgs,
     key: &DeviceKeyFile,
 ) -> Result<Said, DeviceError> {
-    let operator = args.key.key()?;
+    let runtime = runtime()?;
+    let operator = runtime.block_on(args.key.key())?;
     let (device, bytes) = (pseudonym(pipeline, key.device())?, erc7913(key, args.p256_verifier)?);
-    runtime()?.block_on(async {
+    runtime.block_on(async {
         let registry = device_registry(keys).await?;
         let consent = consent(&registry, key, &device, 0, &bytes)?;
         let transaction = registry.enrol(&operator, &device, &bytes, &consent).await?;
@@ -90,9 +92,10 @@ pub(super) fn rotate(
     args: &RotateArgs,
     key: &DeviceKeyFile,
 ) -> Result<Said, DeviceError> {
-    let operator = args.key.key()?;
+    let runtime = runtime()?;
+    let operator = runtime.block_on(args.key.key())?;
     let (device, bytes) = (pseudonym(pipeline, key.device())?, erc7913(key, args.p256_verifier)?);
-    runtime()?.block_on(async {
+    runtime.block_on(async {
         let registry = device_registry(keys).await?;
         let consent = consent(&registry, key, &device, args.from_seq, &bytes)?;
         let transaction = registry.rotate(&operator, &device, args.from_seq, &bytes, &consent).await?;
@@ -101,10 +104,11 @@ pub(super) fn rotate(
 }
 
 pub(super) fn revoke(pipeline: &Pipeline, keys: &ChainKeys, args: &RevokeArgs) -> Result<Said, DeviceError> {
-    let operator = args.key.key()?;
+    let runtime = runtime()?;
+    let operator = runtime.block_on(args.key.key())?;
     let device = pseudonym(pipeline, &args.device)?;
     let reason: Hash32 = Sha256::digest(args.reason.as_bytes()).into();
-    runtime()?.block_on(async {
+    runtime.block_on(async {
         let registry = device_registry(keys).await?;
         let number = match args.number {
             Some(number) => number,

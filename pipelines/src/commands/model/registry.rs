@@ -224,7 +224,7 @@ struct Said {
 /// Makes the registry, or gives its roles to others. Exit code 0 once that is in a block.
 pub fn register(args: &RegisterArgs) -> ExitCode {
     answer(args.of.json, |runtime| {
-        let key = args.key.key()?;
+        let key = runtime.block_on(args.key.key())?;
         runtime.block_on(async {
             let registry = args.of.open(args.of.owner.unwrap_or(key.address())).await?;
             let (publisher, approver) = (args.publisher, args.approver);
@@ -258,7 +258,7 @@ where
     F: Future<Output = Result<(ModelRegistry, Hash32), EthereumError>>,
 {
     answer(of.json, |runtime| {
-        let key = key.key()?;
+        let key = runtime.block_on(key.key())?;
         runtime.block_on(async {
             let registry = of.open(of.owner.unwrap_or(key.address())).await?;
             let (registry, transaction) = act(registry, key).await?;

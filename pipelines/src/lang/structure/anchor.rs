@@ -1,8 +1,10 @@
 //! `[anchor]`: where and when the verdict log is anchored.
 
+use avouch_connectors::ethereum::{KmsError, KmsOptions};
+
 use super::super::fields::{Choices, Fields, Key, Keys, Kind, Need, Reading, Rule, value_span};
 use super::super::interpolate::Text;
-use super::super::pipeline::{Anchor, Gas, Rpc, Signer};
+use super::super::pipeline::{Anchor, Gas, KmsKey, Rpc, Signer};
 use super::super::span::Spanned;
 use super::super::tree::NodeValue;
 use super::super::units::format_duration;
@@ -52,18 +54,29 @@ const RPC_EXAMPLE: &str = "rpc = \"${env:ETH_RPC:-http://localhost:8545}\"";
 const KIND: Choices = Choices { what: "anchor kind", known: &["ethereum"], planned: &[] };
 const SIGNER: Keys = Keys::new(
     "signer",
-    "An encrypted keystore with its password, or a plain key for development.",
+    "An encrypted keystore with its password, a key in AWS KMS, or a plain key for development.",
     &[
         Key::may("keystore", Kind::Text, "An encrypted keystore file."),
         Key::may("password", Kind::Secret, "Its password."),
         Key::may("key", Kind::Secret, "64 hexadecimal digits; for development."),
+        Key::may(
+            "aws_kms",
+            Kind::Text,
+            "ARN or id of a key in AWS KMS, or ARN or name of an alias; the key is of spec ECC_SECG_P256K1 for SIGN_VERIFY.",
+        ),
+        Key::may("region", Kind::Text, "With `aws_kms`: its region.").or("the ARN's, then the environment's"),
+        Key::may("endpoint", Kind::Text, "With `aws_kms`: URL of the service.").or("the environment's, then Amazon's"),
     ],
 )
 .rules(&[
-    Rule::OneOf(&["keystore", "key"]),
+    Rule::OneOf(&["keystore", "aws_kms", "key"]),
     Rule::Needs("keystore", "password"),
     Rule::Needs("password", "keystore"),
+    Rule::Needs("region", "aws_kms"),
+    Rule::Needs("endpoint", "aws_kms"),
     Rule::Not("keystore", "key"),
+    Rule::Not("keystore", "aws_kms"),
+    Rule::Not("aws_kms", "key"),
 ]);
 const EVERY: Keys = Keys::new(
     "anchor_every",
@@ -99,6 +112,7 @@ const GAS: Keys = Keys::new(
 const GAS_EXAMPLE: &str = "gas = { max_fee = \"60 gwei\", per_day = \"0.05 ether\", adapt = true }";
 const SIGNER_EXAMPLE: &str =
     "signer = { keystore = \"keys/operator.json\", password = \"${file:/run/secrets/keystore}\" }";
+const KMS_EXAMPLE: &str = "aws_kms = \"alias/avouch-operator\"";
 const DEFAULT_MAX_MERGE_DELAY_MS: i64 = 300_000;
 /// Chains that exist on a developer's machine only.
 const DEVELOPMENT_CHAINS: [u64; 2] = [31_337, 1_337];
@@ -227,6 +241,27 @@ fn read_address(cx: &mut Reading<'_>, text: &Text, Whose(what, nobody, help): &W
 fn read_signer(cx: &mut Reading<'_>, f: &Fields<'_>, chain: Option<u64>) -> Option<Signer> {
     let s = f.table(cx, Need::Must, "signer", &SIGNER, SIGNER_EXAMPLE)?;
     let (has_key, has_keystore) = (s.get("key"), s.get("keystore").is_some() || s.get("password").is_some());
+    let kms_entry = s.get("aws_kms").or_else(|| s.get("region")).or_else(|| s.get("endpoint"));
+    if let Some(entry) = kms_entry {
+        let kms = read_kms(cx, &s);
+        let other = if has_keystore { "keystore" } else { "key" };
+        if has_keystore || has_key.is_some() {
+            // Read so that they are masked in the line that is shown.
+            let _ = s.secret(cx, Need::May, "key", "key = \"${env:AVOUCH_KEY}\"");
+            let _ = s.secret(cx, Need::May, "password", "password = \"${file:/run/secrets/keystore}\"");
+            cx.diags.error(
+                "two-signers",
+                entry.key_span,
+                format!("the signer has both a key in AWS KMS and a `{other}`"),
+                "keep one: a key in KMS or the keystore in production, the key in development",
+            );
+            return None;
+        }
+        return kms.map(Signer::Kms);
+    }
+    if s.misspelt("aws_kms") {
+        return None;
+    }
     let Some(key_entry) = has_key else {
         let file = s.text(cx, Need::Must, "keystore", "keystore = \"keys/operator.json\"");
         let file = file.map(|t| Spanned::new(cx.dir.join(t.as_str()), t.span));
@@ -263,6 +298,74 @@ fn read_signer(cx: &mut Reading<'_>, f: &Fields<'_>, chain: Option<u64>) -> Opti
         );
     }
     Some(Signer::Key(key))
+}
+
+fn read_kms(cx: &mut Reading<'_>, s: &Fields<'_>) -> Option<KmsKey> {
+    let key = s.text(cx, Need::Must, "aws_kms", KMS_EXAMPLE);
+    let mut optional = |name: &str, example: &str| match s.get(name) {
+        None => Some(None),
+        Some(_) => s.text(cx, Need::May, name, example).map(Some),
+    };
+    let region = optional("region", "region = \"eu-central-1\"");
+    let endpoint = optional("endpoint", "endpoint = \"https://kms.eu-central-1.amazonaws.com\"");
+    let (key, region, endpoint) = (key?, region?, endpoint?);
+    let said = |text: &Option<Text>| text.as_ref().map(|t| t.as_str().trim().to_owned());
+    let options =
+        KmsOptions { region: said(&region), endpoint: said(&endpoint), ..KmsOptions::new(key.as_str().trim()) };
+    let span_of = |text: &Option<Text>| text.as_ref().map_or(key.span, |t| t.span);
+    // What interpolation gave is not repeated: it may be something else by mistake, such as a private key.
+    let shown = key.raw().escape_debug();
+    match options.check() {
+        Ok(()) => {}
+        // What stands in the place of a variable that is not set is in no ARN, and nobody is asked.
+        Err(KmsError::OtherRegion { .. }) if cx.offline => {}
+        Err(KmsError::OtherRegion { arn, .. }) => {
+            cx.diags.error(
+                "bad-kms",
+                span_of(&region),
+                format!("the ARN in `anchor.signer.aws_kms` says region {arn}, and `region` another one"),
+                "remove `region`, or correct the ARN",
+            );
+            return None;
+        }
+        Err(KmsError::BadRegion { .. }) => {
+            cx.diags.error(
+                "bad-kms",
+                span_of(&region),
+                "`anchor.signer.region` is no name of a region",
+                "write for example `region = \"eu-central-1\"`",
+            );
+            return None;
+        }
+        Err(KmsError::BadEndpoint { .. }) => {
+            cx.diags.error(
+                "bad-endpoint",
+                span_of(&endpoint),
+                "`anchor.signer.endpoint` must be the http:// or https:// URL of a KMS service, without user name, password and query",
+                "remove it for Amazon's own, or write for example `endpoint = \"https://kms.eu-central-1.amazonaws.com\"`",
+            );
+            return None;
+        }
+        Err(_) => {
+            cx.diags.error(
+                "bad-kms",
+                key.span,
+                format!("`{shown}` is no key in AWS KMS"),
+                "write its ARN (arn:aws:kms:REGION:ACCOUNT:key/ID), its id, or an alias (alias/NAME)",
+            );
+            return None;
+        }
+    }
+    if !cfg!(feature = "aws-kms") && !cx.offline {
+        cx.diags.error(
+            "not-built",
+            key.span,
+            "this build of avouch cannot reach AWS KMS",
+            "build it with the cargo feature `aws-kms`, which is on by default, or use a keystore",
+        );
+        return None;
+    }
+    Some(KmsKey { key: Spanned::new(options.key, key.span), region: options.region, endpoint: options.endpoint })
 }
 
 fn read_gas(cx: &mut Reading<'_>, f: &Fields<'_>) -> Option<Gas> {
