@@ -118,6 +118,14 @@ pub enum StoreError {
         /// What is wrong with it.
         why: String,
     },
+    /// Records cannot be erased here, or not now.
+    #[error("{}: nothing was erased: {why}", dir.display())]
+    CannotErase {
+        /// The lane's directory.
+        dir: PathBuf,
+        /// What stands in the way.
+        why: String,
+    },
     /// The log would contradict what it has shown before.
     #[error(
         "{}: the log would fork: at size {size} it had root {shown}, now it has {now}. The pipeline, a model or the input differs from the run that wrote it; bring those back, nothing was committed",

@@ -101,9 +101,9 @@ impl Lane {
                     });
                     self.next_index += 1;
                 }
-                let salts = self.secret.salts(&self.log_id, index, group.len());
+                let salts = self.secret.record_salts(&self.log_id, index, group.len());
                 for ((record, hash), salt) in out[start..].iter_mut().zip(messages.digests()).zip(salts) {
-                    (record.verdict.evidence_hash, record.verdict.salt) = (hash, salt);
+                    (record.verdict.evidence_hash, record.verdict.salt) = (hash, salt.salt);
                 }
             }
             self.online[number] = online;

@@ -43,6 +43,7 @@ impl Lane {
             label: Some(Box::new(label.clone())),
             features: Vec::new(),
         };
+        let salt = self.secret.record_salts(&self.log_id, index, 1)[0].salt;
         out.verdicts.push(VerdictRecord {
             index,
             verdict: Verdict {
@@ -57,7 +58,7 @@ impl Lane {
                 severity: Severity::Normal.code(),
                 class: label.opinion.class(),
                 evidence_hash: evidence.hash(),
-                salt: self.secret.salt(&self.log_id, index),
+                salt,
             },
             evidence,
         });
