@@ -118,6 +118,16 @@ pub enum StoreError {
         /// What is wrong with it.
         why: String,
     },
+    /// What was asked for was erased.
+    #[error(
+        "record {index} of {log} was erased: the log has its entry, which stays valid, and nothing of what was decided"
+    )]
+    Erased {
+        /// The log's origin.
+        log: String,
+        /// The record's index.
+        index: u64,
+    },
     /// Records cannot be erased here, or not now.
     #[error("{}: nothing was erased: {why}", dir.display())]
     CannotErase {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use avouch_engine::dead_letter::DeadLetter;
 use avouch_engine::event::LaneEvent;
 use avouch_engine::log::{self, Coverage, stored_hash_count};
-use avouch_engine::verdict::{Hash32, Logged};
+use avouch_engine::verdict::{Hash32, Logged, VerdictRecord};
 use tokio::sync::watch;
 
 use super::checkpoint::{self, Committed};
@@ -213,6 +213,14 @@ impl LaneReader {
         Ok(out)
     }
 
+    /// The records among [`LaneReader::records`]: for who wants to know nothing of what was erased.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn kept(&self, from: u64, max: usize) -> Result<Vec<VerdictRecord>> {
+        Ok(self.records(from, max)?.into_iter().filter_map(Logged::into_record).collect())
+    }
+
     /// The verdict at `index`, checked in full: its struct hash is the log's entry, its evidence is the hashed one. Of one that was
     /// erased, that the entry is the log's.
     ///
@@ -233,6 +241,17 @@ impl LaneReader {
             return Err(damaged("its evidence is not the one its verdict was made with"));
         }
         Ok(record)
+    }
+
+    /// The verdict at `index`, of one that was not erased.
+    ///
+    /// # Errors
+    /// [`StoreError::Erased`], and those of [`LaneReader::record`].
+    pub fn verdict(&self, index: u64) -> Result<VerdictRecord> {
+        match self.record(index)? {
+            Logged::Record(record) => Ok(record),
+            Logged::Erased(_) => Err(StoreError::Erased { log: self.committed().origin.clone(), index }),
+        }
     }
 
     /// Dead letters from number `from`, at most `max` and at most some 8 MiB of them.

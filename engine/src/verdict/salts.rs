@@ -12,7 +12,7 @@
 //! What that costs: 128 seeds of 32 bytes for the first record of a log (its siblings for the logs to come), up to 64 for each end of
 //! a run of records, and for records strewn evenly, one in `n`, some log2(n) seeds each.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::Hash32;
 use crate::sha256::Messages;
@@ -26,6 +26,8 @@ const LOG_LEVELS: u32 = 128;
 const LEVELS: u32 = LOG_LEVELS + 64;
 /// The leaves below a node of the last ten levels are made together.
 const BLOCK_LEVELS: u32 = 10;
+/// Where less than half as many records are asked for, so many are made and kept: side by side they cost little more than one.
+const FEW: u64 = 32;
 
 /// What blinds a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -276,18 +278,13 @@ impl SaltTree {
     /// Of records that are within one block.
     fn block(&self, from: Place, n: usize, recent: &Recent, out: &mut [RecordSalts]) {
         let last = Place { index: from.index + (n as u64 - 1), ..from };
-        let top = LEVELS - BLOCK_LEVELS;
-        if let Some(node) = recent.block(from) {
-            fill(&node, from.index, last.index, out);
-            return;
-        }
-        if let Some(node) = self.node_of(from)
-            && node.depth <= top
-        {
-            let above = recent.log(from).unwrap_or_else(|| node.down_to(from, node.depth.max(LOG_LEVELS)));
-            let block = above.down_to(from, top);
-            fill(&block, from.index, last.index, out);
-            recent.keep(above, block);
+        if let Some(block) = self.whole_block(from, recent) {
+            let first = from.index - from.index % FEW;
+            if 2 * n as u64 <= FEW && last.index - first < FEW {
+                out.copy_from_slice(&recent.few(&block, first)[(from.index - first) as usize..][..n]);
+            } else {
+                fill(&block, from.index, last.index, out);
+            }
             return;
         }
         // Something of the block was taken.
@@ -297,6 +294,19 @@ impl SaltTree {
             let at = (a - from.index) as usize;
             fill(node, a, b, &mut out[at..=at + (b - a) as usize]);
         }
+    }
+
+    /// The node of the block that a place is in, if nothing of it was taken.
+    fn whole_block(&self, place: Place, recent: &Recent) -> Option<Node> {
+        let top = LEVELS - BLOCK_LEVELS;
+        if let Some(block) = recent.block(place) {
+            return Some(block);
+        }
+        let node = self.node_of(place).filter(|n| n.depth <= top)?;
+        let above = recent.log(place).unwrap_or_else(|| node.down_to(place, node.depth.max(LOG_LEVELS)));
+        let block = above.down_to(place, top);
+        recent.keep(above, block.clone());
+        Some(block)
     }
 }
 
@@ -329,24 +339,46 @@ fn fill(node: &Node, a: u64, b: u64, out: &mut [RecordSalts]) {
     }
 }
 
-/// The nodes last used, so that a lane that goes on from index to index need not come from the top each time. What comes out is
+/// What was used last, so that a lane that goes on from index to index need not come from the top each time. What comes out is
 /// the same without it.
 #[derive(Default)]
-pub(super) struct Recent(Mutex<Option<(Node, Node)>>);
+pub(super) struct Recent(Mutex<Option<Used>>);
+
+struct Used {
+    /// Within one log.
+    above: Node,
+    block: Node,
+    /// The salts of so many records from an index of the block on.
+    few: Option<(u64, Vec<RecordSalts>)>,
+}
 
 impl Recent {
-    fn of(&self, place: Place, which: impl Fn(&(Node, Node)) -> &Node) -> Option<Node> {
+    fn used(&self) -> MutexGuard<'_, Option<Used>> {
         // A panic of another user leaves the value whole.
-        let held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        held.as_ref().map(which).filter(|n| n.covers(place)).cloned()
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
     fn block(&self, place: Place) -> Option<Node> {
-        self.of(place, |(_, block)| block)
+        self.used().as_ref().map(|u| &u.block).filter(|n| n.covers(place)).cloned()
     }
     fn log(&self, place: Place) -> Option<Node> {
-        self.of(place, |(log, _)| log)
+        self.used().as_ref().map(|u| &u.above).filter(|n| n.covers(place)).cloned()
     }
-    fn keep(&self, log: Node, block: Node) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((log, block));
+    fn keep(&self, above: Node, block: Node) {
+        *self.used() = Some(Used { above, block, few: None });
+    }
+
+    /// The salts of [`FEW`] records from `first` on, of a block that was just used.
+    fn few(&self, block: &Node, first: u64) -> Vec<RecordSalts> {
+        let mut used = self.used();
+        let held = used.as_ref().filter(|u| u.block.start == block.start).and_then(|u| u.few.as_ref());
+        if let Some((_, few)) = held.filter(|(from, _)| *from == first) {
+            return few.clone();
+        }
+        let mut few = vec![RecordSalts::GONE; FEW as usize];
+        fill(block, first, first + (FEW - 1), &mut few);
+        if let Some(used) = used.as_mut().filter(|u| u.block.start == block.start) {
+            used.few = Some((first, few.clone()));
+        }
+        few
     }
 }

@@ -22,6 +22,8 @@ pub struct Difference {
 pub(super) enum Under {
     /// It is known.
     Secret,
+    /// It is known, but the record's key was erased from it, so salt is not compared.
+    SecretWithout,
     /// It is not, so deviceId and salt are not compared.
     NoSecret,
 }
@@ -33,7 +35,8 @@ pub(super) fn difference(log: &VerdictRecord, replay: &VerdictRecord, under: Und
     };
     let (a, b) = (&log.verdict, &replay.verdict);
     let evidence = || of_evidence(&log.evidence, &replay.evidence).and_then(|(f, x, y)| found(&f, x, y));
-    let keyed = |x: &[u8; 32]| if under == Under::Secret { hex(x) } else { String::new() };
+    let named = |x: &[u8; 32]| if under == Under::NoSecret { String::new() } else { hex(x) };
+    let salted = |x: &[u8; 32]| if under == Under::Secret { hex(x) } else { String::new() };
     found("index", log.index.to_string(), replay.index.to_string())
         // What is readable comes first: a hash says only that something differs.
         .or_else(|| found("windowStart", a.window_start.to_string(), b.window_start.to_string()))
@@ -47,8 +50,8 @@ pub(super) fn difference(log: &VerdictRecord, replay: &VerdictRecord, under: Und
         .or_else(|| found("seq", a.seq.to_string(), b.seq.to_string()))
         .or_else(|| found("inputDigest", hex(&a.input_digest), hex(&b.input_digest)))
         .or_else(|| found("evidenceHash", hex(&a.evidence_hash), hex(&b.evidence_hash)))
-        .or_else(|| found("deviceId", keyed(&a.device_id), keyed(&b.device_id)))
-        .or_else(|| found("salt", keyed(&a.salt), keyed(&b.salt)))
+        .or_else(|| found("deviceId", named(&a.device_id), named(&b.device_id)))
+        .or_else(|| found("salt", salted(&a.salt), salted(&b.salt)))
 }
 
 /// A double as it is, to the bit.
