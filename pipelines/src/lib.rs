@@ -10,6 +10,7 @@
 
 pub mod commands;
 pub mod dead;
+pub mod erasure;
 pub mod explain;
 pub mod graph;
 pub mod handover;

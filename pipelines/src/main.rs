@@ -5,9 +5,9 @@ use std::process::ExitCode;
 
 use avouch::commands::log_filter;
 use avouch::commands::{
-    audit, backtest, bench, bundle, check, dead, demo, deploy, device, evaluate, explain, explain_verdict, export,
-    graph, label, model, monitor, new, produce, query, replay, retrain, rotate, run, schema, simulate, state, tap,
-    test, top, train, verify, witness,
+    audit, backtest, bench, bundle, check, dead, demo, deploy, device, erase, evaluate, explain, explain_verdict,
+    export, graph, label, model, monitor, new, produce, query, replay, retrain, rotate, run, schema, simulate, state,
+    tap, test, top, train, verify, witness,
 };
 use clap::{Parser, Subcommand, ValueEnum};
 
@@ -53,6 +53,7 @@ enum Command {
     Bundle(bundle::BundleArgs),
     Bench(bench::BenchArgs),
     Verify(verify::VerifyArgs),
+    Erase(erase::EraseArgs),
     Evaluate(evaluate::EvaluateArgs),
     Explain(explain::ExplainArgs),
     ExplainVerdict(explain_verdict::ExplainVerdictArgs),
@@ -101,6 +102,7 @@ fn main() -> ExitCode {
         Command::Bundle(args) => bundle::run(args),
         Command::Bench(args) => bench::run(args),
         Command::Verify(args) => verify::run(args),
+        Command::Erase(args) => erase::run(args),
         Command::Evaluate(args) => evaluate::run(args),
         Command::Explain(args) => explain::run(args),
         Command::ExplainVerdict(args) => explain_verdict::run(args),

@@ -240,7 +240,7 @@ fn delivered_verdicts_that_are_not_in_the_log_are_named_by_the_monitor() {
     let reader = avouch_connectors::store::LaneReader::open_read_only(&world.pumps.lane()).unwrap();
     let log = reader.committed().origin.clone();
     let lines: Vec<Value> =
-        reader.records(0, 200).unwrap().iter().map(|r| avouch::runtime::verdict_json(&log, r)).collect();
+        reader.kept(0, 200).unwrap().iter().map(|r| avouch::runtime::verdict_json(&log, r)).collect();
     let file = world.pumps.directory.join("delivered.ndjson");
     let (key, rpc) = (world.pumps.key(), world.anvil.rpc());
     let place = world.pumps.lane().join("public").display().to_string();

@@ -195,11 +195,11 @@ fn events_are_judged_once_they_are_final_and_each_once() {
     same_files(&directory.join("whole/meters/0"), &lane);
 
     let reader = LaneReader::open_read_only(&lane).unwrap();
-    let record = reader.record(0).unwrap();
+    let record = reader.verdict(0).unwrap();
     assert_eq!(&*record.evidence.topic, "ethereum:readings");
     assert_eq!(record.evidence.device, format!("0x{:064x}", 0));
     // A block every twelve seconds, the third of them the first with events, and windows of a minute.
-    assert_eq!([record.evidence.rows, reader.record(4).unwrap().evidence.rows], [3, 5]);
+    assert_eq!([record.evidence.rows, reader.verdict(4).unwrap().evidence.rows], [3, 5]);
     assert!(reader.committed().log_size > 50, "{}", reader.committed().log_size);
     let letters = reader.dead_letters(0, 10).unwrap();
     let said = &letters[0].detail;
@@ -279,7 +279,7 @@ fn blocks_are_readings_too() {
     // Block 0 is before `from_block`; the contract's, and thirty more.
     assert_eq!(summary["rows_in"], 31);
     let reader = LaneReader::open_read_only(&directory.join("state/meters/0")).unwrap();
-    let record = reader.record(1).unwrap();
+    let record = reader.verdict(1).unwrap();
     assert_eq!(record.evidence.device, "31337");
     assert_eq!(record.evidence.features.iter().find(|f| &*f.name == "watts_max").unwrap().value, 3.0);
 }

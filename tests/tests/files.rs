@@ -155,7 +155,7 @@ fn killed_runs_leave_what_one_unbroken_run_leaves() {
 }
 
 fn verdicts(lane: &Path) -> Vec<VerdictRecord> {
-    LaneReader::open_read_only(lane).unwrap().records(0, usize::MAX).unwrap()
+    LaneReader::open_read_only(lane).unwrap().kept(0, usize::MAX).unwrap()
 }
 
 #[test]

@@ -90,7 +90,7 @@ fn readings(partition: i32, devices: Range<u32>, from: i64, seconds: i64) -> Vec
 }
 
 fn records(lane: &Path) -> Vec<VerdictRecord> {
-    LaneReader::open_read_only(lane).map_or(Vec::new(), |r| r.records(0, usize::MAX).unwrap())
+    LaneReader::open_read_only(lane).map_or(Vec::new(), |r| r.kept(0, usize::MAX).unwrap())
 }
 
 fn last_window(verdicts: &[VerdictRecord]) -> i64 {

@@ -82,7 +82,7 @@ impl Pumps {
     }
 
     fn records(&self) -> Vec<VerdictRecord> {
-        LaneReader::open_read_only(&self.lane()).unwrap().records(0, usize::MAX).unwrap()
+        LaneReader::open_read_only(&self.lane()).unwrap().kept(0, usize::MAX).unwrap()
     }
 
     fn labels(&self) -> usize {

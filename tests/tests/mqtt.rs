@@ -250,7 +250,7 @@ fn a_broker_that_is_away_is_not_idle() {
     broker.stop();
     eventually("the lane has judged it all", LIMIT, || (committed(&lane) == i64::from(30 * DEVICES)).then_some(()));
     let windows = || {
-        let records = LaneReader::open_read_only(&lane).unwrap().records(0, usize::MAX).unwrap();
+        let records = LaneReader::open_read_only(&lane).unwrap().kept(0, usize::MAX).unwrap();
         records.iter().map(|r| r.verdict.window_end as i64).max().unwrap()
     };
     // The rows alone close windows up to 24 s. Longer than `idle_after`, nothing more closes: messages may wait at the broker.

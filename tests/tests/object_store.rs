@@ -167,7 +167,7 @@ fn a_machine_is_lost_after_a_reload_and_another_goes_on_under_the_new_pipeline()
     let unbroken = machine(&other, &store, "unbroken");
     assert_eq!(std::fs::read_to_string(&unbroken.file).unwrap(), text);
     unbroken.avouch("run").args(["--until-end"]).run(LIMIT).success();
-    let all = |place: &Place| LaneReader::open_read_only(&place.lane(0)).unwrap().records(0, usize::MAX).unwrap();
+    let all = |place: &Place| LaneReader::open_read_only(&place.lane(0)).unwrap().kept(0, usize::MAX).unwrap();
     let (found, expected) = (all(&b), all(&unbroken));
     let judged = |v: &VerdictRecord| (v.index, v.verdict.seq, v.verdict.input_digest, v.evidence.to_bytes());
     assert_eq!(found.len(), expected.len());

@@ -42,7 +42,7 @@ fn reference(kafka: &KafkaBroker, records: &[Record]) -> (Place, Delivered) {
 
 fn all(place: &Place, partition: i32) -> Vec<VerdictRecord> {
     let reader = LaneReader::open_read_only(&place.lane(partition)).unwrap();
-    reader.records(0, usize::MAX).unwrap()
+    reader.kept(0, usize::MAX).unwrap()
 }
 
 /// All of a verdict that thresholds and the pipeline's hash do not decide.

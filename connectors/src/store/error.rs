@@ -118,6 +118,24 @@ pub enum StoreError {
         /// What is wrong with it.
         why: String,
     },
+    /// What was asked for was erased.
+    #[error(
+        "record {index} of {log} was erased: the log has its entry, which stays valid, and nothing of what was decided"
+    )]
+    Erased {
+        /// The log's origin.
+        log: String,
+        /// The record's index.
+        index: u64,
+    },
+    /// Records cannot be erased here, or not now.
+    #[error("{}: nothing was erased: {why}", dir.display())]
+    CannotErase {
+        /// The lane's directory.
+        dir: PathBuf,
+        /// What stands in the way.
+        why: String,
+    },
     /// The log would contradict what it has shown before.
     #[error(
         "{}: the log would fork: at size {size} it had root {shown}, now it has {now}. The pipeline, a model or the input differs from the run that wrote it; bring those back, nothing was committed",

@@ -9,7 +9,7 @@ use super::stream::{Layout, StreamReader, StreamWriter};
 type Result<T> = std::result::Result<T, StoreError>;
 
 pub(super) const ROW: u64 = 12;
-const HEADER: usize = 8;
+pub(super) const HEADER: usize = 8;
 
 /// One read of frames returns at most about this much, so that a huge `max` cannot make us allocate.
 const READ_BYTES: u64 = 8 << 20;
@@ -113,6 +113,11 @@ impl FrameReader {
         })
     }
 
+    /// Where a frame begins.
+    pub fn start(&self, number: u64) -> Result<u64> {
+        if number == 0 { Ok(0) } else { self.end(number - 1) }
+    }
+
     /// Frames `[from, to)`, as many as fit one read but at least one: calls `f` with number and payload.
     pub fn read(&self, from: u64, to: u64, mut f: impl FnMut(u64, &[u8]) -> Result<()>) -> Result<()> {
         if from >= to {
@@ -120,7 +125,7 @@ impl FrameReader {
         }
         // A frame is at least its header, which bounds the rows worth reading.
         let to = to.min(from.saturating_add(READ_BYTES / HEADER as u64));
-        let start = if from == 0 { 0 } else { self.end(from - 1)? };
+        let start = self.start(from)?;
         let rows = self.rows.read(from * ROW, usize::try_from((to - from) * ROW).unwrap_or(usize::MAX))?;
         let mut ends = Vec::with_capacity(rows.len() / ROW as usize);
         for (i, bytes) in rows.chunks_exact(ROW as usize).enumerate() {
@@ -239,8 +244,8 @@ pub(super) fn whole_frames(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
     .fuse()
 }
 
-#[cfg(test)]
-pub(super) fn framed(payload: &[u8]) -> Vec<u8> {
+/// A payload, of less than 4 GiB, in its frame.
+pub(super) fn frame_around(payload: &[u8]) -> Vec<u8> {
     let mut out = (payload.len() as u32).to_le_bytes().to_vec();
     out.extend(crc32(payload).to_le_bytes());
     out.extend(payload);

@@ -14,7 +14,8 @@ use tokio::sync::watch;
 use super::checkpoint::{self, Checkpoint, Commit, Committed};
 use super::chunks::PackNames;
 use super::commit::{Committer, Job, hex};
-use super::frame::FrameWriter;
+use super::erase;
+use super::frame::{FrameReader, FrameWriter};
 use super::history::{self, HistoryRow};
 use super::lock::LaneLock;
 use super::publish::{Publisher, StoredHashes};
@@ -151,6 +152,7 @@ impl LaneStore {
         let mut publisher = Publisher::new(dir, origin, options.signer.clone());
         let head = publisher.head()?;
         let told = head.as_ref().and_then(|h| h.as_ref().ok()).map_or(0, |h| h.size);
+        erase::redo(dir)?;
         let (opened, mirror) = open_with_copy(dir, origin, &mut lock, &options, told)?;
         let recover::Opened { saved, state, before, packs, appender, files, mut recovery, replay_until, known_rows } =
             opened;
@@ -243,6 +245,22 @@ impl LaneStore {
     /// What opening found and did.
     pub fn recovery(&self) -> &Recovery {
         &self.recovery
+    }
+
+    pub(super) fn directory(&self) -> &Path {
+        &self.dir
+    }
+
+    pub(super) fn record_frames(&self) -> &FrameReader {
+        &self.shared.records
+    }
+
+    /// Whether checkpoints are copied to an object store.
+    pub(super) fn has_copy(&self) -> bool {
+        match &self.work {
+            Work::Idle(committer) => committer.mirror.is_some(),
+            Work::Busy(_) | Work::Lost => true,
+        }
     }
 
     /// The writer's generation: larger than that of every writer before.

@@ -13,13 +13,14 @@
 //!   cursor-<sink>           how far a sink has got
 //!   refused-<sink>          which verdicts it refused
 //!   high-water              only after a fall-back: what readers had been shown (see below)
+//!   erasures                only while records are being erased: which, and where (see erase.rs)
 //!   replay                  only after a fall-back: ticks and reference switches to be taken again (see replay.rs)
 //!   public/checkpoint, public/tile/…    the log as tlog-tiles publishes it; this directory may be served as it is
 //!   public/key              the key of the note in public/checkpoint, for monitors and witnesses
 //! ```
 //!
-//! A numbered file is a 64 MiB segment of one long run of bytes; all but `checkpoint-`, `cursor-`, `high-water` and
-//! `replay` are only ever appended to.
+//! A numbered file is a 64 MiB segment of one long run of bytes, and is only ever appended to; but erasing a record overwrites it in
+//! place, with a tombstone of the same length.
 //!
 //! # Invariants
 //!
@@ -39,13 +40,16 @@
 //!    again at every commit.
 //! 6. **What can be derived is mended.** `entries`, `hashes`, `offsets` and `public/` follow from `records`, the other
 //!    tables of offsets from their frames; on opening they are compared against the checkpoint's root and rebuilt where they differ, which is reported.
-//! 7. After any failed write the store refuses to go on: what the disk holds is then known only by opening it again.
+//! 7. **What is erased stays erased**, and what is derived from it stays as it was: every checkpoint that is kept covers it, so that no
+//!    fall-back makes the lane append it again.
+//! 8. After any failed write the store refuses to go on: what the disk holds is then known only by opening it again.
 
 mod bring;
 mod checkpoint;
 mod chunks;
 mod commit;
 mod cursor;
+mod erase;
 mod error;
 mod frame;
 mod high_water;

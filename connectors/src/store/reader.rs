@@ -7,7 +7,7 @@ use std::time::Duration;
 use avouch_engine::dead_letter::DeadLetter;
 use avouch_engine::event::LaneEvent;
 use avouch_engine::log::{self, Coverage, stored_hash_count};
-use avouch_engine::verdict::{Hash32, VerdictRecord};
+use avouch_engine::verdict::{Hash32, Logged, VerdictRecord};
 use tokio::sync::watch;
 
 use super::checkpoint::{self, Committed};
@@ -29,7 +29,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 #[derive(Debug)]
 pub(super) struct Shared {
     dir: PathBuf,
-    records: FrameReader,
+    pub records: FrameReader,
     dead: FrameReader,
     events: FrameReader,
     pub entries: StreamReader,
@@ -198,12 +198,12 @@ impl LaneReader {
         if asked <= have { Ok(()) } else { Err(StoreError::NotCommitted { what: what(), have }) }
     }
 
-    /// Verdicts from index `from`, at most `max` and at most some 8 MiB of them; none at the end of what is committed.
-    /// Each is checked by its checksum and index.
+    /// What stands in the log from index `from`, at most `max` and at most some 8 MiB of it; nothing at the end of what is
+    /// committed. Each is checked by its checksum and index.
     ///
     /// # Errors
     /// [`StoreError::Damaged`] naming the record, [`StoreError::Io`].
-    pub fn records(&self, from: u64, max: usize) -> Result<Vec<VerdictRecord>> {
+    pub fn records(&self, from: u64, max: usize) -> Result<Vec<Logged>> {
         let to = self.committed().log_size.min(from.saturating_add(max as u64));
         let mut out = Vec::new();
         self.shared.records.read(from, to, |number, payload| {
@@ -213,11 +213,20 @@ impl LaneReader {
         Ok(out)
     }
 
-    /// The verdict at `index`, checked in full: its struct hash is the log's entry, its evidence is the hashed one.
+    /// The records among [`LaneReader::records`]: for who wants to know nothing of what was erased.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn kept(&self, from: u64, max: usize) -> Result<Vec<VerdictRecord>> {
+        Ok(self.records(from, max)?.into_iter().filter_map(Logged::into_record).collect())
+    }
+
+    /// The verdict at `index`, checked in full: its struct hash is the log's entry, its evidence is the hashed one. Of one that was
+    /// erased, that the entry is the log's.
     ///
     /// # Errors
     /// [`StoreError::NotCommitted`], [`StoreError::Damaged`], [`StoreError::Io`].
-    pub fn record(&self, index: u64) -> Result<VerdictRecord> {
+    pub fn record(&self, index: u64) -> Result<Logged> {
         let entry = self.entry(index)?;
         let damaged = |why: &str| StoreError::Damaged { file: format!("records, record {index}"), why: why.to_owned() };
         let Some(record) = self.records(index, 1)?.pop() else {
@@ -226,10 +235,23 @@ impl LaneReader {
         if record.entry() != entry {
             return Err(damaged("its struct hash is not the log's entry"));
         }
-        if record.evidence.hash() != record.verdict.evidence_hash {
+        if let Logged::Record(record) = &record
+            && record.evidence.hash() != record.verdict.evidence_hash
+        {
             return Err(damaged("its evidence is not the one its verdict was made with"));
         }
         Ok(record)
+    }
+
+    /// The verdict at `index`, of one that was not erased.
+    ///
+    /// # Errors
+    /// [`StoreError::Erased`], and those of [`LaneReader::record`].
+    pub fn verdict(&self, index: u64) -> Result<VerdictRecord> {
+        match self.record(index)? {
+            Logged::Record(record) => Ok(record),
+            Logged::Erased(_) => Err(StoreError::Erased { log: self.committed().origin.clone(), index }),
+        }
     }
 
     /// Dead letters from number `from`, at most `max` and at most some 8 MiB of them.
@@ -379,11 +401,11 @@ impl LaneReader {
     }
 }
 
-fn decode_record(number: u64, payload: &[u8]) -> Result<VerdictRecord> {
+fn decode_record(number: u64, payload: &[u8]) -> Result<Logged> {
     let damaged = |why: String| StoreError::Damaged { file: format!("records, record {number}"), why };
-    let record = VerdictRecord::from_bytes(payload).map_err(|e| damaged(e.to_string()))?;
-    if record.index != number {
-        return Err(damaged(format!("it says that it is record {}", record.index)));
+    let record = Logged::from_bytes(payload).map_err(|e| damaged(e.to_string()))?;
+    if record.index() != number {
+        return Err(damaged(format!("it says that it is record {}", record.index())));
     }
     Ok(record)
 }

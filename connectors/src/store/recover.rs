@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use avouch_engine::event::LaneEvent;
 use avouch_engine::log::{TreeAppender, stored_hash_count};
-use avouch_engine::verdict::{Hash32, VerdictRecord};
+use avouch_engine::verdict::{Hash32, Logged};
 
 use super::checkpoint::{self, Committed, Saved};
 use super::chunks::{self, StateTable};
@@ -492,9 +492,9 @@ fn walk_records(
 ) -> Result<()> {
     records.walk(c.records_len, |number, end, payload| {
         let damaged = |why: String| StoreError::Damaged { file: format!("records, record {number}"), why };
-        let record = VerdictRecord::from_bytes(payload).map_err(|e| damaged(e.to_string()))?;
-        if record.index != number {
-            return Err(damaged(format!("it says that it is record {}", record.index)));
+        let record = Logged::from_bytes(payload).map_err(|e| damaged(e.to_string()))?;
+        if record.index() != number {
+            return Err(damaged(format!("it says that it is record {}", record.index())));
         }
         f(number, end, &record.entry())
     })

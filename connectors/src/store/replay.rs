@@ -273,7 +273,7 @@ mod tests {
 
     #[test]
     fn frames_are_taken_up_to_the_first_that_is_not_whole() {
-        let frame = |e: &LaneEvent| frame::framed(&e.to_bytes());
+        let frame = |e: &LaneEvent| frame::frame_around(&e.to_bytes());
         let evicted = LaneEvent::Evicted { after_offset: 1, watermark_ms: 2, device_id: [1; 32], next_seq: 3 };
         let events = [tick(1), evicted, tick(2), tick(3)];
         let bytes: Vec<u8> = events.iter().flat_map(frame).collect();

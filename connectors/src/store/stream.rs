@@ -26,7 +26,8 @@ impl Layout {
         Self { dir: dir.to_path_buf(), name, segment_bytes: segment_bytes.max(1) }
     }
 
-    fn path(&self, segment: u64) -> PathBuf {
+    /// The file of a segment.
+    pub fn path(&self, segment: u64) -> PathBuf {
         self.dir.join(format!("{}-{segment:06}", self.name))
     }
 

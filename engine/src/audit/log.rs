@@ -11,7 +11,7 @@ use super::{AuditReport, Claims, ConfigUse, Delays, ModelUse, SaidByPerson};
 use crate::bundle::SignedCheckpoint;
 use crate::lane::hex;
 use crate::log::{EMPTY_ROOT, TreeAppender, entries};
-use crate::verdict::{Hash32, NO_MODEL, SCORE_NOT_A_NUMBER, Severity, VerdictRecord, class, score_e6};
+use crate::verdict::{Hash32, Logged, NO_MODEL, SCORE_NOT_A_NUMBER, Severity, VerdictRecord, class, score_e6};
 
 /// Says whose signature a checkpoint's is, or why it is not its signer's.
 pub type SignatureCheck<'a> = &'a dyn Fn(&SignedCheckpoint) -> Result<String, String>;
@@ -19,6 +19,8 @@ pub type SignatureCheck<'a> = &'a dyn Fn(&SignedCheckpoint) -> Result<String, St
 struct Device {
     id: Hash32,
     next_seq: u64,
+    /// How many records had been erased up to its last one.
+    erased: u64,
 }
 
 /// Audits one log. See the [module](super).
@@ -34,6 +36,11 @@ pub struct LogAudit {
     labels: Vec<SaidByPerson>,
     severities: [u64; 3],
     waits: Vec<i64>,
+    /// Records that were erased, and the first and last of them.
+    erased: u64,
+    erased_between: Option<(u64, u64)>,
+    /// Numbers of devices that are missing where enough records were erased to have had them.
+    missing: u64,
     /// The anchor that covers the next record.
     anchor: usize,
     records: Found,
@@ -62,6 +69,9 @@ impl LogAudit {
             labels: Vec::new(),
             severities: [0; 3],
             waits: Vec::new(),
+            erased: 0,
+            erased_between: None,
+            missing: 0,
             anchor: 0,
             records: Found::default(),
             sequence: Found::default(),
@@ -74,24 +84,43 @@ impl LogAudit {
     }
 
     /// Takes the next records, in the order of the log. How they are divided into calls changes nothing.
-    pub fn take(&mut self, records: &[VerdictRecord]) {
+    pub fn take(&mut self, records: &[Logged]) {
         let mut rest = records;
         while !rest.is_empty() {
             let size = self.tree.size();
             let next = self.wanted.range(size + 1..).next().copied().unwrap_or(u64::MAX);
             let n = usize::try_from(next - size).unwrap_or(usize::MAX).min(rest.len());
             let (now, later) = rest.split_at(n);
-            let verdicts: Vec<_> = now.iter().map(|r| &r.verdict).collect();
+            let verdicts: Vec<_> = now.iter().filter_map(Logged::record).map(|r| &r.verdict).collect();
+            let mut made = entries(&verdicts).into_iter();
+            let entry = |l: &Logged| match l {
+                Logged::Record(_) => made.next().unwrap_or_default(),
+                // Whether it is the one that was there, the roots say.
+                Logged::Erased(stone) => stone.entry,
+            };
+            let all: Vec<Hash32> = now.iter().map(entry).collect();
             let mut stored = Vec::new();
-            self.tree.append_all(&entries(&verdicts), &mut stored);
-            for (index, record) in (size..).zip(now) {
-                self.record(index, record);
+            self.tree.append_all(&all, &mut stored);
+            for (index, logged) in (size..).zip(now) {
+                match logged {
+                    Logged::Record(record) => self.record(index, record),
+                    Logged::Erased(stone) => self.stone(index, stone.index),
+                }
             }
             if self.tree.size() == next {
                 self.roots.insert(next, self.tree.root());
             }
             rest = later;
         }
+    }
+
+    fn stone(&mut self, index: u64, says: u64) {
+        if says != index {
+            self.records.add(index, || format!("it says that it is record {says}, which was erased"));
+        }
+        self.erased += 1;
+        let first = self.erased_between.map_or(index, |(first, _)| first);
+        self.erased_between = Some((first, index));
     }
 
     fn record(&mut self, index: u64, record: &VerdictRecord) {
@@ -134,12 +163,15 @@ impl LogAudit {
     fn device(&mut self, index: u64, record: &VerdictRecord) {
         let (v, name) = (&record.verdict, &*record.evidence.device);
         let Some(device) = self.devices.get_mut(name) else {
-            if v.seq != 0 {
+            if v.seq != 0 && v.seq <= self.erased {
+                self.missing = self.missing.saturating_add(v.seq);
+            } else if v.seq != 0 {
                 self.sequence.add(index, || {
                     format!("the first record of device {name} has seq {}: {} are missing", v.seq, v.seq)
                 });
             }
-            self.devices.insert(name.into(), Device { id: v.device_id, next_seq: v.seq.saturating_add(1) });
+            let erased = self.erased;
+            self.devices.insert(name.into(), Device { id: v.device_id, next_seq: v.seq.saturating_add(1), erased });
             return;
         };
         if device.id != v.device_id {
@@ -149,13 +181,15 @@ impl LogAudit {
                     v.seq
                 )
             });
-            *device = Device { id: v.device_id, next_seq: v.seq };
+            *device = Device { id: v.device_id, next_seq: v.seq, erased: self.erased };
         }
-        if v.seq != device.next_seq {
-            let expected = device.next_seq;
+        let expected = device.next_seq;
+        if v.seq > expected && v.seq - expected <= self.erased - device.erased {
+            self.missing = self.missing.saturating_add(v.seq - expected);
+        } else if v.seq != expected {
             self.sequence.add(index, || format!("seq {} of device {name} comes where {expected} is due", v.seq));
         }
-        device.next_seq = v.seq.saturating_add(1);
+        (device.next_seq, device.erased) = (v.seq.saturating_add(1), self.erased);
     }
 
     /// The rows of a record were read before the checkpoint that first covers it.
@@ -253,7 +287,7 @@ impl LogAudit {
         let mut audit = self;
         let waits = std::mem::take(&mut audit.waits);
         let delays = Delays::of(waits, audit.claims.promise_ms, longest_pause);
-        let checks = vec![
+        let mut checks = vec![
             audit.check_records(records),
             audit.check_roots(records),
             audit.check_signatures(signature),
@@ -265,6 +299,7 @@ impl LogAudit {
             audit.check_delays(delays.as_ref()),
             audit.check_labels(),
         ];
+        checks.extend(audit.check_erased());
         AuditReport {
             origin: audit.claims.origin,
             records,

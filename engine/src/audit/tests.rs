@@ -6,7 +6,7 @@ use super::*;
 use crate::bundle::{SignedCheckpoint, chain_log_id};
 use crate::label::{Label, Opinion};
 use crate::log::{Coverage, TreeAppender};
-use crate::verdict::{Evidence, FeatureEvidence, NO_MODEL, Verdict, VerdictRecord, class, score_e6};
+use crate::verdict::{Evidence, FeatureEvidence, Logged, NO_MODEL, Tombstone, Verdict, VerdictRecord, class, score_e6};
 
 const RECORDS: u64 = 400;
 /// Sizes that were anchored.
@@ -148,7 +148,8 @@ fn audit(sample: &Sample) -> AuditReport {
 fn audit_in(sample: &Sample, chunk: usize) -> AuditReport {
     let mut audit = LogAudit::new(sample.claims.clone());
     for records in sample.records.chunks(chunk.min(sample.records.len().max(1))) {
-        audit.take(records);
+        let logged: Vec<Logged> = records.iter().cloned().map(Logged::Record).collect();
+        audit.take(&logged);
     }
     audit.finish(Some(&|c| if c.signature == [1] { Ok("good".into()) } else { Err("bad".into()) }))
 }
@@ -373,4 +374,78 @@ fn without_chain_and_registry_that_is_said() {
     let not_made: Vec<_> = report.checks.iter().filter(|c| c.grade == Grade::NotMade).map(|c| c.name).collect();
     assert_eq!(not_made, ["anchors", "models", "delays"]);
     assert_eq!((report.grade(), report.anchored), (Grade::Passed, 390));
+}
+
+/// Audits the sample with tombstones in these places.
+fn audit_erased(sample: &Sample, erased: &[u64]) -> AuditReport {
+    let stone = |r: &VerdictRecord| Logged::Erased(Tombstone { index: r.index, entry: r.entry() });
+    let of = |r: &VerdictRecord| if erased.contains(&r.index) { stone(r) } else { Logged::Record(r.clone()) };
+    audit_logged(sample, &sample.records.iter().map(of).collect::<Vec<_>>())
+}
+
+fn audit_logged(sample: &Sample, logged: &[Logged]) -> AuditReport {
+    let mut audit = LogAudit::new(sample.claims.clone());
+    audit.take(logged);
+    audit.finish(Some(&|c| if c.signature == [1] { Ok("good".into()) } else { Err("bad".into()) }))
+}
+
+fn of<'a>(report: &'a AuditReport, name: &str) -> &'a Check {
+    report.checks.iter().find(|c| c.name == name).unwrap()
+}
+
+#[test]
+fn erased_records_leave_a_log_that_is_looked_at_and_not_refused() {
+    let sample = sample();
+    // All of one device, the first and the last among them; and some of another in its middle.
+    let device: Vec<u64> = (0..RECORDS).filter(|i| i % 7 == 0).collect();
+    for erased in [&device[..], &[8, 15, 16, 22], &[1], &[RECORDS - 1]] {
+        let report = audit_erased(&sample, erased);
+        assert_eq!(failed(&report), [] as [&str; 0], "{erased:?}: {:#?}", report.checks);
+        assert_eq!((report.grade(), report.records), (Grade::Attention, RECORDS));
+        assert_eq!(of(&report, "erased").said, format!("{} records were erased; their entries stand", erased.len()));
+        assert_eq!(of(&report, "roots").grade, Grade::Passed);
+    }
+    // A whole device leaves no gap; the middle of one does, and it is explained.
+    assert_eq!(of(&audit_erased(&sample, &device), "sequence").grade, Grade::Passed);
+    let report = audit_erased(&sample, &[8, 15, 16, 22]);
+    let sequence = of(&report, "sequence");
+    assert_eq!((sequence.grade, sequence.found), (Grade::Attention, 4));
+    assert_eq!(sequence.findings[0].what, "4 numbers are missing, 4 records were erased");
+}
+
+#[test]
+fn a_tombstone_with_another_entry_is_found_by_the_roots() {
+    let sample = sample();
+    let mut logged: Vec<Logged> = sample.records.iter().cloned().map(Logged::Record).collect();
+    logged[140] = Logged::Erased(Tombstone { index: 140, entry: [9; 32] });
+    assert!(failed(&audit_logged(&sample, &logged)).contains(&"roots"));
+    // One that stands in another's place.
+    let entry = sample.records[140].entry();
+    logged[140] = Logged::Erased(Tombstone { index: 141, entry });
+    assert_eq!(failed(&audit_logged(&sample, &logged)), ["records"]);
+}
+
+#[test]
+fn a_gap_that_erased_records_cannot_explain_fails() {
+    let mut sample = sample();
+    // Three numbers of one device are skipped where one record was erased; the records are otherwise what they were, so the
+    // signed roots, which no longer fit, are beside the point here.
+    for r in &mut sample.records {
+        if r.index % 7 == 1 && r.index > 20 {
+            r.verdict.seq += 2;
+        }
+    }
+    let report = audit_erased(&sample, &[22]);
+    let sequence = of(&report, "sequence");
+    assert_eq!(sequence.grade, Grade::Failed);
+    assert_eq!(sequence.findings[0].what, "seq 6 of device pump-1 comes where 3 is due");
+    // Where the record was erased elsewhere than in the gap, it explains nothing.
+    let mut sample = super::tests::sample();
+    for r in &mut sample.records {
+        if r.index % 7 == 1 && r.index > 20 {
+            r.verdict.seq += 1;
+        }
+    }
+    assert_eq!(of(&audit_erased(&sample, &[300]), "sequence").grade, Grade::Failed);
+    assert_eq!(of(&audit_erased(&sample, &[16]), "sequence").grade, Grade::Attention);
 }

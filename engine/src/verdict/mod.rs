@@ -8,11 +8,15 @@ mod evidence;
 mod identity;
 pub(crate) mod parts;
 mod record;
+mod salts;
+mod secret;
 
 pub use evidence::{Evidence, FeatureEvidence, ReferenceVersion};
-pub use identity::{LogOrigin, RecordSalts, Secret};
+pub use identity::LogOrigin;
 pub use parts::{Disclosed, FEATURE, Scored, SourceRows};
-pub use record::VerdictRecord;
+pub use record::{Logged, Tombstone, VerdictRecord};
+pub use salts::RecordSalts;
+pub use secret::{Secret, SecretError};
 
 use alloy_primitives::keccak256;
 
@@ -151,7 +155,7 @@ impl Severity {
 /// One decision. Times are milliseconds since the Unix epoch; the window is `[window_start, window_end)`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Verdict {
-    /// HMAC-SHA-256 of the device's name under the pipeline's secret.
+    /// HMAC-SHA-256 of the device's name under the pipeline's secret ([`Secret::device_id`]).
     pub device_id: Hash32,
     /// Gapless per device and log, from 0.
     pub seq: u64,
@@ -173,7 +177,7 @@ pub struct Verdict {
     pub class: u16,
     /// SHA-256 of [`Evidence::to_bytes`].
     pub evidence_hash: Hash32,
-    /// HMAC of log id and index under the pipeline's secret; blinds the record.
+    /// Made from the record's key ([`RecordSalts::salt`]), which can be erased; blinds the record.
     pub salt: Hash32,
 }
 

@@ -78,3 +78,107 @@ impl VerdictRecord {
         Ok(Self { index, verdict, evidence })
     }
 }
+
+/// What stands in a record's place once it was erased: its entry, so that the log stays what it was, and nothing of what was decided.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tombstone {
+    /// Index in the log.
+    pub index: u64,
+    /// The log entry that the record had. Without its salt nobody finds the record that it is the hash of.
+    pub entry: Hash32,
+}
+
+impl Tombstone {
+    const MAGIC: &[u8; 8] = b"avouchX1";
+
+    /// Its bytes without what pads them.
+    pub const LEN: usize = 8 + 8 + 32;
+
+    /// Its bytes, with zeros behind them up to `len` bytes, the length of the record it stands for.
+    pub fn to_bytes(&self, len: usize) -> Vec<u8> {
+        let mut w = Writer::with_capacity(len.max(Self::LEN));
+        w.raw(Self::MAGIC);
+        w.u64(self.index);
+        w.raw(&self.entry);
+        w.bytes.resize(len.max(Self::LEN), 0);
+        w.bytes
+    }
+
+    fn from_bytes(bytes: &[u8]) -> Result<Self, CodecError> {
+        let mut r = Reader::new("erased record", bytes);
+        r.raw(Self::MAGIC.len())?;
+        let stone = Self { index: r.u64()?, entry: r.array()? };
+        if r.raw(r.remaining())?.iter().any(|b| *b != 0) {
+            return Err(r.invalid("something stands behind it"));
+        }
+        r.finish()?;
+        Ok(stone)
+    }
+}
+
+/// What stands in the log at an index. Whoever reads a log decides what an erased record means to him.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Logged {
+    /// The record.
+    Record(VerdictRecord),
+    /// It was erased.
+    Erased(Tombstone),
+}
+
+impl Logged {
+    /// Reads what [`VerdictRecord::to_bytes`] or [`Tombstone::to_bytes`] wrote.
+    ///
+    /// # Errors
+    /// When it is neither.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, CodecError> {
+        if bytes.starts_with(Tombstone::MAGIC) {
+            return Tombstone::from_bytes(bytes).map(Self::Erased);
+        }
+        VerdictRecord::from_bytes(bytes).map(Self::Record)
+    }
+
+    /// Its bytes. Those of an erased record are as short as they can be.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        match self {
+            Logged::Record(record) => record.to_bytes(),
+            Logged::Erased(stone) => stone.to_bytes(0),
+        }
+    }
+
+    /// Index in the log, as it says itself.
+    pub fn index(&self) -> u64 {
+        match self {
+            Logged::Record(record) => record.index,
+            Logged::Erased(stone) => stone.index,
+        }
+    }
+
+    /// The log entry: made from the record, or what its tombstone says.
+    pub fn entry(&self) -> Hash32 {
+        match self {
+            Logged::Record(record) => record.entry(),
+            Logged::Erased(stone) => stone.entry,
+        }
+    }
+
+    /// The record, if it was not erased.
+    pub fn record(&self) -> Option<&VerdictRecord> {
+        match self {
+            Logged::Record(record) => Some(record),
+            Logged::Erased(_) => None,
+        }
+    }
+
+    /// The record itself, if it was not erased.
+    pub fn into_record(self) -> Option<VerdictRecord> {
+        match self {
+            Logged::Record(record) => Some(record),
+            Logged::Erased(_) => None,
+        }
+    }
+
+    /// Whether it was erased.
+    pub fn is_erased(&self) -> bool {
+        matches!(self, Logged::Erased(_))
+    }
+}

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use avouch_connectors::ethereum::{Address, ChainReader, EthereumError, RpcOptions};
 use avouch_connectors::store::{LaneReader, StoreError};
 use avouch_engine::bundle::{BundleError, Files, Part, Parts, SignedCheckpoint, build};
-use avouch_engine::verdict::{LogOrigin, NO_MODEL, Severity, VerdictRecord, class};
+use avouch_engine::verdict::{LogOrigin, Logged, NO_MODEL, Severity, VerdictRecord, class};
 use clap::Args;
 use serde_json::json;
 use thiserror::Error;
@@ -196,7 +196,7 @@ pub(super) struct Wanted<'a> {
 /// The verdict asked for, or the newest one before `size` that fits.
 pub(super) fn find(wanted: &Wanted<'_>, reader: &LaneReader, size: u64) -> Result<Option<VerdictRecord>, StoreError> {
     if let Some(index) = wanted.index {
-        return Ok(if index < size { Some(reader.record(index)?) } else { None });
+        return Ok(if index < size { Some(reader.verdict(index)?) } else { None });
     }
     const CHUNK: u64 = 1_000;
     let mut end = size;
@@ -210,7 +210,7 @@ pub(super) fn find(wanted: &Wanted<'_>, reader: &LaneReader, size: u64) -> Resul
                 break;
             }
             at += records.len() as u64;
-            for r in records {
+            for r in records.iter().filter_map(Logged::record) {
                 let device = wanted.device.is_none_or(|d| *d == *r.evidence.device);
                 // What a person says of a verdict is none, and is found by its index.
                 if device
@@ -222,7 +222,7 @@ pub(super) fn find(wanted: &Wanted<'_>, reader: &LaneReader, size: u64) -> Resul
             }
         }
         if let Some(index) = found {
-            return Ok(Some(reader.record(index)?));
+            return Ok(Some(reader.verdict(index)?));
         }
         end = start;
     }

@@ -30,7 +30,7 @@ use avouch_connectors::kafka::{EmbeddedBroker, KafkaConnection};
 use avouch_connectors::store::LaneReader;
 use avouch_engine::dead_letter::DeadLetter;
 use avouch_engine::decode::format_timestamp;
-use avouch_engine::verdict::{Severity, VerdictRecord, class};
+use avouch_engine::verdict::{Logged, Severity, VerdictRecord, class};
 use clap::Args;
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
@@ -543,7 +543,8 @@ fn read_back(state: &Path, lanes: i32) -> Result<(Vec<VerdictRecord>, Vec<DeadLe
                 break;
             }
             // Whoever labels while it runs adds no verdict.
-            verdicts.extend(more.into_iter().filter(|r| !class::is_label(r.verdict.class)));
+            verdicts
+                .extend(more.into_iter().filter_map(Logged::into_record).filter(|r| !class::is_label(r.verdict.class)));
         }
         let mut at = 0;
         loop {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use avouch_connectors::store::{LaneReader, StoreError};
 use avouch_engine::decode::{format_timestamp, parse_timestamp};
 use avouch_engine::label::{Label, Opinion};
-use avouch_engine::verdict::{Severity, VerdictRecord, class};
+use avouch_engine::verdict::{Logged, Severity, VerdictRecord, class};
 use clap::Args;
 use rand::RngCore as _;
 use rand::rngs::OsRng;
@@ -390,7 +390,7 @@ fn target(args: &LabelArgs, state: &Path) -> Result<Target, LabelError> {
         if index >= size {
             return wrong(format!("the log of lane {lane} has {size} records, and none with the index {index}"));
         }
-        let record = reader.record(index)?;
+        let record = reader.verdict(index)?;
         return of_verdict(args, lane, reader, &record);
     }
     let Some(device) = &args.device else { return wrong("name a verdict (--lane, --index) or a --device") };
@@ -459,7 +459,8 @@ fn of_window(args: &LabelArgs, lanes: &[(i32, PathBuf)], device: &str, end: u64)
                     && !class::is_label(r.verdict.class)
                     && args.step.as_deref().is_none_or(|s| *s == *r.evidence.step)
             };
-            found.extend(records.into_iter().filter(fits).map(|r| (*lane, reader.clone(), r)));
+            let records = records.into_iter().filter_map(Logged::into_record);
+            found.extend(records.filter(fits).map(|r| (*lane, reader.clone(), r)));
         }
     }
     let end = format_timestamp(end as i64);

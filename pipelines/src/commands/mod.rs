@@ -11,6 +11,7 @@ pub mod dead;
 pub mod demo;
 pub mod deploy;
 pub mod device;
+pub mod erase;
 pub mod evaluate;
 pub mod explain;
 pub mod explain_verdict;

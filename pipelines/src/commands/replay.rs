@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 
-use avouch_engine::verdict::Secret;
+use avouch_engine::verdict::{Secret, SecretError};
 use clap::Args;
 use serde_json::json;
 
@@ -48,7 +48,10 @@ pub fn run(args: &ReplayArgs) -> ExitCode {
     }
     let secret = match args.secret.as_ref().map(|path| (path, std::fs::read(path))) {
         None => None,
-        Some((_, Ok(bytes))) => Some(secret_of(&bytes)),
+        Some((path, Ok(bytes))) => match secret_of(&bytes) {
+            Ok(secret) => Some(secret),
+            Err(e) => return fail(args.json, format!("{}: {e}", path.display())),
+        },
         Some((path, Err(e))) => return fail(args.json, format!("{}: {e}", path.display())),
     };
     let began = Instant::now();
@@ -66,16 +69,23 @@ pub fn run(args: &ReplayArgs) -> ExitCode {
     if replayed.difference.is_none() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// A secret that was made for the pipeline has 32 bytes; one that was written is text, and its last line break is none of it.
-fn secret_of(bytes: &[u8]) -> Secret {
+/// A secret that was made for the pipeline has 32 bytes, or is what is left of it; one that was written is text, and its last line
+/// break is none of it.
+fn secret_of(bytes: &[u8]) -> Result<Secret, SecretError> {
+    if bytes.len() == 32 {
+        return Ok(Secret::new(bytes));
+    }
     let text = bytes.strip_suffix(b"\n").unwrap_or(bytes);
-    Secret::new(if bytes.len() == 32 { bytes } else { text.strip_suffix(b"\r").unwrap_or(text) })
+    match Secret::from_stored(bytes)? {
+        punctured if punctured.is_punctured() => Ok(punctured),
+        _ => Ok(Secret::new(text.strip_suffix(b"\r").unwrap_or(text))),
+    }
 }
 
 fn as_json(r: &Replayed, h: &Handover) -> serde_json::Value {
     json!({
         "log": h.head.log, "size": h.head.size, "readings": r.readings, "rows": r.rows, "dead": r.dead, "events": r.events,
-        "pipelines": r.pipelines, "agreed": r.agreed, "same": r.difference.is_none(), "with_secret": r.with_secret,
+        "pipelines": r.pipelines, "agreed": r.agreed, "erased": r.erased, "unsalted": r.unsalted, "same": r.difference.is_none(), "with_secret": r.with_secret,
         "difference": r.difference.as_ref().map(|d| json!({
             "index": d.index, "field": d.field, "log": d.log, "replay": d.replay,
         })),
@@ -96,10 +106,25 @@ fn as_text(r: &Replayed, h: &Handover, seconds: f64) -> String {
         r.pipelines,
         if r.pipelines == 1 { "" } else { "s" }
     );
+    if r.erased > 0 {
+        out.push_str(&format!(
+            "{} records were erased: there is one again at each of their places, and no more is compared\n",
+            r.erased
+        ));
+    }
+    if r.unsalted > 0 {
+        out.push_str(&format!(
+            "the keys of {} records were erased from the secret: their salts are not compared\n",
+            r.unsalted
+        ));
+    }
+    let all = if r.erased > 0 { "all other" } else { "all" };
     match &r.difference {
-        None if r.with_secret => out.push_str(&format!("all {} records came out the same, byte for byte\n", r.agreed)),
+        None if r.with_secret => {
+            out.push_str(&format!("{all} {} records came out the same, byte for byte\n", r.agreed))
+        }
         None => out.push_str(&format!(
-            "all {} records came out the same, but for deviceId and salt, which take the secret (--secret)\n",
+            "{all} {} records came out the same, but for deviceId and salt, which take the secret (--secret)\n",
             r.agreed
         )),
         Some(d) => out.push_str(&format!(

@@ -22,7 +22,9 @@ pub struct Difference {
 pub(super) enum Under {
     /// It is known.
     Secret,
-    /// It is not, so deviceId, the salts, and evidenceHash, into which salts go, are not compared.
+    /// It is known, but the record's key was erased from it, so the salts, and evidenceHash, into which they go, are not compared.
+    SecretWithout,
+    /// It is not, so deviceId is not compared either.
     NoSecret,
 }
 
@@ -33,7 +35,8 @@ pub(super) fn difference(log: &VerdictRecord, replay: &VerdictRecord, under: Und
     };
     let (a, b) = (&log.verdict, &replay.verdict);
     let evidence = || of_evidence(&log.evidence, &replay.evidence).and_then(|(f, x, y)| found(&f, x, y));
-    let keyed = |x: &[u8; 32]| if under == Under::Secret { hex(x) } else { String::new() };
+    let named = |x: &[u8; 32]| if under == Under::NoSecret { String::new() } else { hex(x) };
+    let salted = |x: &[u8; 32]| if under == Under::Secret { hex(x) } else { String::new() };
     found("index", log.index.to_string(), replay.index.to_string())
         // What is readable comes first: a hash says only that something differs.
         .or_else(|| found("windowStart", a.window_start.to_string(), b.window_start.to_string()))
@@ -46,10 +49,10 @@ pub(super) fn difference(log: &VerdictRecord, replay: &VerdictRecord, under: Und
         .or_else(|| found("scoreE6", a.score_e6.to_string(), b.score_e6.to_string()))
         .or_else(|| found("seq", a.seq.to_string(), b.seq.to_string()))
         .or_else(|| found("inputDigest", hex(&a.input_digest), hex(&b.input_digest)))
-        .or_else(|| found("evidence.salt", keyed(&log.evidence.salt), keyed(&replay.evidence.salt)))
-        .or_else(|| found("evidenceHash", keyed(&a.evidence_hash), keyed(&b.evidence_hash)))
-        .or_else(|| found("deviceId", keyed(&a.device_id), keyed(&b.device_id)))
-        .or_else(|| found("salt", keyed(&a.salt), keyed(&b.salt)))
+        .or_else(|| found("evidence.salt", salted(&log.evidence.salt), salted(&replay.evidence.salt)))
+        .or_else(|| found("evidenceHash", salted(&a.evidence_hash), salted(&b.evidence_hash)))
+        .or_else(|| found("deviceId", named(&a.device_id), named(&b.device_id)))
+        .or_else(|| found("salt", salted(&a.salt), salted(&b.salt)))
 }
 
 /// A double as it is, to the bit.

@@ -3,7 +3,7 @@
 //! | file | what it is |
 //! | --- | --- |
 //! | `log.json` | the log's name, topic, partition and size, and what was exported with it |
-//! | `records` | every record of the log, in frames ([`avouch_engine::verdict::VerdictRecord::to_bytes`]) |
+//! | `records` | every record of the log, or its tombstone, in frames ([`avouch_engine::verdict::Logged::to_bytes`]) |
 //! | `events` | what happened to the lane besides rows, in frames ([`avouch_engine::event::LaneEvent`]) |
 //! | `signed-checkpoints.jsonl` | every checkpoint that was signed for the contract, a JSON object a line |
 //! | `offsets.jsonl` | up to which offset (exclusive) the lane had read at each size that a checkpoint names |

@@ -9,7 +9,7 @@ use avouch_engine::identity::KeySet;
 use avouch_engine::plan::LanePlan;
 use avouch_engine::reference::{Reference, Versioned};
 use avouch_engine::spec::LaneSpec;
-use avouch_engine::verdict::{Hash32, NO_MODEL, VerdictRecord};
+use avouch_engine::verdict::{Hash32, Logged, NO_MODEL, VerdictRecord};
 use thiserror::Error;
 
 use super::{Handover, HandoverError};
@@ -112,7 +112,7 @@ impl<'a> Plans<'a> {
             if piece.is_empty() {
                 break;
             }
-            piece.iter().for_each(|r| note(r, &mut used));
+            piece.iter().filter_map(Logged::record).for_each(|r| note(r, &mut used));
         }
         let mut references = BTreeMap::new();
         for event in events {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use avouch_engine::bundle::SignedCheckpoint;
 use avouch_engine::event::LaneEvent;
 use avouch_engine::identity::KeySet;
-use avouch_engine::verdict::{Hash32, NO_MODEL, VerdictRecord};
+use avouch_engine::verdict::{Hash32, Logged, NO_MODEL};
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 
@@ -111,7 +111,7 @@ impl Handover {
                 models.remove(&NO_MODEL);
                 return Ok(models);
             }
-            models.extend(piece.iter().map(|r| r.verdict.model_hash));
+            models.extend(piece.iter().filter_map(Logged::record).map(|r| r.verdict.model_hash));
         }
     }
 
@@ -166,12 +166,12 @@ impl Records {
     /// # Errors
     /// When the file cannot be read, or does not hold records.
     #[allow(clippy::should_implement_trait)]
-    pub fn next(&mut self) -> Result<Vec<VerdictRecord>, HandoverError> {
+    pub fn next(&mut self) -> Result<Vec<Logged>, HandoverError> {
         let mut out = Vec::with_capacity(PIECE);
         while out.len() < PIECE {
             let path = self.0.path.clone();
             let Some(frame) = self.0.next()? else { break };
-            out.push(VerdictRecord::from_bytes(frame).map_err(|source| HandoverError::Codec { path, source })?);
+            out.push(Logged::from_bytes(frame).map_err(|source| HandoverError::Codec { path, source })?);
         }
         Ok(out)
     }

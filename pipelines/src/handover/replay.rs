@@ -6,7 +6,7 @@ use avouch_engine::decode::RawRecord;
 use avouch_engine::event::LaneEvent;
 use avouch_engine::lane::{Lane, LaneError, Output};
 use avouch_engine::replay::Replay;
-use avouch_engine::verdict::{Secret, VerdictRecord};
+use avouch_engine::verdict::{Hash32, LogOrigin, Logged, Secret};
 use thiserror::Error;
 
 use super::compare::{Difference, Under, difference};
@@ -64,6 +64,10 @@ pub struct Replayed {
     pub dead: u64,
     /// Records of the log that were made again the same, up to the first that was not.
     pub agreed: u64,
+    /// Records of the log that were erased: that there is one at this place was compared, and nothing else.
+    pub erased: u64,
+    /// Records of the log whose keys were erased from the secret since: their salts were not compared.
+    pub unsalted: u64,
     /// The first difference; `None` if the whole log was made again.
     pub difference: Option<Difference>,
     /// Whether pseudonyms and salts were compared, too.
@@ -89,17 +93,21 @@ pub fn replay(handover: &Handover, given: &[Pipeline], secret: Option<Secret>) -
     };
     let plans = Plans::new(handover, given, &events)?;
     let with_secret = secret.is_some();
+    // The log, and what is compared under the secret.
     let mut run = Run {
         log: Log { records: handover.records()?, waiting: VecDeque::new() },
-        under: if with_secret { Under::Secret } else { Under::NoSecret },
+        log_id: LogOrigin::from_text(handover.head.log.clone()).log_id(),
+        secret: secret.clone(),
         agreed: 0,
+        erased: 0,
+        unsalted: 0,
         difference: None,
         dead: 0,
     };
     // Whatever key: what it makes is not compared then.
     let key = secret.unwrap_or_else(|| Secret::new(b"avouch replay"));
     if with_secret
-        && let Some(first) = run.log.peek()?
+        && let Some(Logged::Record(first)) = run.log.peek()?
         && key.device_id(&first.evidence.device) != first.verdict.device_id
     {
         return Err(ReplayFailure::OtherSecret);
@@ -158,9 +166,12 @@ pub fn replay(handover: &Handover, given: &[Pipeline], secret: Option<Secret>) -
         && let Some(record) = run.log.next()?
     {
         run.difference = Some(Difference {
-            index: record.index,
+            index: record.index(),
             field: "record".into(),
-            log: format!("a verdict on {}", record.evidence.device),
+            log: match &record {
+                Logged::Record(record) => format!("a verdict on {}", record.evidence.device),
+                Logged::Erased(_) => "a record that was erased".into(),
+            },
             replay: "nothing: the readings give no such record".into(),
         });
     }
@@ -170,6 +181,8 @@ pub fn replay(handover: &Handover, given: &[Pipeline], secret: Option<Secret>) -
         rows: lane.counters().rows_in,
         dead: run.dead,
         agreed: run.agreed,
+        erased: run.erased,
+        unsalted: run.unsalted,
         difference: run.difference,
         with_secret,
         pipelines,
@@ -179,7 +192,7 @@ pub fn replay(handover: &Handover, given: &[Pipeline], secret: Option<Secret>) -
 /// The log's records, one after the other.
 struct Log {
     records: Records,
-    waiting: VecDeque<VerdictRecord>,
+    waiting: VecDeque<Logged>,
 }
 
 impl Log {
@@ -190,12 +203,12 @@ impl Log {
         Ok(())
     }
 
-    fn peek(&mut self) -> Result<Option<&VerdictRecord>, HandoverError> {
+    fn peek(&mut self) -> Result<Option<&Logged>, HandoverError> {
         self.fill()?;
         Ok(self.waiting.front())
     }
 
-    fn next(&mut self) -> Result<Option<VerdictRecord>, HandoverError> {
+    fn next(&mut self) -> Result<Option<Logged>, HandoverError> {
         self.fill()?;
         Ok(self.waiting.pop_front())
     }
@@ -203,8 +216,11 @@ impl Log {
 
 struct Run {
     log: Log,
-    under: Under,
+    log_id: Hash32,
+    secret: Option<Secret>,
     agreed: u64,
+    erased: u64,
+    unsalted: u64,
     difference: Option<Difference>,
     dead: u64,
 }
@@ -217,7 +233,27 @@ impl Run {
                 break;
             }
             self.difference = match self.log.next()? {
-                Some(logged) => difference(&logged, made, self.under),
+                Some(Logged::Record(logged)) => {
+                    let under = match &self.secret {
+                        None => Under::NoSecret,
+                        Some(secret) if secret.has(&self.log_id, logged.index) => Under::Secret,
+                        Some(_) => {
+                            self.unsalted += 1;
+                            Under::SecretWithout
+                        }
+                    };
+                    difference(&logged, made, under)
+                }
+                Some(Logged::Erased(stone)) if stone.index == made.index => {
+                    self.erased += 1;
+                    continue;
+                }
+                Some(Logged::Erased(stone)) => Some(Difference {
+                    index: stone.index,
+                    field: "index".into(),
+                    log: stone.index.to_string(),
+                    replay: made.index.to_string(),
+                }),
                 None => Some(Difference {
                     index: made.index,
                     field: "record".into(),

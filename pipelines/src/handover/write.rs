@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use avouch_connectors::store::LaneReader;
 use avouch_engine::event::LaneEvent;
 use avouch_engine::identity::KeySet;
-use avouch_engine::verdict::{Hash32, NO_MODEL};
+use avouch_engine::verdict::{Hash32, Logged, NO_MODEL};
 
 use super::frames::{Frames, failed};
 use super::reading::Reading;
@@ -68,7 +68,12 @@ pub fn export(pipeline: &Pipeline, wanted: &Wanted) -> Result<Exported, Handover
     let (mut at, mut bytes) = (0, Vec::new());
     while at < committed.log_size {
         let records = reader.records(at, AT_ONCE)?;
-        for r in records.iter().take_while(|r| r.index < committed.log_size) {
+        for logged in records.iter().take_while(|r| r.index() < committed.log_size) {
+            at = logged.index() + 1;
+            let Logged::Record(r) = logged else {
+                frames.push(&logged.to_bytes())?;
+                continue;
+            };
             bytes.clear();
             r.write(&mut bytes);
             frames.push(&bytes)?;
@@ -79,7 +84,6 @@ pub fn export(pipeline: &Pipeline, wanted: &Wanted) -> Result<Exported, Handover
                     steps.insert(r.evidence.step.to_string(), r.verdict.model_hash);
                 }
             }
-            at = r.index + 1;
         }
         if records.is_empty() {
             break;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use avouch_connectors::store::{LaneReader, StoreError};
 use avouch_engine::event::LaneEvent;
 use avouch_engine::label::Label;
-use avouch_engine::verdict::{Hash32, class};
+use avouch_engine::verdict::{Hash32, Logged, class};
 
 use super::request::{Request, inbox_dir, put, waiting};
 
@@ -211,7 +211,9 @@ fn stands(log: &str, label: &Label, reader: &LaneReader) -> Result<Stands, Store
     if index >= committed.log_size {
         return Ok(Stands::NotYet);
     }
-    let r = reader.record(index)?;
+    let Logged::Record(r) = reader.record(index)? else {
+        return Ok(Stands::No(format!("record {index} of the log was erased")));
+    };
     let is = (&*r.evidence.device, &*r.evidence.step, r.verdict.window_start, r.verdict.window_end);
     if class::is_label(r.verdict.class) {
         return Ok(Stands::No(format!("record {index} of the log is a label itself")));

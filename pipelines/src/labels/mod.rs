@@ -16,9 +16,11 @@ mod request;
 use avouch_connectors::store::{LaneReader, StoreError};
 use avouch_engine::event::LaneEvent;
 use avouch_engine::label::Label;
+use avouch_engine::verdict::Logged;
 
 pub use inbox::{Inbox, Outcome, Taken};
 pub use last_word::LastWord;
+pub(crate) use reason::reason_path;
 pub use reason::{Reason, keep_reason, reason_of};
 pub use request::{Request, RequestError, inbox_dir, waiting};
 
@@ -57,7 +59,7 @@ pub fn events(reader: &LaneReader) -> Result<Vec<Label>, StoreError> {
     Ok(out)
 }
 
-/// The labels in a lane's log, in its order. Of a log without any, only the lane's events are read.
+/// The labels in a lane's log, in its order; one that was erased says nothing any more. Of a log without any, only the lane's events are read.
 ///
 /// # Errors
 /// When the lane's events or records cannot be read.
@@ -71,7 +73,8 @@ pub fn recorded(reader: &LaneReader) -> Result<Vec<Recorded>, StoreError> {
             break;
         }
         at += records.len() as u64;
-        out.extend(records.into_iter().filter_map(|r| Some(Recorded { index: r.index, label: *r.evidence.label? })));
+        let kept = records.into_iter().filter_map(Logged::into_record);
+        out.extend(kept.filter_map(|r| Some(Recorded { index: r.index, label: *r.evidence.label? })));
     }
     Ok(out)
 }

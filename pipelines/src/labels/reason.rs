@@ -20,7 +20,12 @@ pub struct Reason {
 }
 
 fn path(state: &Path, hash: &Hash32) -> PathBuf {
-    state.join("labels/reasons").join(format!("{}.json", hex(hash)))
+    reason_path(state, &hex(hash))
+}
+
+/// The file of a reason, by its hash in hexadecimal digits.
+pub(crate) fn reason_path(state: &Path, hash: &str) -> PathBuf {
+    state.join("labels/reasons").join(format!("{hash}.json"))
 }
 
 /// Keeps a reason under a random salt; gives its hash and its file.

@@ -16,7 +16,7 @@ use avouch_connectors::files::archive_in_s3;
 use avouch_connectors::store::{LaneReader, StoreError};
 use avouch_engine::decode::format_timestamp;
 use avouch_engine::sql::registered_functions;
-use avouch_engine::verdict::VerdictRecord;
+use avouch_engine::verdict::{Logged, VerdictRecord};
 use datafusion::datasource::MemTable;
 use datafusion::datasource::file_format::parquet::ParquetFormat;
 use datafusion::datasource::listing::{ListingOptions, ListingTable, ListingTableConfig, ListingTableUrl};
@@ -283,7 +283,7 @@ fn listing(path: &str) -> Result<ListingTable, QueryError> {
     ListingTable::try_new(config).map_err(|e| said(&e))
 }
 
-/// All verdicts that the lanes' checkpoints cover, in memory, with the columns of the archive.
+/// All verdicts that the lanes' checkpoints cover and that were not erased, in memory, with the columns of the archive.
 fn logs(state: &Path) -> Result<MemTable, QueryError> {
     let lanes = lane_dirs(state).map_err(|source| QueryError::File { path: state.to_owned(), source })?;
     if lanes.is_empty() {
@@ -300,9 +300,11 @@ fn logs(state: &Path) -> Result<MemTable, QueryError> {
         let reader = LaneReader::open_read_only(&dir)?;
         let (mut next, mut batches) = (0, Vec::new());
         loop {
-            let records = reader.records(next, AT_ONCE)?;
-            let Some(last) = records.last() else { break };
-            next = last.index + 1;
+            let logged = reader.records(next, AT_ONCE)?;
+            let Some(last) = logged.last() else { break };
+            next = last.index() + 1;
+            // What was erased has no row.
+            let records: Vec<VerdictRecord> = logged.into_iter().filter_map(Logged::into_record).collect();
             let refs: Vec<&VerdictRecord> = records.iter().collect();
             let rows = archive_rows(&reader.committed().origin, &refs);
             let batch = rows.and_then(|rows| {

@@ -54,6 +54,7 @@ pub use lanes_here::lanes_here;
 pub use reload::{Load, Reloads, ask_on_change};
 pub use schemas::{Schemas, registry as schema_registry};
 pub use secret::secret;
+pub(crate) use secret::{ERASING, keep_secret, put_durably, stored_secret, write_secret};
 pub use sinks::connection as kafka_connection;
 pub use source_log::read_source;
 pub use verdict_json::{class_name, verdict_json};

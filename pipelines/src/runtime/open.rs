@@ -200,6 +200,16 @@ impl Opener {
             let why = format!("its state has {} verdicts but its log {}", open.lane.next_index(), open.store.size());
             return Err(RuntimeError::Inconsistent { lane, why });
         }
+        // What it would append there it could not salt, and the log would fork.
+        let log = LogOrigin::new(&self.plan.pipeline, lane);
+        if let Some(last) = self.secret.last_erased(&log.log_id()).filter(|last| *last >= open.store.size()) {
+            let why = format!(
+                "its log has {} records, but the secret says that record {last} was erased: the lane's directory is older than the \
+                 erasure; restore a newer copy of it, or give the pipeline a new name, which begins a new log",
+                open.store.size()
+            );
+            return Err(RuntimeError::Inconsistent { lane, why });
+        }
         Ok(Opened::Lane(Box::new(open)))
     }
 

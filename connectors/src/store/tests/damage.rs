@@ -50,7 +50,7 @@ fn examine(dir: &Path, file: &str) -> Outcome {
     assert_eq!(reader.committed().root, ROOTS[END as usize]);
     for n in 0..END {
         match reader.record(n) {
-            Ok(r) => assert_eq!(r, record(n), "{file}"),
+            Ok(r) => assert_eq!(r, logged(n), "{file}"),
             Err(e) => assert!(matches!(e, StoreError::Damaged { .. }), "{file}: {e}"),
         }
     }

@@ -8,7 +8,7 @@ use avouch_engine::dead_letter::{DeadLetter, DeadReason};
 use avouch_engine::event::{LaneEvent, Tick};
 use avouch_engine::lane::Snapshot;
 use avouch_engine::log::{NoteSigner, TreeAppender};
-use avouch_engine::verdict::{Evidence, FeatureEvidence, Hash32, LogOrigin, Verdict, VerdictRecord};
+use avouch_engine::verdict::{Evidence, FeatureEvidence, Hash32, LogOrigin, Logged, Verdict, VerdictRecord};
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
@@ -64,6 +64,10 @@ pub fn record(index: u64) -> VerdictRecord {
         salt: [4; 32],
     };
     VerdictRecord { index, verdict, evidence }
+}
+
+pub fn logged(index: u64) -> Logged {
+    Logged::Record(record(index))
 }
 
 pub fn dead(n: u64) -> DeadLetter {
@@ -245,7 +249,7 @@ pub fn check_readers(store: &LaneStore, roots: &[Hash32]) {
     while at < c.log_size {
         let some = reader.records(at, 50).unwrap();
         for r in &some {
-            assert_eq!(*r, record(at));
+            assert_eq!(*r, logged(at));
             at += 1;
         }
         assert!(!some.is_empty());

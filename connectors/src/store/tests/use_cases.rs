@@ -43,7 +43,7 @@ fn proofs_and_coverage() {
     for (index, size) in [(0, 1), (0, 300), (7, 10), (299, 300), (123, 256)] {
         let proof = reader.inclusion_proof(index, size).unwrap();
         verify_inclusion(&record(index).entry(), index, size, &proof, &roots[size as usize]).unwrap();
-        assert_eq!(reader.record(index).unwrap(), record(index));
+        assert_eq!(reader.record(index).unwrap(), logged(index));
     }
     for (old, new) in [(0, 10), (10, 300), (256, 300), (300, 300)] {
         let proof = reader.consistency_proof(old, new).unwrap();
@@ -223,7 +223,7 @@ fn a_reader_beside_the_writer_sees_only_commits() {
     commit(&mut store).unwrap();
     assert_eq!(beside.committed().log_size, 5);
     assert_eq!(beside.refresh().unwrap().log_size, 2000);
-    assert_eq!(beside.record(1999).unwrap(), record(1999));
+    assert_eq!(beside.record(1999).unwrap(), logged(1999));
     assert_eq!(beside.cursor("x").unwrap().get(), 0);
 }
 

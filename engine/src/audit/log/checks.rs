@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::super::delays::{Delays, span};
-use super::super::{ChainAnchor, Check, Grade, MOST_FINDINGS};
+use super::super::{ChainAnchor, Check, Finding, Grade, MOST_FINDINGS};
 use super::found::{Apart, Found};
 use super::{LogAudit, SignatureCheck};
 use crate::bundle::{SignedCheckpoint, chain_log_id};
@@ -13,7 +13,13 @@ use crate::verdict::{Hash32, class};
 
 impl LogAudit {
     pub(super) fn check_records(&mut self, records: u64) -> Check {
-        let said = format!("{records} records, each with the evidence that its entry names");
+        let kept = records - self.erased;
+        let said = match self.erased {
+            0 => format!("{records} records, each with the evidence that its entry names"),
+            n => format!(
+                "{kept} records, each with the evidence that its entry names; {n} were erased, of which the entry is left"
+            ),
+        };
         check(RECORDS, std::mem::take(&mut self.records), Grade::Failed, said)
     }
 
@@ -133,6 +139,19 @@ impl LogAudit {
     pub(super) fn check_sequence(&mut self) -> Check {
         let said = format!("seq has no gap and no repetition for any of {} devices", self.devices.len());
         let mut broken = check(SEQUENCE, std::mem::take(&mut self.sequence), Grade::Failed, said);
+        if self.missing > 0 {
+            // Each gap is no wider than what was erased between its ends; all of them together must not be either.
+            let enough = self.missing <= self.erased;
+            let text = format!(
+                "{} numbers are missing, {} records were erased{}",
+                self.missing,
+                self.erased,
+                if enough { "" } else { ": that many cannot have been theirs" }
+            );
+            broken.grade = broken.grade.max(if enough { Grade::Attention } else { Grade::Failed });
+            broken.found += self.missing;
+            broken.findings.insert(0, Finding { index: None, what: text });
+        }
         let renamed = std::mem::take(&mut self.pseudonyms);
         if renamed.count > 0 {
             broken.grade = broken.grade.max(Grade::Attention);
@@ -249,6 +268,16 @@ impl LogAudit {
         check(DELAYS, found, Grade::Attention, said)
     }
 
+    /// What was erased, where something was.
+    pub(super) fn check_erased(&self) -> Option<Check> {
+        let (first, last) = self.erased_between?;
+        let mut found = Found::default();
+        let n = self.erased;
+        found.add(None, || format!("{n} records were erased, the first of them {first}, the last {last}"));
+        let said = format!("{n} records were erased; their entries stand");
+        Some(check(ERASED, found, Grade::Attention, said))
+    }
+
     pub(super) fn check_labels(&self) -> Check {
         let against = self
             .labels
@@ -314,6 +343,12 @@ const LABELS: Meaning = (
     "labels",
     "what people said of verdicts, none of it left out",
     "that they were right, or that everybody was asked",
+);
+
+const ERASED: Meaning = (
+    "erased",
+    "which records the operator has erased since; with roots, that their entries are those that were signed for",
+    "what they said, or whose they were: ask the operator why",
 );
 
 fn check(meaning: Meaning, found: Found, worst: Grade, said: String) -> Check {

@@ -60,6 +60,12 @@ pub(super) fn warnings(scored: &[Scored<'_>], verdicts: &Verdicts) -> Vec<String
         let models = verdicts.models.len();
         out.push(format!("the verdicts were made by {models} different models, so the figures are of none of them"));
     }
+    if verdicts.erased > 0 {
+        let what = plural(verdicts.erased as usize, "record");
+        out.push(format!(
+            "{what} of the logs were erased, and are not judged: figures without them may be better or worse"
+        ));
+    }
     if verdicts.not_a_number > 0 {
         let what = plural(verdicts.not_a_number as usize, "verdict");
         out.push(format!("{what} without a score (a feature was null or not finite), counted as no alarm"));

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use avouch_connectors::store::LaneReader;
 use avouch_engine::decode::format_timestamp;
-use avouch_engine::verdict::{Hash32, Severity, VerdictRecord, class};
+use avouch_engine::verdict::{Hash32, Logged, Severity, VerdictRecord, class};
 
 use super::EvaluateError;
 use crate::lang::{Pipeline, hex, plural};
@@ -43,6 +43,8 @@ pub(super) struct Verdicts {
     pub count: u64,
     /// Verdicts whose score is not a number.
     pub not_a_number: u64,
+    /// Records of the logs that were erased; what they said is not known.
+    pub erased: u64,
     pub lanes: Vec<i32>,
     /// Whether they come from a run in memory, not from logs.
     pub in_memory: bool,
@@ -105,7 +107,11 @@ pub(super) fn read(
             same(pipeline, reader.dir(), &committed.config_hash, || "newest checkpoint".into())?;
         }
         for index in 0..committed.log_size {
-            let record = reader.record(index)?;
+            done += 1;
+            let Logged::Record(record) = reader.record(index)? else {
+                out.erased += 1;
+                continue;
+            };
             let v = &record.verdict;
             same(pipeline, reader.dir(), &v.config_hash, || format!("verdict {index}"))?;
             // What a person says of a verdict is none.
@@ -113,7 +119,6 @@ pub(super) fn read(
                 out.models.insert(v.model_hash);
                 out.add(&record.evidence.device, v.window_end, Judged::of(&record, *lane))?;
             }
-            done += 1;
             if done % 1024 == 0 {
                 progress(done, all);
             }

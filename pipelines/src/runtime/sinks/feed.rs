@@ -7,7 +7,7 @@ use avouch_connectors::store::{LaneReader, Refusal, Refusals, StoreError};
 use avouch_engine::dead_letter::DeadLetter;
 use avouch_engine::lane::EarlyVerdict;
 use avouch_engine::sql::Condition;
-use avouch_engine::verdict::{VerdictRecord, class};
+use avouch_engine::verdict::{Logged, VerdictRecord, class};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
@@ -95,8 +95,10 @@ impl Feed {
     fn page(&self, reader: &LaneReader, at: u64, most: usize, out: &mut Vec<Item>) -> Result<u64, RuntimeError> {
         match self {
             Feed::Verdicts { steps, condition, marks_only } => {
-                let mut records = reader.records(at, most)?;
-                let read = records.len() as u64;
+                let logged = reader.records(at, most)?;
+                let read = logged.len() as u64;
+                // Erasing waits for all sinks, so that one comes here only where its cursor was put back; it has had the record.
+                let mut records: Vec<_> = logged.into_iter().filter_map(Logged::into_record).collect();
                 records.retain(|r| {
                     let label = class::is_label(r.verdict.class);
                     // What a person says neither opens an alert nor ends one.
@@ -126,8 +128,10 @@ impl Feed {
                 let refused = refusals.read(at, most)?;
                 let read = refused.len() as u64;
                 for (refusal, number) in refused.into_iter().zip(at..) {
-                    let record = verdict(reader, refusal.index)?;
-                    out.push(Item { number, record: Record::Refused(refusal, record), matches: true });
+                    // What the sink said of a record that was erased stays in its file, and goes nowhere.
+                    if let Some(record) = verdict(reader, refusal.index)?.into_record() {
+                        out.push(Item { number, record: Record::Refused(refusal, record), matches: true });
+                    }
                 }
                 Ok(read)
             }
@@ -152,7 +156,7 @@ impl Feed {
     }
 }
 
-fn verdict(reader: &LaneReader, index: u64) -> Result<VerdictRecord, RuntimeError> {
+fn verdict(reader: &LaneReader, index: u64) -> Result<Logged, RuntimeError> {
     reader.records(index, 1)?.pop().ok_or_else(|| {
         let why = "a sink has refused it, but it is not in the log".to_owned();
         RuntimeError::Store(StoreError::Damaged { file: format!("records, record {index}"), why })
