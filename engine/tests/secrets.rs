@@ -1,6 +1,8 @@
 //! The pipeline's secret, and what is left of it when the keys of single records are taken from it. What a record's salts are is made
 //! here a second time, from the words of the documentation alone.
 
+#![allow(clippy::unwrap_used)]
+
 use std::collections::BTreeSet;
 
 use avouch_engine::verdict::{Hash32, LogOrigin, RecordSalts, Secret, SecretError};

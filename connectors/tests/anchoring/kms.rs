@@ -342,10 +342,10 @@ async fn moody(kms: &Kms, moods: Vec<Mood>) -> (String, Arc<AtomicUsize>) {
                 let mut request = Vec::new();
                 loop {
                     let end = request.windows(4).position(|w| w == b"\r\n\r\n");
-                    let length = end.and_then(|end| {
+                    let length = end.map(|end| {
                         let head = String::from_utf8_lossy(&request[..end]).to_lowercase();
                         let length = head.lines().find_map(|l| l.strip_prefix("content-length:")?.trim().parse().ok());
-                        Some(end + 4 + length.unwrap_or(0usize))
+                        end + 4 + length.unwrap_or(0usize)
                     });
                     if length.is_some_and(|length| request.len() >= length) {
                         break;

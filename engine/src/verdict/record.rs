@@ -117,6 +117,8 @@ impl Tombstone {
 }
 
 /// What stands in the log at an index. Whoever reads a log decides what an erased record means to him.
+// Nearly all are records: a box for each would only cost.
+#[allow(clippy::large_enum_variant)]
 #[derive(Debug, Clone, PartialEq)]
 pub enum Logged {
     /// The record.
