@@ -200,6 +200,8 @@ contract VerdictLog is IVerdictLog {
     /// by EIP-7702, whose key can take it off again; of a contract's address nobody has a key. An account without code has no
     /// answer to ERC-1271.
     function _isSignedBy(address signer, bytes32 digest, bytes calldata signature) private view returns (bool) {
+        // What it leaves out is more about why a signature is none, for a message.
+        // slither-disable-next-line unused-return
         (address recovered, ECDSA.RecoverError failure,) = ECDSA.tryRecoverCalldata(digest, signature);
         return (failure == ECDSA.RecoverError.NoError && recovered == signer)
             || SignatureChecker.isValidERC1271SignatureNowCalldata(signer, digest, signature);
