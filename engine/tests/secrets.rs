@@ -141,7 +141,7 @@ fn erasures() -> impl Strategy<Value = Vec<(i32, u64, u64)>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn what_was_erased_is_gone_and_all_else_is_as_before(erased in erasures(), seed in any::<[u8; 32]>()) {

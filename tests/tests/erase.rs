@@ -133,6 +133,11 @@ fn is_in_records(state: &Path, needle: &[u8]) -> bool {
         .any(|p| std::fs::read(p).unwrap().windows(needle.len()).any(|w| w == needle))
 }
 
+/// A label's score is not a number, and equal to none.
+fn bytes(records: &[VerdictRecord]) -> Vec<u8> {
+    records.iter().flat_map(VerdictRecord::to_bytes).collect()
+}
+
 fn seqs(records: &[VerdictRecord]) -> BTreeMap<&str, Vec<u64>> {
     let mut out: BTreeMap<&str, Vec<u64>> = BTreeMap::new();
     records.iter().for_each(|r| out.entry(&r.evidence.device).or_default().push(r.verdict.seq));
@@ -159,16 +164,21 @@ fn a_device_is_erased_and_the_log_goes_on() {
     assert_eq!((reasons(), std::fs::metadata(pumps.state().join("secret")).unwrap().len()), (1, 32));
 
     // What a tired person types.
-    insta::assert_snapshot!(pumps.refused(&[]), @"");
-    insta::assert_snapshot!(pumps.refused(&["--device", "pmp-004"]), @"");
-    insta::assert_snapshot!(pumps.refused(&["--lane", "3", "--index", "1"]), @"");
-    insta::assert_snapshot!(pumps.refused(&["--device", DEVICE, "--secret-out", "here", "--yes"]), @"");
-    insta::assert_snapshot!(pumps.refused(&["--from", "2026-01-02T00:00:00Z", "--to", "2026-01-01T00:00:00Z"]), @"");
+    let typed: [&[&str]; 5] = [
+        &[],
+        &["--device", "pmp-004"],
+        &["--lane", "3", "--index", "1"],
+        &["--device", DEVICE, "--secret-out", "here", "--yes"],
+        &["--from", "2026-01-02T00:00:00Z", "--to", "2026-01-01T00:00:00Z"],
+    ];
+    let answers: Vec<String> =
+        typed.iter().map(|args| format!("{}\n{}\n", args.join(" "), pumps.refused(args))).collect();
+    insta::assert_snapshot!("erase_typed_wrong", answers.join("\n"));
     let asked = pumps.call("erase").args(["--device", DEVICE]).run(LIMIT);
     assert_eq!(asked.code, Some(1));
-    insta::with_settings!({ filters => vec![(r"data/\*", "DATA")] }, { insta::assert_snapshot!(asked.stdout, @""); });
+    insta::assert_snapshot!("erase_overview", without_numbers(&asked.stdout));
     assert!(asked.stderr.contains("records would be erased, for good; say --yes"), "{}", asked.stderr);
-    assert_eq!(pumps.kept(), before, "nothing has happened");
+    assert!(bytes(&pumps.kept()) == bytes(&before), "nothing has happened");
 
     let said: Value = pumps.call("erase").args(["--device", DEVICE, "--yes", "--json"]).run(LIMIT).success().json();
     assert_eq!((&said["records"], &said["reasons"]), (&Value::from(gone.len()), &Value::from(1)));
@@ -179,7 +189,7 @@ fn a_device_is_erased_and_the_log_goes_on() {
 
     // Every other record is as it was, and so is every entry; nothing of the erased ones is in the records any more.
     let rest: Vec<VerdictRecord> = before.iter().filter(|r| !mine(r)).cloned().collect();
-    assert_eq!(pumps.kept(), rest);
+    assert!(bytes(&pumps.kept()) == bytes(&rest));
     assert_eq!(pumps.entries(), entries);
     assert!(!is_in_records(&pumps.state(), DEVICE.as_bytes()) && is_in_records(&pumps.state(), b"pump-005"));
     assert!(gone.iter().all(|r| !is_in_records(&pumps.state(), &r.verdict.salt)));
@@ -212,7 +222,8 @@ fn a_device_is_erased_and_the_log_goes_on() {
     let index = gone[0].index.to_string();
     let explained = pumps.call("explain-verdict").args(["--lane", "0", "--index", &index]).run(LIMIT);
     assert_eq!(explained.code, Some(1));
-    insta::assert_snapshot!(explained.stderr.trim(), @"");
+    let why = format!("error: record {index} of avouch/pumps/0 was erased");
+    assert!(explained.stderr.starts_with(&why), "{}", explained.stderr);
     let query =
         Avouch::new(["query"]).args([pumps.state()]).args(["SELECT count(*) AS n FROM verdicts", "--format", "json"]);
     assert_eq!(query.run(LIMIT).success().json()["n"], after.len());
@@ -224,10 +235,10 @@ fn a_device_is_erased_and_the_log_goes_on() {
     let check = |name: &str| report["checks"].as_array().unwrap().iter().find(|c| c["name"] == name).unwrap().clone();
     assert_eq!((&check("records")["grade"], &check("erased")["grade"]), (&"passed".into(), &"attention".into()));
     assert_eq!(check("sequence")["grade"], "attention");
-    insta::with_settings!({ filters => vec![(r"\d+", "N")] }, {
-        insta::assert_snapshot!(check("sequence")["findings"][0]["what"].as_str().unwrap(), @"");
-        insta::assert_snapshot!(check("erased")["findings"][0]["what"].as_str().unwrap(), @"");
-    });
+    let found = |name: &str| check(name)["findings"][0]["what"].as_str().unwrap().to_owned();
+    let n = gone.len();
+    assert_eq!(found("sequence"), format!("{n} numbers are missing, {n} records were erased"));
+    assert!(found("erased").starts_with(&format!("{n} records were erased, the first of them {index}, the last ")));
 
     // Replayed, with what is left of the secret and without.
     let replay = |secret: &[&str]| {
@@ -324,24 +335,35 @@ fn what_stands_in_the_way_is_named() {
     let pumps = Pumps::new("erase-refused", true);
     pumps.read("1.ndjson", 0..100);
     pumps.run();
-    let device = ["--device", DEVICE, "--yes"];
-    insta::assert_snapshot!(pumps.refused(&device), @"");
+    let args = ["--device", DEVICE, "--yes", "--secret-out", "new"];
+    let mut said = vec![pumps.refused(&args[..3])];
     // A sink that has not had all.
     let mut cursor = pumps.reader().cursor("verdicts").unwrap();
     let end = cursor.get();
     cursor.set(7).unwrap();
-    insta::with_settings!({ filters => vec![(r"up to \d{2,}", "up to N")] }, {
-        insta::assert_snapshot!(pumps.refused(&["--device", DEVICE, "--yes", "--secret-out", "new"]), @"");
-    });
+    said.push(pumps.refused(&args));
     cursor.set(end).unwrap();
     // It runs.
     let pipeline = pumps.pipeline();
     let held = Lanes::open(&pipeline).unwrap();
-    insta::with_settings!({ filters => vec![(r"generation \d+ process \d+", "GENERATION")] }, {
-        insta::assert_snapshot!(pumps.refused(&["--device", DEVICE, "--yes", "--secret-out", "new"]), @"");
-    });
+    said.push(pumps.refused(&args));
     drop(held);
     // What says what is being erased is damaged.
     std::fs::write(pumps.state().join("erasing"), "{").unwrap();
-    insta::assert_snapshot!(pumps.refused(&device), @"");
+    said.push(pumps.refused(&args));
+    insta::assert_snapshot!("erase_refused", without_numbers(&said.join("\n")));
+}
+
+/// What differs from run to run is as good as any number.
+fn without_numbers(text: &str) -> String {
+    let (mut out, mut digits) = (String::new(), false);
+    for c in text.chars() {
+        if !c.is_ascii_digit() {
+            out.push(c);
+        } else if !digits {
+            out.push('N');
+        }
+        digits = c.is_ascii_digit();
+    }
+    out
 }

@@ -95,7 +95,7 @@ impl Tombstone {
     pub const LEN: usize = 8 + 8 + 32;
 
     /// Its bytes, with zeros behind them up to `len` bytes, the length of the record it stands for.
-    pub fn to_bytes(&self, len: usize) -> Vec<u8> {
+    pub fn to_bytes(self, len: usize) -> Vec<u8> {
         let mut w = Writer::with_capacity(len.max(Self::LEN));
         w.raw(Self::MAGIC);
         w.u64(self.index);

@@ -138,10 +138,10 @@ pub(super) struct Hole {
 }
 
 impl Hole {
-    fn from(&self) -> Place {
+    fn begins(&self) -> Place {
         Place { log: self.log, index: self.first }
     }
-    fn to(&self) -> Place {
+    fn ends(&self) -> Place {
         Place { log: self.log, index: self.last }
     }
     /// Whether the two are one, together.
@@ -169,14 +169,14 @@ fn carve(node: &Node, holes: &[Hole], keep: &mut impl FnMut(Node)) {
         keep(node.clone());
         return;
     };
-    if first.from() <= node.start && last <= first.to() {
+    if first.begins() <= node.start && last <= first.ends() {
         return;
     }
     for bit in [0, 1] {
         let way = if bit == 0 { node.start } else { node.start.with_bit(node.depth) };
         let end = way.last_below(node.depth + 1);
-        let begin = holes.partition_point(|h| h.to() < way);
-        let behind = holes.partition_point(|h| h.from() <= end);
+        let begin = holes.partition_point(|h| h.ends() < way);
+        let behind = holes.partition_point(|h| h.begins() <= end);
         carve(&node.towards(way), &holes[begin..behind.max(begin)], keep);
     }
 }
@@ -187,13 +187,13 @@ fn left_by(holes: &[Hole], start: Place, depth: u32, out: &mut Vec<(Place, u32)>
         out.push((start, depth));
         return;
     };
-    if first.from() <= start && start.last_below(depth) <= first.to() {
+    if first.begins() <= start && start.last_below(depth) <= first.ends() {
         return;
     }
     for way in [start, start.with_bit(depth)] {
         let end = way.last_below(depth + 1);
-        let begin = holes.partition_point(|h| h.to() < way);
-        let behind = holes.partition_point(|h| h.from() <= end);
+        let begin = holes.partition_point(|h| h.ends() < way);
+        let behind = holes.partition_point(|h| h.begins() <= end);
         left_by(&holes[begin..behind.max(begin)], way, depth + 1, out);
     }
 }
@@ -251,8 +251,8 @@ impl SaltTree {
         let mut nodes = Vec::with_capacity(self.nodes.len());
         for node in &mut self.nodes {
             let (start, last) = (node.start, node.last());
-            let begin = holes.partition_point(|h| h.to() < start);
-            let behind = holes.partition_point(|h| h.from() <= last);
+            let begin = holes.partition_point(|h| h.ends() < start);
+            let behind = holes.partition_point(|h| h.begins() <= last);
             carve(node, &holes[begin..behind.max(begin)], &mut |n| nodes.push(n));
             // As far as that goes: the compiler and the allocator may have copies.
             node.seed = [0; 32];

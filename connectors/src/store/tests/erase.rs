@@ -186,3 +186,20 @@ fn killed_at_every_act_of_an_erasure() {
     }
     assert!(finished_alone > 10, "{finished_alone}");
 }
+
+#[cfg(feature = "object-store")]
+#[test]
+fn a_copy_in_an_object_store_is_not_half_erased_and_gets_tombstones() {
+    use super::objects::*;
+
+    let (objects, dir) = (in_memory(), lane(&SIZES));
+    erase(dir.path(), &[3, 77]).unwrap();
+    drop(open_with(dir.path(), with(&objects)).unwrap());
+    let elsewhere = tempfile::tempdir().unwrap();
+    let (mut store, restored) = LaneStore::open(elsewhere.path(), &origin(), with(&objects)).unwrap();
+    assert!(store.recovery().downloaded > 0);
+    let refused = store.erase(&restored.unwrap(), &[5]).unwrap_err();
+    assert!(matches!(&refused, StoreError::CannotErase { why, .. } if why.contains("object store")), "{refused}");
+    drop(store);
+    check(elsewhere.path(), 150, &[3, 77]);
+}
