@@ -392,7 +392,7 @@ async fn what_may_pass_is_asked_again_and_what_is_permanent_is_not() {
         Mood::Pass,
     ];
     let timeout = Duration::from_millis(300);
-    let (url, asked) = moody(&kms, moods.clone()).await;
+    let (url, asked) = moody(&kms, moods).await;
     let options = KmsOptions { endpoint: Some(url), timeout, ..kms.options(&id) };
     let operator =
         OperatorKey::from_kms(KmsOptions { timeout: Duration::from_secs(2), ..options.clone() }).await.unwrap();
