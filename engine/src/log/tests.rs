@@ -323,20 +323,6 @@ fn tiles_have_the_specifications_paths() {
     assert_eq!(bundle[36..], entry(1));
 }
 
-#[test]
-fn appends_are_fast_enough() {
-    let entries: Vec<Hash32> = (0..200_000).map(entry).collect();
-    let mut tree = TreeAppender::new();
-    let mut bytes = Vec::with_capacity(64 * 200_000);
-    let start = std::time::Instant::now();
-    for e in &entries {
-        tree.append(e, &mut bytes);
-    }
-    let rate = 200_000.0 / start.elapsed().as_secs_f64();
-    println!("{rate:.0} appends a second");
-    assert!(rate > 100_000.0, "{rate}");
-}
-
 proptest! {
     #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
 
