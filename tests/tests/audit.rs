@@ -8,7 +8,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use avouch_engine::verdict::{LogOrigin, score_e6};
-use avouch_system_tests::{Avouch, eventually, place};
+use avouch_system_tests::{Anvil, Avouch, eventually, place, skip};
 use pumps::audited::{LIMIT, Pumps, copy, end, world};
 use serde_json::Value;
 
@@ -145,6 +145,26 @@ fn a_log_for_another_contract_or_owner_is_refused_by_audit() {
     };
     assert_eq!(at(&other, &world.owner), ["signatures", "anchors"]);
     assert_eq!(at(&world.contract, "0x00000000000000000000000000000000000000aa"), ["signatures", "anchors"]);
+}
+
+#[test]
+fn of_several_endpoints_all_must_say_the_same() {
+    let Some(world) = world() else { return };
+    // A chain of the same id with the same contract at the same address, on which nothing was anchored: an endpoint that lies.
+    let other = match Anvil::start() {
+        Ok(other) => other,
+        Err(missing) => return skip(&missing.to_string()),
+    };
+    assert_eq!(pumps::deploy(&other), world.contract);
+    let (one, another) = (world.anvil.rpc(), other.rpc());
+    let chain = ["--contract", &world.contract, "--owner", &world.owner, "--json"];
+    let ask = |rpc: [&str; 4]| Avouch::new(["audit"]).args([&world.export]).args(rpc).args(chain).run(LIMIT);
+    let agreed = ask(["--rpc", &one, "--rpc", &one]);
+    assert_eq!(agreed.code, Some(0), "{}", agreed.stdout);
+    let outcome = ask(["--rpc", &one, "--rpc", &another]);
+    let said = format!("{}{}", outcome.stdout, outcome.stderr);
+    assert_eq!(outcome.code, Some(1), "{said}");
+    assert!(said.contains("the chain could not be asked") && said.contains(&one) && said.contains(&another), "{said}");
 }
 
 #[test]
