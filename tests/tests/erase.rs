@@ -331,6 +331,25 @@ fn killed_at_every_step_it_is_finished_by_calling_it_again() {
 }
 
 #[test]
+fn what_was_erased_stays_out_of_a_secret_that_somebody_else_keeps() {
+    let pumps = Pumps::new("erase-twice", true);
+    pumps.read("1.ndjson", 0..100);
+    pumps.run();
+    let before = pumps.kept();
+    // The second time with the secret as it was before the first: nobody has put what was left of it in its place.
+    for (device, out) in [(DEVICE, "first"), ("pump-005", "second")] {
+        let out = pumps.directory.join(out);
+        pumps.call("erase").args(["--device", device, "--yes", "--secret-out"]).args([out]).run(LIMIT).success();
+    }
+    let secret = Secret::from_stored(&std::fs::read(pumps.directory.join("second")).unwrap()).unwrap();
+    let log_id = LogOrigin::new("pumps", 0).log_id();
+    for record in before {
+        let erased = [DEVICE, "pump-005"].contains(&&*record.evidence.device);
+        assert_eq!(secret.has(&log_id, record.index), !erased, "{}", record.index);
+    }
+}
+
+#[test]
 fn what_stands_in_the_way_is_named() {
     let pumps = Pumps::new("erase-refused", true);
     pumps.read("1.ndjson", 0..100);

@@ -46,6 +46,8 @@ pub(super) fn http_client(url: &reqwest::Url, timeout: Duration) -> reqwest::Res
     let mut builder = reqwest::Client::builder()
         .connect_timeout(timeout)
         .timeout(timeout)
+        // Whoever sends elsewhere would be sent what is for this host: keys in a path or in a header.
+        .redirect(reqwest::redirect::Policy::none())
         .user_agent(concat!("avouch/", env!("CARGO_PKG_VERSION")));
     // A proxy for the outside world cannot reach this machine's own loopback.
     if matches!(url.host_str(), Some("localhost" | "127.0.0.1" | "[::1]")) {

@@ -142,21 +142,11 @@ impl LaneStore {
     /// [`StoreError::Io`]: then the store must be opened again, and erasing begun anew.
     pub fn erase(&mut self, restored: &Checkpoint, indices: &[u64]) -> Result<u64> {
         let committed = self.committed();
-        let refuse = |why: String| Err(StoreError::CannotErase { dir: self.directory().to_path_buf(), why });
-        if let Some(why) = self.not_erasable() {
-            return refuse(why);
-        }
-        if self.size() != committed.log_size || restored.committed.root != committed.root {
-            return refuse("the lane has gone on since it was opened".into());
-        }
         let mut indices = indices.to_vec();
         indices.sort_unstable();
         indices.dedup();
         let Some(&last) = indices.last() else { return Ok(0) };
-        if last >= committed.log_size {
-            return refuse(format!("there is no record {last}; the log has {}", committed.log_size));
-        }
-        self.cover(restored, last)?;
+        self.prepare_to_erase(restored, last)?;
 
         let mut each = Vec::new();
         for index in indices {
@@ -182,6 +172,27 @@ impl LaneStore {
         erasures.apply(&dir)?;
         forget(&dir)?;
         Ok(erasures.each.len() as u64)
+    }
+
+    /// What [`LaneStore::erase`] does before it erases anything up to the record `last`: checks that it can, and makes the last
+    /// checkpoint again until all that are kept cover that record. By itself, for whoever gives up something else first that a
+    /// fall-back to an earlier one would need.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn prepare_to_erase(&mut self, restored: &Checkpoint, last: u64) -> Result<()> {
+        let committed = self.committed();
+        let refuse = |why: String| Err(StoreError::CannotErase { dir: self.directory().to_path_buf(), why });
+        if let Some(why) = self.not_erasable() {
+            return refuse(why);
+        }
+        if self.size() != committed.log_size || restored.committed.root != committed.root {
+            return refuse("the lane has gone on since it was opened".into());
+        }
+        if last >= committed.log_size {
+            return refuse(format!("there is no record {last}; the log has {}", committed.log_size));
+        }
+        self.cover(restored, last)
     }
 
     /// Why nothing can be erased here at all, if so.

@@ -11,6 +11,7 @@ use super::{AuditReport, Claims, ConfigUse, Delays, ModelUse, SaidByPerson};
 use crate::bundle::SignedCheckpoint;
 use crate::lane::hex;
 use crate::log::{EMPTY_ROOT, TreeAppender, entries};
+use crate::verdict::parts::{self, Room};
 use crate::verdict::{Hash32, Logged, NO_MODEL, SCORE_NOT_A_NUMBER, Severity, VerdictRecord, class, score_e6};
 
 /// Says whose signature a checkpoint's is, or why it is not its signer's.
@@ -19,9 +20,12 @@ pub type SignatureCheck<'a> = &'a dyn Fn(&SignedCheckpoint) -> Result<String, St
 struct Device {
     id: Hash32,
     next_seq: u64,
-    /// How many records had been erased up to its last one.
-    erased: u64,
+    /// The index behind its last record.
+    behind: u64,
 }
+
+/// Records whose evidence is hashed side by side.
+const TOGETHER: usize = 256;
 
 /// Audits one log. See the [module](super).
 pub struct LogAudit {
@@ -39,7 +43,9 @@ pub struct LogAudit {
     /// Records that were erased, and the first and last of them.
     erased: u64,
     erased_between: Option<(u64, u64)>,
-    /// Numbers of devices that are missing where enough records were erased to have had them.
+    /// Those of them that explain no missing number yet.
+    unexplained: BTreeSet<u64>,
+    /// Numbers of devices that are missing, each where another record was erased that may have had it.
     missing: u64,
     /// The anchor that covers the next record.
     anchor: usize,
@@ -71,6 +77,7 @@ impl LogAudit {
             waits: Vec::new(),
             erased: 0,
             erased_between: None,
+            unexplained: BTreeSet::new(),
             missing: 0,
             anchor: 0,
             records: Found::default(),
@@ -85,14 +92,20 @@ impl LogAudit {
 
     /// Takes the next records, in the order of the log. How they are divided into calls changes nothing.
     pub fn take(&mut self, records: &[Logged]) {
-        let mut rest = records;
+        let (mut rest, mut room) = (records, Room::default());
         while !rest.is_empty() {
             let size = self.tree.size();
             let next = self.wanted.range(size + 1..).next().copied().unwrap_or(u64::MAX);
             let n = usize::try_from(next - size).unwrap_or(usize::MAX).min(rest.len());
             let (now, later) = rest.split_at(n);
-            let verdicts: Vec<_> = now.iter().filter_map(Logged::record).map(|r| &r.verdict).collect();
+            let kept: Vec<&VerdictRecord> = now.iter().filter_map(Logged::record).collect();
+            let verdicts: Vec<_> = kept.iter().map(|r| &r.verdict).collect();
             let mut made = entries(&verdicts).into_iter();
+            let mut evidence = Vec::with_capacity(kept.len());
+            for group in kept.chunks(TOGETHER) {
+                evidence.extend(parts::hashes(group.iter().map(|r| &r.evidence), &mut room));
+            }
+            let mut evidence = evidence.into_iter();
             let entry = |l: &Logged| match l {
                 Logged::Record(_) => made.next().unwrap_or_default(),
                 // Whether it is the one that was there, the roots say.
@@ -103,7 +116,7 @@ impl LogAudit {
             self.tree.append_all(&all, &mut stored);
             for (index, logged) in (size..).zip(now) {
                 match logged {
-                    Logged::Record(record) => self.record(index, record),
+                    Logged::Record(record) => self.record(index, record, &evidence.next().unwrap_or_default()),
                     Logged::Erased(stone) => self.stone(index, stone.index),
                 }
             }
@@ -119,16 +132,18 @@ impl LogAudit {
             self.records.add(index, || format!("it says that it is record {says}, which was erased"));
         }
         self.erased += 1;
+        self.unexplained.insert(index);
         let first = self.erased_between.map_or(index, |(first, _)| first);
         self.erased_between = Some((first, index));
     }
 
-    fn record(&mut self, index: u64, record: &VerdictRecord) {
+    /// `evidence`: the hash of its evidence.
+    fn record(&mut self, index: u64, record: &VerdictRecord, evidence: &Hash32) {
         let (v, e) = (&record.verdict, &record.evidence);
         if record.index != index {
             self.records.add(index, || format!("it says that it is record {}", record.index));
         }
-        if e.hash() != v.evidence_hash {
+        if *evidence != v.evidence_hash {
             self.records.add(index, || "its evidence is not the one that its evidenceHash names".into());
         }
         if v.score_e6 != SCORE_NOT_A_NUMBER && !class::is_label(v.class) && score_e6(e.score) != v.score_e6 {
@@ -163,15 +178,14 @@ impl LogAudit {
     fn device(&mut self, index: u64, record: &VerdictRecord) {
         let (v, name) = (&record.verdict, &*record.evidence.device);
         let Some(device) = self.devices.get_mut(name) else {
-            if v.seq != 0 && v.seq <= self.erased {
-                self.missing = self.missing.saturating_add(v.seq);
-            } else if v.seq != 0 {
+            let (device_id, seq) = (v.device_id, v.seq);
+            if seq != 0 && !self.explained(0..index, seq) {
                 self.sequence.add(index, || {
                     format!("the first record of device {name} has seq {}: {} are missing", v.seq, v.seq)
                 });
             }
-            let erased = self.erased;
-            self.devices.insert(name.into(), Device { id: v.device_id, next_seq: v.seq.saturating_add(1), erased });
+            let device = Device { id: device_id, next_seq: seq.saturating_add(1), behind: index + 1 };
+            self.devices.insert(name.into(), device);
             return;
         };
         if device.id != v.device_id {
@@ -181,15 +195,28 @@ impl LogAudit {
                     v.seq
                 )
             });
-            *device = Device { id: v.device_id, next_seq: v.seq, erased: self.erased };
+            *device = Device { id: v.device_id, next_seq: v.seq, behind: index };
         }
-        let expected = device.next_seq;
-        if v.seq > expected && v.seq - expected <= self.erased - device.erased {
-            self.missing = self.missing.saturating_add(v.seq - expected);
-        } else if v.seq != expected {
+        let (expected, behind) = (device.next_seq, device.behind);
+        (device.next_seq, device.behind) = (v.seq.saturating_add(1), index + 1);
+        if v.seq != expected && !(v.seq > expected && self.explained(behind..index, v.seq - expected)) {
             self.sequence.add(index, || format!("seq {} of device {name} comes where {expected} is due", v.seq));
         }
-        (device.next_seq, device.erased) = (v.seq.saturating_add(1), self.erased);
+    }
+
+    /// Whether so many numbers that are missing can be those of records that were erased within this range and explain no other:
+    /// then they do. Gaps come in the order of their ends, so taking the first of them leaves most for the others.
+    fn explained(&mut self, within: std::ops::Range<u64>, missing: u64) -> bool {
+        let most = usize::try_from(missing).unwrap_or(usize::MAX);
+        let taken: Vec<u64> = self.unexplained.range(within).take(most).copied().collect();
+        if taken.len() < most {
+            return false;
+        }
+        for index in taken {
+            self.unexplained.remove(&index);
+        }
+        self.missing += missing;
+        true
     }
 
     /// The rows of a record were read before the checkpoint that first covers it.

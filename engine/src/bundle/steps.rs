@@ -165,12 +165,16 @@ fn verdict(b: &Bundle) -> Outcome {
 }
 
 fn model(b: &Bundle) -> Outcome {
+    // Known without the file.
+    if !class::is_label(b.verdict.class) && b.verdict.model_hash == NO_MODEL {
+        return failed([file::VERDICT], "a model has decided this, but modelHash is that of no model");
+    }
+    if class::is_label(b.verdict.class) && b.verdict.model_hash != NO_MODEL {
+        return failed([file::VERDICT], "no model makes a label, but there is a modelHash");
+    }
     let Some(model) = &b.model else { return Outcome::Withheld(vec![Part::Model]) };
     if !class::is_label(b.verdict.class) {
         return digest(model, &b.verdict.model_hash, file::MODEL, (file::VERDICT, "modelHash"));
-    }
-    if b.verdict.model_hash != NO_MODEL {
-        return failed([file::VERDICT], "no model makes a label, but there is a modelHash");
     }
     if !model.is_empty() {
         return failed([file::MODEL, file::VERDICT], "no model makes a label, but there is a model");
@@ -267,8 +271,13 @@ fn score(b: &Bundle, e: &Disclosed) -> Outcome {
         return Outcome::Passed("the window could not be scored, and the verdict says so".into());
     }
     if p_value.is_nan() {
+        if v.class == class::ANOMALY {
+            return failed(files, "an anomaly is one by its p-value, and the evidence has none");
+        }
         // What a prognosis starts from, the mean of its training data, is in the model and not in the evidence.
-        return Outcome::Passed(format!("the evidence's value {score} is the verdict's scoreE6"));
+        return Outcome::Passed(format!(
+            "the evidence's value {score} is the verdict's scoreE6; contributions to it begin at a value that the model has, and were not added up"
+        ));
     }
     if let Some(withheld) = missing(e, &[FEATURE]) {
         return withheld;
@@ -279,7 +288,7 @@ fn score(b: &Bundle, e: &Disclosed) -> Outcome {
         size += f.contribution.abs();
     }
     // Contributions are rounded one by one: the sum may be off by some units in the last place of the largest.
-    if (sum - score).abs() <= 1e-9 * size {
+    if sum == score || (size.is_finite() && (sum - score).abs() <= 1e-9 * size) {
         return Outcome::Passed(format!("{} contributions sum to {sum}, the score is {score}", e.features.len()));
     }
     failed([file::DISCLOSED], &format!("the contributions sum to {sum} but the score is {score}"))
@@ -314,8 +323,12 @@ fn coverage(b: &Bundle) -> Outcome {
         return outcome;
     }
     let run = format!("{}/{} from offset {} up to {}", c.topic, c.partition, c.from_offset, c.to_offset);
-    let Some(e) = b.evidence.as_ref().and_then(|e| e.source.as_ref()) else {
-        return Outcome::Passed(format!("{run}; which rows of it the verdict rests on is kept back"));
+    let e = match &b.evidence {
+        None => return Outcome::Withheld(vec![Part::Evidence]),
+        Some(e) => match &e.source {
+            None => return missing(e, &["source"]).unwrap_or(Outcome::NotChecked("there is no source".into())),
+            Some(source) => source,
+        },
     };
     let files = [file::COVERAGE, file::DISCLOSED];
     if (&*c.topic, c.partition) != (&*e.topic, e.partition) {

@@ -206,7 +206,7 @@ fn what_is_kept_back_is_not_in_the_files_and_the_rest_is_still_checked() {
         // Evidence names the device and its features; all else has pseudonyms and hashes.
         assert!(!holds("pump-7") && !holds("vib_rms"));
         let withheld = |s: &&Step| matches!(s.outcome, Outcome::Withheld(_));
-        assert_eq!(steps.iter().filter(withheld).count(), parts.len() + 1, "evidence takes the score with it");
+        assert_eq!(steps.iter().filter(withheld).count(), parts.len() + 2, "evidence takes score and coverage with it");
         // What is shown must still be what was decided.
         let mut forged = s.record.clone();
         forged.verdict.severity = 0;
@@ -250,7 +250,8 @@ fn single_parts_of_the_evidence_are_kept_back_and_shown_later() {
     assert_eq!(shown(of("feature:vib_rms")), ("evidence score".into(), [true, true, false]));
     assert_eq!(shown(Part::Features), ("evidence score".into(), [true, false, false]));
     assert_eq!(shown(of("score")), ("evidence score".into(), [true, true, true]));
-    for name in ["step", "source", "references"] {
+    assert_eq!(shown(of("source")), ("evidence coverage".into(), [true, true, true]));
+    for name in ["step", "references"] {
         assert_eq!(shown(of(name)), ("evidence".into(), [true, true, true]), "{name}");
     }
     // Who does not need one part may need another.

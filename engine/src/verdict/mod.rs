@@ -175,7 +175,7 @@ pub struct Verdict {
     pub severity: u8,
     /// One of [`class`].
     pub class: u16,
-    /// SHA-256 of [`Evidence::to_bytes`].
+    /// [`Evidence::hash`].
     pub evidence_hash: Hash32,
     /// Made from the record's key ([`RecordSalts::salt`]), which can be erased; blinds the record.
     pub salt: Hash32,

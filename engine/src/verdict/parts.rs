@@ -384,8 +384,9 @@ impl Disclosed {
 
     /// The names of the parts that are kept back, in order.
     pub fn withheld(&self) -> Vec<&str> {
-        let shown = |position: &usize| self.openings.iter().any(|o| o.position == *position);
-        self.list.iter().enumerate().filter(|(i, _)| !shown(i)).map(|(_, (name, _))| name.as_str()).collect()
+        let mut shown = self.openings.iter().map(|o| o.position).peekable();
+        let kept_back = self.list.iter().enumerate().filter(|(i, _)| shown.next_if_eq(i).is_none());
+        kept_back.map(|(_, (name, _))| name.as_str()).collect()
     }
 
     /// All of it, where nothing is kept back. The salt stays with whoever made the verdict: here it is zero, so

@@ -124,7 +124,7 @@ fn as_text(r: &Replayed, h: &Handover, seconds: f64) -> String {
             out.push_str(&format!("{all} {} records came out the same, byte for byte\n", r.agreed))
         }
         None => out.push_str(&format!(
-            "{all} {} records came out the same, but for deviceId and salt, which take the secret (--secret)\n",
+            "{all} {} records came out the same, but for deviceId, salts and evidenceHash, which take the secret (--secret)\n",
             r.agreed
         )),
         Some(d) => out.push_str(&format!(

@@ -6,14 +6,17 @@ use std::process::ExitCode;
 use avouch_connectors::ethereum::{
     Address, At, ChainReader, Checkpoint, Domain, Endpoint, EthereumError, ModelRegistry, RpcOptions,
 };
-use avouch_engine::bundle::{Bundle, Files, Outcome, Part, SignedCheckpoint, Step, accepted, parse, verify_offline};
+use avouch_engine::bundle::{
+    Bundle, Files, Outcome, Part, SignedCheckpoint, Step, accepted, file, parse, verify_offline,
+};
 use avouch_engine::decode::format_timestamp;
-use avouch_engine::verdict::{Hash32, NO_MODEL};
+use avouch_engine::verdict::{Hash32, NO_MODEL, class};
 use clap::Args;
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
 use super::fail;
+use crate::dead::printable;
 
 /// Verify an evidence bundle: offline first, then with --rpc against the chain. Needs nothing of the operator's.
 #[derive(Debug, Clone, Args)]
@@ -33,6 +36,10 @@ pub struct VerifyArgs {
     /// The signer you expect
     #[arg(long, value_name = "ADDRESS")]
     pub signer: Option<Address>,
+
+    /// The account you expect to own the log
+    #[arg(long, value_name = "ADDRESS")]
+    pub owner: Option<Address>,
 
     /// Address of the ModelRegistry contract: whether the model was active there
     #[arg(long, value_name = "ADDRESS", requires = "rpc", requires = "registry_owner")]
@@ -68,6 +75,13 @@ pub fn run(args: &VerifyArgs) -> ExitCode {
         Ok(checked) => checked,
         Err(e) => return refuse(args, &e),
     };
+    let owner = Address::from(bundle.checkpoint.owner);
+    if let (Some(expected), Some(step)) = (args.owner, steps.iter_mut().find(|s| s.name == "log"))
+        && expected != owner
+    {
+        let why = format!("checkpoint.json: the log's owner is {owner}, not {expected}");
+        step.outcome = Outcome::Failed { files: vec!["checkpoint.json"], why };
+    }
     if !args.rpc.is_empty() {
         let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
             Ok(r) => r,
@@ -109,12 +123,24 @@ pub(crate) fn offline(
     Ok((bundle, steps))
 }
 
+/// Bytes of a file of a bundle but the model.
+const LARGEST: u64 = 64 << 20;
+
 fn read(dir: &Path) -> Result<Files, String> {
     let fail = |path: &Path, e: std::io::Error| format!("{}: {e}", path.display());
     let mut files = Files::new();
     for entry in std::fs::read_dir(dir).map_err(|e| fail(dir, e))? {
         let path = entry.map_err(|e| fail(dir, e))?.path();
         let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+        // A bundle comes from somebody who is not trusted: what is no file of one is not opened, and no file but the model is large.
+        let about = std::fs::metadata(&path).map_err(|e| fail(&path, e))?;
+        let is_one = file::REQUIRED.contains(&&*name) || [file::README, file::WITHHELD].contains(&&*name);
+        if !is_one || !about.is_file() {
+            return Err(format!("{}: does not belong to a bundle; move it out of the directory", printable(&name)));
+        }
+        if about.len() > LARGEST && name != file::MODEL {
+            return Err(format!("{name}: {} bytes, more than any bundle has there", about.len()));
+        }
         files.insert(name, std::fs::read(&path).map_err(|e| fail(&path, e))?);
     }
     Ok(files)
@@ -234,7 +260,9 @@ async fn in_registry(
     let when = v.window_end / 1000;
     let failed = |why: &str| Outcome::Failed { files: vec!["verdict.json"], why: format!("verdict.json: {why}") };
     let outcome = match registry.model(&v.model_hash).await? {
-        _ if v.model_hash == NO_MODEL => Outcome::Passed("a person said this, and no model".into()),
+        _ if v.model_hash == NO_MODEL && class::is_label(v.class) => {
+            Outcome::Passed("a person said this, and no model".into())
+        }
         None => failed("its model was never proposed to the registry"),
         Some(m) => match m.window {
             None => failed("its model was proposed, and never activated"),
@@ -260,7 +288,7 @@ fn refuse(args: &VerifyArgs, why: &str) -> ExitCode {
     if args.json {
         println!("{}", json!({ "accepted": false, "error": why }));
     } else {
-        println!("REFUSED: {why}");
+        println!("REFUSED: {}", printable(why));
     }
     ExitCode::FAILURE
 }
@@ -297,10 +325,14 @@ fn show(args: &VerifyArgs, bundle: &Bundle, steps: &[Step], undecided: Option<&s
     println!(
         "verdict {} of {}: {} {} about {}, window {} to {}",
         bundle.index,
-        bundle.origin.as_str(),
+        printable(bundle.origin.as_str()),
         avouch_engine::verdict::Severity::from_code(v.severity).map_or("unknown", |s| s.name()),
         crate::runtime::class_name(v.class),
-        bundle.evidence.as_ref().and_then(|e| e.device.as_deref()).unwrap_or("a device that is kept back"),
+        bundle
+            .evidence
+            .as_ref()
+            .and_then(|e| e.device.as_deref())
+            .map_or("a device that is kept back".into(), printable),
         format_timestamp(v.window_start as i64),
         format_timestamp(v.window_end as i64)
     );
@@ -311,6 +343,7 @@ fn show(args: &VerifyArgs, bundle: &Bundle, steps: &[Step], undecided: Option<&s
             Outcome::Withheld(parts) => ("withheld", Outcome::of_withheld(parts)),
             other => ("skipped", format!("{other:?}")),
         };
+        let detail = printable(&detail);
         println!(
             "  {mark} {:<20} {detail}\n          proves: {}\n          not:    {}",
             s.name, s.proves, s.does_not_prove

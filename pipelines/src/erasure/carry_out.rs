@@ -5,6 +5,7 @@ use std::path::Path;
 use avouch_connectors::store::{Checkpoint, LaneStore, StoreError};
 use avouch_engine::verdict::{LogOrigin, Secret};
 
+use super::choose::erased;
 use super::{EraseError, Erasing, file_failed};
 use crate::labels::reason_path;
 use crate::lang::Pipeline;
@@ -44,6 +45,13 @@ impl Lanes {
             each.push((lane, store, restored));
         }
         Ok(Self { each })
+    }
+
+    fn of(&mut self, lane: i32) -> Result<(&mut LaneStore, &Checkpoint), EraseError> {
+        match self.each.iter_mut().find(|(of, ..)| *of == lane) {
+            Some((_, store, Some(restored))) => Ok((store, restored)),
+            _ => Err(EraseError::Refused(format!("lane {lane} has no checkpoint any more; restore its directory"))),
+        }
     }
 
     /// Each lane and its store.
@@ -101,6 +109,13 @@ pub fn carry_out(
             ),
         }));
     }
+    // While the keys are still there: once they are not, a lane that fell back to an earlier checkpoint could not go on.
+    for of in &erasing.lanes {
+        let (store, restored) = lanes.of(of.lane)?;
+        if let Some(last) = of.indices().last() {
+            store.prepare_to_erase(restored, last)?;
+        }
+    }
     erasing.begin(&state)?;
     between(Step::Begun)?;
 
@@ -109,17 +124,15 @@ pub fn carry_out(
     for of in &erasing.lanes {
         secret.puncture(&LogOrigin::new(&pipeline.name.value, of.lane).log_id(), of.indices());
     }
+    // And those of all that was erased before: where somebody else keeps the secret, the one in its place may be an older one.
+    for (lane, store) in lanes.each() {
+        secret.puncture(&LogOrigin::new(&pipeline.name.value, lane).log_id(), erased(&store.reader())?);
+    }
     done.secret_bytes = store_secret(&secret, &state, erasing.secret_out.as_deref())?;
     between(Step::Secret)?;
 
     for of in &erasing.lanes {
-        let there = lanes.each.iter_mut().find(|(lane, ..)| *lane == of.lane);
-        let Some((_, store, Some(restored))) = there else {
-            return Err(EraseError::Refused(format!(
-                "lane {} has no checkpoint any more; restore its directory",
-                of.lane
-            )));
-        };
+        let (store, restored) = lanes.of(of.lane)?;
         let indices: Vec<u64> = of.indices().collect();
         done.records += store.erase(restored, &indices)?;
         between(Step::Lane(of.lane))?;

@@ -95,6 +95,24 @@ pub fn choose(what: &What, lane: i32, reader: &LaneReader) -> Result<Chosen, Era
     Ok(chosen)
 }
 
+/// The indices of all records of a log that were erased.
+///
+/// # Errors
+/// When it cannot be read.
+pub(super) fn erased(reader: &LaneReader) -> Result<Vec<u64>, EraseError> {
+    let size = reader.committed().log_size;
+    let (mut at, mut out) = (0, Vec::new());
+    while at < size {
+        let logged = reader.records(at, AT_ONCE)?;
+        if logged.is_empty() {
+            break;
+        }
+        at += logged.len() as u64;
+        out.extend(logged.iter().filter(|l| l.is_erased()).map(Logged::index));
+    }
+    Ok(out)
+}
+
 /// The sinks that have not had the last of these records yet, and how far each has got.
 ///
 /// # Errors

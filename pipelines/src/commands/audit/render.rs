@@ -7,6 +7,7 @@ use avouch_engine::bundle::utc;
 use serde_json::{Value, json};
 
 use super::Audit;
+use crate::dead::printable;
 use crate::runtime::hex;
 
 /// Findings shown of each check; the JSON has more.
@@ -14,10 +15,11 @@ const SHOWN: usize = 5;
 
 /// For people.
 pub(super) fn text(audit: &Audit) -> String {
+    // What an export says comes from somebody who is not trusted; it is not to write on the terminal but in its lines.
     let r = &audit.report;
     let mut out = format!(
         "{}: {} records on {} devices ({} normal, {} warning, {} critical), {} of them anchored\nroot 0x{}\n",
-        r.origin.as_str(),
+        printable(r.origin.as_str()),
         r.records,
         r.devices,
         r.severities[0],
@@ -37,12 +39,12 @@ pub(super) fn text(audit: &Audit) -> String {
             Grade::Attention => "look  ",
             Grade::Failed => "FAILED",
         };
-        let said = if c.grade == Grade::Failed { verdict_on(c) } else { c.said.clone() };
+        let said = printable(&if c.grade == Grade::Failed { verdict_on(c) } else { c.said.clone() });
         let _ = writeln!(out, "{mark}  {:<10}  {said}", c.name);
         for f in c.findings.iter().take(SHOWN) {
             match f.index {
-                Some(i) => drop(writeln!(out, "                    record {i}: {}", f.what)),
-                None => drop(writeln!(out, "                    {}", f.what)),
+                Some(i) => drop(writeln!(out, "                    record {i}: {}", printable(&f.what))),
+                None => drop(writeln!(out, "                    {}", printable(&f.what))),
             }
         }
         if c.found > SHOWN as u64 && c.findings.len() > SHOWN {
@@ -55,7 +57,7 @@ pub(super) fn text(audit: &Audit) -> String {
             out,
             "  {}  {:<16} records {} to {} ({}){}",
             hex(&m.model),
-            m.step,
+            printable(&m.step),
             m.first,
             m.last,
             m.records,
@@ -73,7 +75,13 @@ pub(super) fn text(audit: &Audit) -> String {
                 .label
                 .verdict
                 .map_or_else(|| format!("{} to {}", utc(l.label.from), utc(l.label.to)), |i| format!("record {i}"));
-            let _ = writeln!(out, "  record {}: {} on {}, of {of}", l.index, l.label.opinion.name(), l.label.device);
+            let _ = writeln!(
+                out,
+                "  record {}: {} on {}, of {of}",
+                l.index,
+                l.label.opinion.name(),
+                printable(&l.label.device)
+            );
         }
         if r.labels.len() > 20 {
             let _ = writeln!(out, "  … {} in all (--json lists them)", r.labels.len());
