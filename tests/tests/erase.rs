@@ -237,7 +237,7 @@ fn a_device_is_erased_and_the_log_goes_on() {
     assert_eq!(check("sequence")["grade"], "attention");
     let found = |name: &str| check(name)["findings"][0]["what"].as_str().unwrap().to_owned();
     let n = gone.len();
-    assert_eq!(found("sequence"), format!("{n} numbers are missing, {n} records were erased"));
+    assert_eq!(found("sequence"), format!("{n} numbers are missing, each where another of {n} records was erased"));
     assert!(found("erased").starts_with(&format!("{n} records were erased, the first of them {index}, the last ")));
 
     // Replayed, with what is left of the secret and without.
