@@ -194,25 +194,3 @@ proptest! {
         prop_assert!(!windows.contains(&seed[..]), "the master");
     }
 }
-
-/// What salts cost: `cargo test --release -p avouch-engine --test secrets -- --ignored --nocapture`.
-#[test]
-#[ignore = "a measurement"]
-fn cost_of_salts() {
-    let secret = Secret::new(b"key");
-    for (count, rounds) in [(1usize, 20_000u64), (30, 20_000), (256, 4_000)] {
-        let began = std::time::Instant::now();
-        let mut sum = 0u8;
-        for round in 0..rounds {
-            sum ^= secret.record_salts(&log(0), round * count as u64, count)[0].salt[0];
-        }
-        let each = began.elapsed().as_nanos() as f64 / (rounds * count as u64) as f64;
-        println!("{count} at once: {each:.0} ns a record for both salts ({sum})");
-    }
-    let began = std::time::Instant::now();
-    let mut sum = 0u8;
-    for i in 0u64..100_000 {
-        sum ^= hmac(b"key", &[b"avouch/salt/1\0", &log(0), &i.to_be_bytes()])[0];
-    }
-    println!("one HMAC, one by one: {:.0} ns ({sum})", began.elapsed().as_nanos() as f64 / 1e5);
-}
