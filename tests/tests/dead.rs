@@ -6,7 +6,7 @@ mod pumps;
 use std::time::Duration;
 
 use avouch_system_tests::{Isolation, KafkaBroker, require};
-use pumps::{Place, START};
+use pumps::{FILES, Place, START};
 use serde_json::Value;
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -100,15 +100,6 @@ fn letters_are_given_back_once_and_judged() {
     assert!(other.stderr.contains("would be given back twice"), "{}", other.stderr);
     assert_eq!(kafka.read(&readings, Isolation::Committed).len() as i64, before + 21);
 }
-
-const FILES: &str = r#"
-[sources.readings]
-kind   = "files"
-path   = "data/*"
-schema = { device = "utf8!", ts = "timestamp_ms!", temperature = "f64", vibration = "f64", pressure = "f64", rpm = "i64" }
-key    = "device"
-time   = { column = "ts", max_disorder = "5s", max_future = "5m" }
-"#;
 
 #[test]
 fn letters_of_files_become_a_file() {

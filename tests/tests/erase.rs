@@ -18,15 +18,6 @@ use serde_json::Value;
 const LIMIT: Duration = Duration::from_secs(60);
 const DEVICE: &str = "pump-004";
 
-const SOURCE: &str = r#"
-[sources.readings]
-kind   = "files"
-path   = "data/*"
-schema = { device = "utf8!", ts = "timestamp_ms!", temperature = "f64", vibration = "f64", pressure = "f64", rpm = "i64" }
-key    = "device"
-time   = { column = "ts", max_disorder = "5s", max_future = "5m" }
-"#;
-
 /// A pipeline over files, which ends when it has read them.
 struct Pumps {
     directory: PathBuf,
@@ -56,7 +47,7 @@ impl Pumps {
     }
 
     fn call(&self, command: &str) -> Avouch {
-        let call = pumps::avouch_without_kafka(command, &self.directory, SOURCE, "state");
+        let call = pumps::avouch_without_kafka(command, &self.directory, pumps::FILES, "state");
         if !self.given {
             let file = self.directory.join("pumps.toml");
             let text = std::fs::read_to_string(&file).unwrap();

@@ -14,20 +14,11 @@ use avouch_engine::verdict::VerdictRecord;
 use avouch_system_tests::objects::{BUCKET, ObjectStore};
 use avouch_system_tests::{Avouch, KafkaBroker, eventually, place, require};
 use parquet::arrow::ArrowWriter;
-use pumps::Place;
 use pumps::left::same_files;
+use pumps::{FILES as SOURCE, Place};
 use serde_json::Value;
 
 const LIMIT: Duration = Duration::from_secs(120);
-
-const SOURCE: &str = r#"
-[sources.readings]
-kind   = "files"
-path   = "data/*"
-schema = { device = "utf8!", ts = "timestamp_ms!", temperature = "f64", vibration = "f64", pressure = "f64", rpm = "i64" }
-key    = "device"
-time   = { column = "ts", max_disorder = "5s", max_future = "5m" }
-"#;
 
 fn pipeline(directory: &Path, state: &str) -> Avouch {
     pumps::avouch_without_kafka("run", directory, SOURCE, state)

@@ -10,15 +10,6 @@ use avouch_system_tests::{Avouch, place, require};
 
 const LIMIT: Duration = Duration::from_secs(120);
 
-const SOURCE: &str = r#"
-[sources.readings]
-kind   = "files"
-path   = "data/*"
-schema = { device = "utf8!", ts = "timestamp_ms!", temperature = "f64", vibration = "f64", pressure = "f64", rpm = "i64" }
-key    = "device"
-time   = { column = "ts", max_disorder = "5s", max_future = "5m" }
-"#;
-
 #[test]
 fn an_archive_in_a_bucket_answers_as_the_log_does() {
     let store = require!(ObjectStore::start());
@@ -31,7 +22,7 @@ fn an_archive_in_a_bucket_answers_as_the_log_does() {
         .collect();
     std::fs::write(directory.join("data/a.ndjson"), rows.join("\n")).unwrap();
     let place = format!("path = \"s3://{BUCKET}/archive\"");
-    let text = pumps::without_kafka(SOURCE).replace("path = \"file://${env:T_STATE}/archive\"", &place);
+    let text = pumps::without_kafka(pumps::FILES).replace("path = \"file://${env:T_STATE}/archive\"", &place);
     assert!(text.contains(&place));
     let file = directory.join("pumps.toml");
     std::fs::write(&file, text).unwrap();

@@ -77,6 +77,7 @@ impl KmsOptions {
     }
 
     /// The region, as far as it is given here.
+    // A program without KMS reads these options, to say so at their place in the file, and has no use for the region.
     #[cfg_attr(not(feature = "aws-kms"), allow(dead_code))]
     pub(super) fn known_region(&self) -> Option<&str> {
         self.region.as_deref().or_else(|| region_of_arn(&self.key))

@@ -1,7 +1,7 @@
 //! Operators' keys in AWS KMS: moto's stand-in for it (`kms_server.py` says what is added to it) and anvil.
 #![allow(clippy::unwrap_used)]
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
@@ -12,6 +12,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::chain::{NAME, World, key, quick};
+use super::moto;
 use super::proxy::{Fate, Proxy};
 use crate::ethereum::{
     AnchorWriter, EthereumError, KmsAction, KmsError, KmsOptions, OperatorKey, WriterConfig, register_log, set_signer,
@@ -58,21 +59,8 @@ async fn exchange(address: &str, request: &[u8]) -> std::io::Result<Answer> {
 }
 
 impl Kms {
-    /// Without it a test says so and passes, but not in CI, where it must be there.
     async fn start() -> Option<Self> {
-        let cache = std::env::var_os("AVOUCH_CACHE").map_or_else(
-            || PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".cache/avouch"),
-            PathBuf::from,
-        );
-        let python = cache.join("moto-venv/bin/python");
-        if !python.exists() {
-            let advice = "run tests/setup/install moto";
-            assert!(std::env::var("CI").as_deref() != Ok("true"), "CI has no moto: {advice}");
-            eprintln!("SKIPPED: no moto here; {advice}");
-            return None;
-        }
-        // A port that is free now; moto does not choose its own.
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let (python, port) = moto::python_and_port()?;
         let child = Command::new(python)
             .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/anchoring/kms_server.py"))
             .arg(port.to_string())

@@ -20,6 +20,9 @@ mod handover;
 mod hardhat;
 #[cfg(feature = "aws-kms")]
 mod kms;
+#[cfg(feature = "aws-kms")]
+#[path = "../../src/store/tests/moto.rs"]
+mod moto;
 mod node;
 mod reorgs;
 mod source;

@@ -69,8 +69,8 @@ pub enum ExplainVerdictError {
     #[error(transparent)]
     Bundle(#[from] BundleError),
     /// What would be explained is not there.
-    #[error("{0}: the operator keeps the evidence back, so there is nothing to explain; ask for it")]
-    Withheld(PathBuf),
+    #[error("{0}: the operator keeps {1} back, without which there is nothing to explain; ask for it")]
+    Withheld(PathBuf, String),
     /// The state cannot be read.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -216,8 +216,9 @@ fn of_bundle(dir: &Path) -> Result<Found, ExplainVerdictError> {
         }
     }
     let bundle = parse(&files)?;
-    let evidence =
-        bundle.evidence.and_then(|e| e.whole()).ok_or_else(|| ExplainVerdictError::Withheld(dir.to_path_buf()))?;
+    let withheld = bundle.evidence.as_ref().map_or("the evidence".to_owned(), |e| e.withheld().join(", "));
+    let whole = bundle.evidence.and_then(|e| e.whole());
+    let evidence = whole.ok_or_else(|| ExplainVerdictError::Withheld(dir.to_path_buf(), withheld))?;
     let record = VerdictRecord { index: bundle.index, verdict: bundle.verdict, evidence };
     Ok(Found { log: bundle.origin.as_str().to_owned(), record, labels: Vec::new(), state: None })
 }

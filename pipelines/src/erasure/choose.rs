@@ -71,27 +71,19 @@ pub fn choose(what: &What, lane: i32, reader: &LaneReader) -> Result<Chosen, Era
         windows: (u64::MAX, 0),
         reasons: Vec::new(),
     };
-    let mut at = 0;
-    while at < committed.log_size {
-        let logged = reader.records(at, AT_ONCE)?;
-        if logged.is_empty() {
-            break;
+    each(reader, |logged| {
+        let Logged::Record(record) = logged else {
+            chosen.erased += 1;
+            return;
+        };
+        if what.means(&record) {
+            chosen.indices.push(record.index);
+            chosen.labels += u64::from(class::is_label(record.verdict.class));
+            let (from, to) = chosen.windows;
+            chosen.windows = (from.min(record.verdict.window_start), to.max(record.verdict.window_end));
+            chosen.reasons.extend(record.evidence.label.and_then(|l| l.reason).map(|hash| hex(&hash)));
         }
-        at += logged.len() as u64;
-        for logged in logged {
-            let Logged::Record(record) = logged else {
-                chosen.erased += 1;
-                continue;
-            };
-            if what.means(&record) {
-                chosen.indices.push(record.index);
-                chosen.labels += u64::from(class::is_label(record.verdict.class));
-                let (from, to) = chosen.windows;
-                chosen.windows = (from.min(record.verdict.window_start), to.max(record.verdict.window_end));
-                chosen.reasons.extend(record.evidence.label.and_then(|l| l.reason).map(|hash| hex(&hash)));
-            }
-        }
-    }
+    })?;
     Ok(chosen)
 }
 
@@ -100,17 +92,24 @@ pub fn choose(what: &What, lane: i32, reader: &LaneReader) -> Result<Chosen, Era
 /// # Errors
 /// When it cannot be read.
 pub(super) fn erased(reader: &LaneReader) -> Result<Vec<u64>, EraseError> {
+    let mut out = Vec::new();
+    each(reader, |logged| out.extend(logged.is_erased().then_some(logged.index())))?;
+    Ok(out)
+}
+
+/// Goes through all that is committed of a log, without holding it.
+fn each(reader: &LaneReader, mut take: impl FnMut(Logged)) -> Result<(), EraseError> {
     let size = reader.committed().log_size;
-    let (mut at, mut out) = (0, Vec::new());
+    let mut at = 0;
     while at < size {
         let logged = reader.records(at, AT_ONCE)?;
         if logged.is_empty() {
             break;
         }
         at += logged.len() as u64;
-        out.extend(logged.iter().filter(|l| l.is_erased()).map(Logged::index));
+        logged.into_iter().for_each(&mut take);
     }
-    Ok(out)
+    Ok(())
 }
 
 /// The sinks that have not had the last of these records yet, and how far each has got.

@@ -49,6 +49,16 @@ fn trained(duration: &str) -> PathBuf {
     model
 }
 
+/// A source for [`without_kafka`]: the files in `data`, read to their end.
+pub const FILES: &str = r#"
+[sources.readings]
+kind   = "files"
+path   = "data/*"
+schema = { device = "utf8!", ts = "timestamp_ms!", temperature = "f64", vibration = "f64", pressure = "f64", rpm = "i64" }
+key    = "device"
+time   = { column = "ts", max_disorder = "5s", max_future = "5m" }
+"#;
+
 /// A source for [`without_kafka`]: files that appear in `data` are read as they come.
 pub const FOLLOWED_FILES: &str = r#"
 [sources.readings]

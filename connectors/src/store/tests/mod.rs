@@ -6,6 +6,8 @@ mod erase;
 mod fixture;
 mod kept;
 #[cfg(feature = "object-store")]
+mod moto;
+#[cfg(feature = "object-store")]
 mod objects;
 #[cfg(feature = "object-store")]
 mod remote;

@@ -1,11 +1,12 @@
 //! S3's protocol, spoken with moto's server: a process killed for real, and another machine that takes over.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::fixture::*;
+use super::moto;
 use super::objects::Faulty;
 use crate::store::{
     LaneStore, ObjectStoreOptions, Objects, RemoteLane, StoreError, StoreOptions, inspect_remote, open_object_store,
@@ -25,21 +26,8 @@ impl Drop for Moto {
 }
 
 impl Moto {
-    /// Without it a test says so and passes, but not in CI, where it must be there.
     fn start() -> Option<Self> {
-        let cache = std::env::var_os("AVOUCH_CACHE").map_or_else(
-            || PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".cache/avouch"),
-            PathBuf::from,
-        );
-        let python = cache.join("moto-venv/bin/python");
-        if !python.exists() {
-            let advice = "run tests/setup/install moto";
-            assert!(std::env::var("CI").as_deref() != Ok("true"), "CI has no moto: {advice}");
-            eprintln!("SKIPPED: no moto here; {advice}");
-            return None;
-        }
-        // A port that is free now; moto does not choose its own.
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let (python, port) = moto::python_and_port()?;
         let child = Command::new(python)
             .args(["-m", "moto.server", "-H", "127.0.0.1", "-p", &port.to_string()])
             .stdout(Stdio::null())
